@@ -1,0 +1,7 @@
+// The dispatcher schemas, one line an op. Kernels register themselves in kernels/<device>/<verb>.
+#include <torch/library.h>
+
+TORCH_LIBRARY(pyparam, m) {
+  // Fallthrough keys and Meta kernels stand beside each op's CPU kernel.
+  m.set_python_module("pyparam");
+}
