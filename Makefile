@@ -17,7 +17,6 @@ PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint con
 SOURCES := $(shell find csrc -type f) setup.py
 CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 PYTHON_TREES := pyparam tests benchmarks setup.py
-SANITIZE := build/sanitize
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all lint format bench sanitize clean
@@ -48,7 +47,7 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.torch: constraints.txt | $(VENV)/.made
-	$(PIP) torch "setuptools>=77" wheel ninja
+	$(PIP) torch numpy "setuptools>=77" wheel ninja
 	@touch $@
 
 # Compiles in place; ninja rebuilds what changed.
@@ -104,8 +103,8 @@ format: $(VENV)/.lint
 # sanitizer build, so the runtime libraries are loaded first; libstdc++ beside them lets exceptions through.
 runtime = $(shell $${CXX:-g++} -print-file-name=$(1))
 sanitize: $(VENV)/.test
-	PYPARAM_SANITIZE=1 $(PY) setup.py --quiet build --build-lib $(SANITIZE)/lib --build-temp $(SANITIZE)/temp
-	PYTHONPATH=$(SANITIZE)/lib:. \
+	PYPARAM_SANITIZE=1 $(PY) setup.py --quiet build --build-lib build/sanitize/lib
+	PYTHONPATH=build/sanitize/lib:. \
 	LD_PRELOAD="$(call runtime,libasan.so) $(call runtime,libubsan.so) $(call runtime,libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:detect_odr_violation=0 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
