@@ -1,0 +1,149 @@
+"""What ``torch.save`` writes (.pt, .pth, .bin, .ckpt): pickles, read without running any code of the file's.
+
+The file's skeleton is read through torch's weights-only unpickler; tensors lie over a memory map of the file.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin
+
+from pyparam._sources import nested
+from pyparam._sources.checkpoint import Checkpoint, Entry, TensorInfo
+from pyparam._sources.mapped import MappedFile
+
+_NEEDS_CODE = re.compile(r"unsupported global|allowlist|blocked|REDUCE|must be imported|Can only build|new object", re.I)
+_REFERENCE = re.compile(r"GLOBAL ([\w.]+)|<(?:class|function|built-in function) '?([\w.]+)")
+
+
+def open_zip(path: Path, file: BinaryIO, archive: zipfile.ZipFile) -> Checkpoint:
+    """Opens a zip archive with a ``data.pkl``.
+
+    Raises ValueError for a file that needs code to load, and for one that is corrupt.
+    """
+    mapped = MappedFile(path, file)
+    try:
+        loaded = _load_mapped(path, mapped) if _is_plain(archive) else None
+        if loaded is None or not _all_aligned(loaded):
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except Exception as error:
+        _refuse(path, error)
+    return _checkpoint(path, loaded, mapped)
+
+
+def open_legacy(path: Path, file: BinaryIO) -> Checkpoint:
+    """Opens the format torch wrote before 1.6, which has to be read whole.
+
+    Raises ValueError for a file that needs code to load, and for one that is corrupt.
+    """
+    file.seek(0)
+    try:
+        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+    except Exception as error:
+        _refuse(path, error)
+    return _checkpoint(path, loaded, None)
+
+
+def _load_mapped(path: Path, mapped: MappedFile) -> Any:
+    """As ``torch.load(path, weights_only=True, mmap=True)``, over a map that may be larger than memory.
+
+    torch makes its own map, which Linux refuses for a file larger than memory, and keeps where it lies to itself.
+    """
+    try:
+        from torch import _weights_only_unpickler as unpickler
+        from torch.serialization import _load, _open_zipfile_reader
+    except ImportError:  # pragma: no cover - a torch with other internals
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with _open_zipfile_reader(str(path)) as reader:
+        return _load(reader, "cpu", unpickler, overall_storage=mapped.storage(), encoding="utf-8")
+
+
+def _is_plain(archive: zipfile.ZipFile) -> bool:
+    """Whether tensors lie in the file as they are in memory. torch writes them so; other tools may compress."""
+    return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+
+
+def _all_aligned(loaded: Any) -> bool:
+    if not nested.is_container(loaded):
+        loaded = [loaded]
+    nested.count_tensors(loaded)  # before unfolding: raises for what has no end
+    for tensor in nested.flatten(loaded).values():
+        address = _address(tensor)
+        if address is not None and address % tensor.element_size():
+            return False
+    return True
+
+
+def _address(tensor: Tensor) -> int | None:
+    """Where a tensor's first element lies, or None for one that is not strided memory."""
+    if isinstance(tensor, UninitializedTensorMixin) or tensor.layout != torch.strided or tensor.is_nested:
+        return None
+    try:
+        return tensor.data_ptr() or None
+    except RuntimeError:  # a wrapper subclass
+        return None
+
+
+def _refuse(path: Path, error: Exception) -> NoReturn:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and _NEEDS_CODE.search(text):
+        found = _REFERENCE.search(text)
+        what = f"it refers to {found[1] or found[2]}" if found else _first_line(text)
+        raise ValueError(
+            f"{path} is refused: it needs code to load ({what}), and unpickling that would run whatever the file "
+            "says. If you trust the file, load it with torch.load(path, weights_only=False) and pass the result; to "
+            "share weights, save model.state_dict()"
+        ) from None
+    raise ValueError(f"{path} cannot be read as a PyTorch checkpoint: {_first_line(text) or type(error).__name__}") from error
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # torch puts advice before the reason.
+    reasons = [line for line in lines if "WeightsUnpickler error" in line]
+    line = (reasons or lines or [""])[0]
+    return line.rpartition("WeightsUnpickler error: ")[2][:300]
+
+
+def _checkpoint(path: Path, loaded: Any, mapped: MappedFile | None) -> Checkpoint:
+    extras: dict[str, Any] = {}
+    if isinstance(loaded, Tensor):
+        loaded = [loaded]
+    if not nested.is_container(loaded):
+        raise ValueError(f"{path} holds a {type(loaded).__name__}; expected tensors by name")
+    try:
+        tensors = nested.flatten(loaded, extras.__setitem__)
+        nested.encodable(tensors)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    base = 0 if mapped is None else mapped.storage().data_ptr()
+    entries = {name: _entry(tensor, mapped, base) for name, tensor in tensors.items()}
+    return Checkpoint(path, entries, [path], extras=extras)
+
+
+def _entry(tensor: Tensor, mapped: MappedFile | None, base: int) -> Entry:
+    info = _info(tensor)
+    address = _address(tensor)
+    if mapped is None or address is None or tensor.numel() == 0:
+        return Entry(info, None, tensor=tensor)
+    last = sum((extent - 1) * stride for extent, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = address - base
+    end = begin + (last + 1) * tensor.element_size()
+    if not 0 <= begin < end <= mapped.size:
+        return Entry(info, None, tensor=tensor)
+    return Entry(info, mapped, begin, end, tensor)
+
+
+def _info(tensor: Tensor) -> TensorInfo:
+    if isinstance(tensor, UninitializedTensorMixin):
+        return TensorInfo(tensor.dtype, (), 0)
+    if tensor.is_nested:
+        return TensorInfo(tensor.dtype, (tensor.size(0),), tensor.numel() * tensor.element_size())
+    return TensorInfo(tensor.dtype, tuple(tensor.shape), tensor.numel() * tensor.element_size())
