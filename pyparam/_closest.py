@@ -14,7 +14,8 @@ def missing(name: object, names: Collection[str], holder: str) -> KeyError:
         return KeyError(f"{holder} is indexed by names, not by {name!r} ({type(name).__name__})")
     candidates: Collection[str] = names
     if len(names) > _MANY:
-        # Comparing with every name of a very large model takes seconds: the attribute is seldom what is wrong.
+        # Comparing with every name of a very large model takes seconds: the attribute is seldom what is
+        # wrong.
         ending = name.rsplit(".", 1)[-1]
         alike = [known for known in names if known.endswith(ending)]
         candidates = alike[:_MANY] or list(names)[:_MANY]

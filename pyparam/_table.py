@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TypeAlias, overload
 
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from pyparam._closest import missing
 from pyparam._native import _C
@@ -25,17 +25,15 @@ _SHOWN = 6
 
 
 class ParamTable:
-    """What a walk saw: qualified names, tensors, owning modules and attribute names, as columns in table order.
+    """What a walk saw: qualified names, tensors, owning modules and attribute names, as columns in order.
 
-    A table keeps its tensors alive and nothing else: the owning modules are held weakly. It does not follow later
-    changes of the model. Two tables are equal when they are the same object.
+    A table keeps its tensors alive and nothing else: the owning modules are held weakly. It does not follow
+    later changes of the model. Two tables are equal when they are the same object.
     """
 
     __slots__ = ("__weakref__", "_index", "_names", "_native", "_owners")
 
-    def __init__(
-        self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None
-    ) -> None:
+    def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None) -> None:
         self._fill(_C.ParamTable(list(names), list(tensors)), owners)
 
     @classmethod
@@ -129,10 +127,11 @@ class ParamTable:
         Args:
             pattern: one of
 
-                - a glob, which the whole name must match: ``*`` is any run of characters, dots among them, ``?``
-                  any character, ``[abc]`` and ``[!abc]`` one of a set; case counts. ``"*.bias"``,
+                - a glob, which the whole name must match: ``*`` is any run of characters, dots among them,
+                  ``?`` any character, ``[abc]`` and ``[!abc]`` one of a set; case counts. ``"*.bias"``,
                   ``"layers.*.weight"``.
-                - a compiled regular expression, searched for anywhere in the name (anchor it with ``^`` and ``$``).
+                - a compiled regular expression, searched for anywhere in the name (anchor it with ``^`` and
+                  ``$``).
                 - a predicate ``(name, tensor) -> bool``.
                 - an iterable of these: an entry is taken when any of them takes it.
 
@@ -148,7 +147,8 @@ class ParamTable:
     def _take(self, positions: Sequence[int]) -> ParamTable:
         owners: Owners | None = None
         if self._owners is not None:
-            owners = _Taken(self, positions)
+            known = self._owner_references()
+            owners = [known[i] for i in positions]
         return ParamTable.from_native(self._native.take(list(positions)), owners)
 
     def __repr__(self) -> str:
@@ -163,21 +163,9 @@ class ParamTable:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a ParamTable refers to a live model and cannot be pickled or copied; dict(table) gives a plain state dict"
+            "a ParamTable refers to a live model and cannot be pickled or copied; "
+            "dict(table) gives a plain state dict"
         )
-
-
-class _Taken:
-    """The owners of some rows of another table, looked up when someone asks."""
-
-    __slots__ = ("positions", "table")
-
-    def __init__(self, table: ParamTable, positions: Sequence[int]) -> None:
-        self.table, self.positions = table, positions
-
-    def __call__(self) -> Sequence[Owner]:
-        owners = self.table._owner_references()
-        return [owners[i] for i in self.positions]
 
 
 class _ByName:
@@ -196,15 +184,15 @@ def _matcher(pattern: Pattern) -> Predicate:
     if isinstance(pattern, str):
         return _ByName(re.compile(fnmatch.translate(pattern)).match)
     if isinstance(pattern, re.Pattern):
-        if isinstance(pattern.pattern, bytes):
-            raise TypeError("select: a regular expression over bytes does not match names; compile it from a str")
+        if not isinstance(pattern.pattern, str):
+            raise TypeError("select: a regular expression over bytes matches no name; compile it from a str")
         return _ByName(pattern.search)
     if callable(pattern):
         return pattern
     if not isinstance(pattern, Iterable) or isinstance(pattern, (bytes, Tensor)):
         raise TypeError(
-            "select: expected a glob, a compiled regular expression, a predicate (name, tensor) or an iterable of "
-            f"these, got a {type(pattern).__name__}"
+            "select: expected a glob, a compiled regular expression, a predicate (name, tensor) or an "
+            f"iterable of these, got a {type(pattern).__name__}"
         )
     parts = [_matcher(part) for part in pattern]
     by_name = [part.matches for part in parts if isinstance(part, _ByName)]
@@ -215,7 +203,7 @@ def _matcher(pattern: Pattern) -> Predicate:
 
 def _described(tensor: Tensor) -> str:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if isinstance(tensor, UninitializedTensorMixin):
+    if is_lazy(tensor):
         return f"{dtype} uninitialized"
     return f"{dtype} {list(tensor.shape)}"
 

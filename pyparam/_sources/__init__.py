@@ -48,9 +48,10 @@ def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = Tru
     """Coerces a source to a table; nothing else in the package asks what a source is.
 
     Args:
-        source: an ``nn.Module``, a TorchScript module, an ``ExportedProgram``, a state dict or nested mapping, an
-            iterable of tensors or of (name, tensor) pairs, a ``ParamTable``, a path to a checkpoint, or any object
-            with a method ``__pyparam_table__(*, buffers, remove_duplicate)`` that gives a table.
+        source: an ``nn.Module``, a TorchScript module, an ``ExportedProgram``, a state dict or nested
+            mapping, an iterable of tensors or of (name, tensor) pairs, a ``ParamTable``, a path to a
+            checkpoint, or any object with a method ``__pyparam_table__(*, buffers, remove_duplicate)`` that
+            gives a table.
         buffers: lists buffers too, where the source tells them from parameters.
         remove_duplicate: lists a tensor with several names once, where PyTorch's ``named_parameters`` does.
 

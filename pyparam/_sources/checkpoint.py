@@ -33,7 +33,7 @@ class ByteRange(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A tensor of a checkpoint: bytes of a mapped file, or a tensor already made (perhaps over those bytes)."""
+    """A tensor of a checkpoint: bytes of a mapped file, or one already made, perhaps over them."""
 
     info: TensorInfo
     file: MappedFile | None
@@ -43,14 +43,14 @@ class Entry(NamedTuple):
 
 
 class Checkpoint(Mapping[str, Tensor]):
-    """A read-only mapping from names to the tensors of a checkpoint on disk, in the order the files list them.
+    """A read-only mapping from names to the tensors of a checkpoint on disk, in the order of its files.
 
     Tensors lie over a private memory map: their bytes are read when they are used, and writing to one changes
     this process's copy, never the file. A name gives the same tensor object while someone holds it. A file
     must not be truncated while it is open here.
 
-    Two checkpoints are equal when they are the same object. As a context manager it closes at the end; tensors
-    taken before stay valid.
+    Two checkpoints are equal when they are the same object. As a context manager it closes at the end;
+    tensors taken before stay valid.
     """
 
     __slots__ = ("__weakref__", "_closed", "_entries", "_extras", "_files", "_live", "_metadata", "_path")
@@ -88,18 +88,24 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def extras(self) -> Mapping[str, Any]:
-        """What a pickled checkpoint holds besides tensors, by dotted name; containers without tensors stay whole."""
+        """What a pickled checkpoint holds besides tensors, by dotted name.
+
+        A container without any tensor is kept whole, under its own name.
+        """
         return MappingProxyType(self._extras)
 
     def tensor_info(self, name: str) -> TensorInfo:
-        """dtype, shape and bytes of a tensor, without touching its data. Raises KeyError for an unknown name."""
+        """dtype, shape and bytes of a tensor, without touching its data.
+
+        Raises KeyError for an unknown name.
+        """
         return self._entry(name).info
 
     def byte_range(self, name: str) -> ByteRange | None:
-        """The file and bytes a tensor lies in, or None for one that is not over a file (a checkpoint of the old
-        format that cannot be mapped). Tensors that share bytes are tied. A strided tensor's range spans its elements.
+        """The file and bytes a tensor lies in; a strided tensor's range spans its elements.
 
-        Raises KeyError for an unknown name.
+        Tensors that share bytes are tied. None for a tensor that does not lie over a file: an empty one, or
+        one of the format before torch 1.6, which cannot be mapped. Raises KeyError for an unknown name.
         """
         entry = self._entry(name)
         if entry.file is None:
@@ -153,7 +159,10 @@ class Checkpoint(Mapping[str, Tensor]):
         return self._closed
 
     def close(self) -> None:
-        """Lets go of the files. Names and infos stay; tensors taken before stay valid; others raise ValueError."""
+        """Lets go of the files.
+
+        Names and infos stay, and tensors taken before stay valid; taking another raises ValueError.
+        """
         self._closed = True
         for file in {id(entry.file): entry.file for entry in self._entries.values()}.values():
             if file is not None:

@@ -1,4 +1,6 @@
-"""torch.export.ExportedProgram. Its ``named_parameters`` keeps every name of a tied parameter, and so does this."""
+"""torch.export.ExportedProgram. Its ``named_parameters`` keeps every name of a tied parameter, and so does
+this.
+"""
 
 from __future__ import annotations
 

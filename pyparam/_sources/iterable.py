@@ -1,4 +1,6 @@
-"""Iterables of tensors, named "0", "1", ..., or of (name, tensor) pairs, such as ``model.named_parameters()``."""
+"""Iterables of tensors, named "0", "1", ..., or of (name, tensor) pairs, such as
+``model.named_parameters()``.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     for position, item in enumerate(source):
         is_pair = isinstance(item, (tuple, list)) and len(item) == 2 and isinstance(item[0], str)
         if not is_pair and not isinstance(item, Tensor):
-            raise TypeError(f"entry {position} is {_described(item)}; expected a tensor or a (name, tensor) pair")
+            raise TypeError(
+                f"entry {position} is {_described(item)}; expected a tensor or a (name, tensor) pair"
+            )
         if paired is None:
             paired = is_pair
         elif paired != is_pair:

@@ -1,4 +1,6 @@
-"""A file as tensors over a private memory map: nothing is read until a tensor's bytes are, and no write reaches it."""
+"""A file as tensors over a private memory map: nothing is read until a tensor's bytes are, and no write
+reaches it.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-# torch.UntypedStorage.from_file maps with MAP_PRIVATE alone, for which Linux reserves memory as large as the file
-# and so refuses a file larger than the machine's memory. Python names the flag only from 3.13 on.
+# torch.UntypedStorage.from_file maps with MAP_PRIVATE alone, for which Linux reserves memory as large as the
+# file and so refuses a file larger than the machine's memory. Python names the flag only from 3.13 on.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
@@ -25,8 +27,9 @@ class MappedFile:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self.size = os.fstat(file.fileno()).st_size
+        self._map: mmap.mmap | None
         if sys.platform == "win32":
-            self._map: mmap.mmap | None = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         else:
             self._map = mmap.mmap(
                 file.fileno(),
@@ -53,8 +56,10 @@ class MappedFile:
         return torch.frombuffer(self._opened(), dtype=torch.uint8).untyped_storage()
 
     def tensor(self, begin: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-        """A contiguous tensor whose storage is its own bytes of the file, or a copy of them where they are not
-        aligned as the dtype needs. The range must lie inside the file."""
+        """A contiguous tensor whose storage is its own bytes of the file, from ``begin``.
+
+        Where they are not aligned as the dtype needs, it is a copy. The range must lie inside the file.
+        """
         view = self._opened()
         count = math.prod(shape)
         if count == 0:
@@ -65,7 +70,9 @@ class MappedFile:
         return torch.frombuffer(view, dtype=dtype, count=count, offset=begin).reshape(shape)
 
     def release(self, begin: int, end: int) -> None:
-        """Gives the memory of the whole pages inside a byte range back; they are read again when next touched."""
+        """Gives the memory of the whole pages inside a byte range back; they are read again when next
+        touched.
+        """
         first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
         last = end // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first and hasattr(mmap, "MADV_DONTNEED"):

@@ -25,9 +25,9 @@ def _check_leaf(name: str, value: Any) -> None:
     """Refuses what holds parameters in a form that would silently be left out."""
     if isinstance(value, nn.Module):
         raise TypeError(
-            f"entry {name!r} is a module ({type(value).__name__}): pass the module itself, or its state_dict()"
+            f"entry {name!r} is a module ({type(value).__name__}): pass the module, or its state_dict()"
         )
-    if isinstance(value, nested.Mapping | list | tuple):
+    if isinstance(value, (Mapping, list, tuple)):
         return
     if type(value).__module__ == "numpy" and type(value).__name__ == "ndarray":
         raise TypeError(f"entry {name!r} is a numpy array: wrap it with torch.from_numpy")

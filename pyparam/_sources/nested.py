@@ -1,4 +1,4 @@
-"""Nested dicts, lists and tuples as dotted names. For mappings in memory and for pickled checkpoints alike."""
+"""Nested dicts, lists and tuples as dotted names, for mappings in memory and for pickled checkpoints."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def children(node: Any) -> Iterator[tuple[Any, Any]]:
 def count_tensors(root: Any) -> dict[int, int]:
     """How many names for tensors each container below ``root`` unfolds to, by ``id``.
 
-    Raises ValueError for a container that holds itself and for one that unfolds without reason. Iterative, and
-    one visit a container, however often it is shared.
+    Raises ValueError for a container that holds itself and for one that unfolds without reason. Iterative,
+    and one visit a container, however often it is shared.
     """
     counts: dict[int, int] = {}
     on_path = {id(root)}
@@ -55,7 +55,7 @@ def count_tensors(root: Any) -> dict[int, int]:
         else:
             if frame.count > MOST_ENTRIES:
                 raise ValueError(
-                    f"shared containers unfold to {frame.count} names; more than {MOST_ENTRIES} are not listed"
+                    f"shared containers unfold to {frame.count} names; at most {MOST_ENTRIES} are listed"
                 )
             counts[id(frame.node)] = frame.count
             on_path.discard(id(frame.node))
@@ -69,7 +69,8 @@ def flatten(root: Any, leaf: Callable[[str, Any], None] | None = None) -> dict[s
     """The tensors below ``root`` by dotted name, in order.
 
     Args:
-        root: a mapping, list or tuple, nested to any depth. Keys are strings, or integers, which name by their digits.
+        root: a mapping, list or tuple, nested to any depth. Keys are strings, or integers, which name by
+        their digits.
         leaf: called with the dotted name of everything else. A container without any tensor is one leaf.
 
     Raises:
@@ -105,7 +106,9 @@ def joined(prefix: str | None, key: object, *, strict: bool = True) -> str:
     if isinstance(key, bool) or not isinstance(key, (str, int)):
         if strict:
             where = "" if prefix is None else f" below {prefix!r}"
-            raise TypeError(f"names are strings or integers; got the key {key!r} of type {type(key).__name__}{where}")
+            raise TypeError(
+                f"names are strings or integers; got the key {key!r} of type {type(key).__name__}{where}"
+            )
         key = repr(key)
     return str(key) if prefix is None else f"{prefix}.{key}"
 

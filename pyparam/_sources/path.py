@@ -27,7 +27,10 @@ _PICKLE = b"\x80"
 
 # Formats that land under a checkpoint's name, with what to say of each.
 _FOREIGN = (
-    (b"version https://git-lfs", "a Git LFS pointer: the checkpoint itself was not downloaded (git lfs pull)"),
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer: the checkpoint itself was not downloaded (git lfs pull)",
+    ),
     (b"<!DOCTYPE", "a web page: the download went wrong"),
     (b"<html", "a web page: the download went wrong"),
     (b"GGUF", "a GGUF file, which is not supported"),
@@ -44,15 +47,17 @@ def open(path: str | os.PathLike[str]) -> Opened:
 
     What a file is goes by its content:
 
-    - a ``.safetensors`` file, a directory or index of several, or what ``torch.save`` wrote: a ``Checkpoint``,
-      a mapping from names to tensors over a memory map. Nested dicts are flattened into dotted names.
+    - a ``.safetensors`` file, a directory or index of several, or what ``torch.save`` wrote: a
+      ``Checkpoint``, a mapping from names to tensors over a memory map. Nested dicts are flattened into
+      dotted names.
     - a TorchScript archive: the ``ScriptModule``, on the CPU.
     - an exported program (``.pt2``): the ``ExportedProgram``.
 
     Raises:
         FileNotFoundError: for a path that is not there.
-        ValueError: naming the file, and the entry where one is at fault, for a file that is truncated, corrupt, of
-            another format, or that needs code to load; for a directory without a checkpoint, or with several.
+        ValueError: naming the file, and the entry where one is at fault, for a file that is truncated,
+            corrupt, of another format, or that needs code to load; for a directory without a checkpoint, or
+            with several.
     """
     where = Path(os.fsdecode(os.fspath(path)))
     mode = where.stat().st_mode
@@ -89,8 +94,8 @@ def _open_by_content(path: Path, file: BinaryIO) -> Opened:
     if start.startswith(_PICKLE) or path.suffix in _PICKLES:
         return pickled.open_legacy(path, file)
     raise ValueError(
-        f"{path} is not a checkpoint: it is neither safetensors, nor written by torch.save, torch.jit.save or "
-        "torch.export.save"
+        f"{path} is not a checkpoint: it is neither safetensors, nor what torch.save, torch.jit.save or "
+        "torch.export.save write"
     )
 
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from pyparam._sources import nested
 from pyparam._sources.checkpoint import Checkpoint, Entry, TensorInfo
 from pyparam._sources.mapped import MappedFile
 
-_NEEDS_CODE = re.compile(r"unsupported global|allowlist|blocked|REDUCE|must be imported|Can only build|new object", re.I)
+_NEEDS_CODE = re.compile(
+    r"unsupported global|allowlist|blocked|REDUCE|must be imported|Can only build|new object", re.I
+)
 _REFERENCE = re.compile(r"GLOBAL ([\w.]+)|<(?:class|function|built-in function) '?([\w.]+)")
 
 
@@ -54,7 +57,8 @@ def open_legacy(path: Path, file: BinaryIO) -> Checkpoint:
 def _load_mapped(path: Path, mapped: MappedFile) -> Any:
     """As ``torch.load(path, weights_only=True, mmap=True)``, over a map that may be larger than memory.
 
-    torch makes its own map, which Linux refuses for a file larger than memory, and keeps where it lies to itself.
+    torch makes its own map, which Linux refuses for a file larger than memory, and keeps where it lies to
+    itself.
     """
     try:
         from torch import _weights_only_unpickler as unpickler
@@ -62,11 +66,13 @@ def _load_mapped(path: Path, mapped: MappedFile) -> Any:
     except ImportError:  # pragma: no cover - a torch with other internals
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     with _open_zipfile_reader(str(path)) as reader:
-        return _load(reader, "cpu", unpickler, overall_storage=mapped.storage(), encoding="utf-8")
+        storage = mapped.storage()
+        load: Callable[..., Any] = _load
+        return load(reader, "cpu", unpickler, overall_storage=storage, encoding="utf-8")
 
 
 def _is_plain(archive: zipfile.ZipFile) -> bool:
-    """Whether tensors lie in the file as they are in memory. torch writes them so; other tools may compress."""
+    """Whether tensors lie in the file as in memory: torch writes them so, other tools may compress."""
     return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
@@ -83,7 +89,7 @@ def _all_aligned(loaded: Any) -> bool:
 
 def _address(tensor: Tensor) -> int | None:
     """Where a tensor's first element lies, or None for one that is not strided memory."""
-    if isinstance(tensor, UninitializedTensorMixin) or tensor.layout != torch.strided or tensor.is_nested:
+    if is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_nested:
         return None
     try:
         return tensor.data_ptr() or None
@@ -97,11 +103,13 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
         found = _REFERENCE.search(text)
         what = f"it refers to {found[1] or found[2]}" if found else _first_line(text)
         raise ValueError(
-            f"{path} is refused: it needs code to load ({what}), and unpickling that would run whatever the file "
-            "says. If you trust the file, load it with torch.load(path, weights_only=False) and pass the result; to "
-            "share weights, save model.state_dict()"
+            f"{path} is refused: it needs code to load ({what}), and unpickling that would run whatever the "
+            "file says. If you trust the file, load it with torch.load(path, weights_only=False) and pass "
+            "the result; to share weights, save model.state_dict()"
         ) from None
-    raise ValueError(f"{path} cannot be read as a PyTorch checkpoint: {_first_line(text) or type(error).__name__}") from error
+    raise ValueError(
+        f"{path} cannot be read as a PyTorch checkpoint: {_first_line(text) or type(error).__name__}"
+    ) from error
 
 
 def _first_line(text: str) -> str:
@@ -142,7 +150,7 @@ def _entry(tensor: Tensor, mapped: MappedFile | None, base: int) -> Entry:
 
 
 def _info(tensor: Tensor) -> TensorInfo:
-    if isinstance(tensor, UninitializedTensorMixin):
+    if is_lazy(tensor):
         return TensorInfo(tensor.dtype, (), 0)
     if tensor.is_nested:
         return TensorInfo(tensor.dtype, (tensor.size(0),), tensor.numel() * tensor.element_size())

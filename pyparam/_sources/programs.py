@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
-import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -13,8 +13,30 @@ from typing import Any, NoReturn
 
 import torch
 
-# What a size in an exported program is made of: names, numbers, operators, calls of sympy's functions.
-_SAFE_EXPRESSION = re.compile(r"(?:[A-Za-z_]\w*|\d+(?:\.\d*)?(?:e[+-]?\d+)?|[\s+\-*/%(),<>=!&|~^])*", re.I)
+# What torch prints symbolic sizes with. Names alone are harmless: only a call can do something.
+_FUNCTIONS = frozenset(
+    "Abs Add And BitwiseFn_bitwise_and BitwiseFn_bitwise_or BitwiseFn_bitwise_xor CeilDiv CeilToInt CleanDiv Eq "
+    "ExprCondPair Float FloatPow FloatTrueDiv FloorDiv FloorToInt Ge Gt Identity IntTrueDiv Integer "
+    "IsNonOverlappingAndDenseIndicator LShift Le Lt Max Min Mod ModularIndexing Mul Ne Not Or Piecewise Pow "
+    "PowByNatural PythonMod RShift Rational RoundDecimal RoundToInt ToFloat TruncToFloat TruncToInt Where Xor "
+    "ceiling exp floor log sign sqrt".split()
+)
+_ARITHMETIC = (
+    ast.Expression,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.BoolOp,
+    ast.Compare,
+    ast.Tuple,
+    ast.operator,
+    ast.unaryop,
+    ast.boolop,
+    ast.cmpop,
+    ast.expr_context,
+    ast.Name,
+)
+_LONGEST_EXPRESSION = 100_000
+_LARGEST_POWER = 64
 
 
 def is_torchscript(names: list[str]) -> bool:
@@ -32,7 +54,7 @@ def open_torchscript(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-            return torch.jit.load(str(path), map_location="cpu")
+            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ValueError(f"{path} cannot be loaded as a TorchScript archive: {_brief(error)}") from error
 
@@ -59,8 +81,8 @@ def _brief(error: Exception) -> str:
 
 def _needs_code(path: Path, what: str) -> NoReturn:
     raise ValueError(
-        f"{path} is refused: it needs code to load ({what}). If you trust the file, load it with torch.export.load "
-        "and pass the program"
+        f"{path} is refused: it needs code to load ({what}). If you trust the file, load it with "
+        "torch.export.load and pass the program"
     )
 
 
@@ -74,7 +96,7 @@ def _check_exported(path: Path, archive: zipfile.ZipFile) -> None:
             _needs_code(path, f"{name} is a pickled object")
         try:
             if name.endswith(".json"):
-                _check_expressions(path, name, json.loads(archive.read(member)))
+                _check_expressions(name, json.loads(archive.read(member)))
             elif name.endswith(".pt") or ("/data/" in name and _is_pickle(archive, member)):
                 data = archive.read(member)
                 if data:
@@ -82,9 +104,13 @@ def _check_exported(path: Path, archive: zipfile.ZipFile) -> None:
         except _Refused as refused:
             _needs_code(path, str(refused))
         except RecursionError:
-            raise ValueError(f"{path} cannot be loaded as an exported program: {name} is nested too deeply") from None
+            raise ValueError(
+                f"{path} cannot be loaded as an exported program: {name} is nested too deeply"
+            ) from None
         except (zipfile.BadZipFile, ValueError) as error:
-            raise ValueError(f"{path} cannot be loaded as an exported program: {name}: {_brief(error)}") from None
+            raise ValueError(
+                f"{path} cannot be loaded as an exported program: {name}: {_brief(error)}"
+            ) from None
         except Exception:
             _needs_code(path, f"{name} is a pickle that holds more than tensors")
 
@@ -100,13 +126,14 @@ def _is_pickle(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
     return start == b"PK\x03\x04" or start[:1] == b"\x80"
 
 
-def _check_expressions(path: Path, name: str, parsed: Any) -> None:
+def _check_expressions(name: str, parsed: Any) -> None:
     for text in _expressions(parsed):
-        if "__" in text or not _SAFE_EXPRESSION.fullmatch(text):
+        if not _is_arithmetic(text):
             raise _Refused(f"{name} has {text[:80]!r} where a size belongs")
 
 
 def _expressions(parsed: Any) -> Iterator[str]:
+    """The texts that loading evaluates."""
     stack = [parsed]
     while stack:
         value = stack.pop()
@@ -118,3 +145,28 @@ def _expressions(parsed: Any) -> Iterator[str]:
                     stack.append(inner)
         elif isinstance(value, list):
             stack.extend(value)
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Whether evaluating ``text`` can only compute with numbers and symbols, and not for ever."""
+    if len(text) > _LONGEST_EXPRESSION:
+        return False
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return all(_is_harmless(node) for node in ast.walk(tree))
+
+
+def _is_harmless(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, (int, float))
+    if isinstance(node, ast.Call):
+        called = node.func
+        return isinstance(called, ast.Name) and called.id in _FUNCTIONS and not node.keywords
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Pow, ast.LShift)):
+        exponent = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
+        if not isinstance(exponent, ast.Constant):
+            return not isinstance(node.left, ast.Constant)
+        return isinstance(exponent.value, (int, float)) and exponent.value <= _LARGEST_POWER
+    return isinstance(node, _ARITHMETIC)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 _EXPECTED = (
-    "expected an nn.Module, a TorchScript module, an ExportedProgram, a state dict or other mapping, an iterable of "
-    "tensors or of (name, tensor) pairs, a ParamTable or a path to a checkpoint"
+    "expected an nn.Module, a TorchScript module, an ExportedProgram, a state dict or other mapping, an "
+    "iterable of tensors or of (name, tensor) pairs, a ParamTable or a path to a checkpoint"
 )
 
 

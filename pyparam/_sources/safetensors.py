@@ -1,7 +1,7 @@
 """The .safetensors format: a length, a JSON header, then the tensors' bytes end to end.
 
-https://github.com/huggingface/safetensors#format. The header is read and checked whole before anything is offered,
-as the file may come from anyone; the tensors' bytes are not read.
+https://github.com/huggingface/safetensors#format. The header is read and checked whole before anything is
+offered, as the file may come from anyone; the tensors' bytes are not read.
 """
 
 from __future__ import annotations
@@ -82,11 +82,15 @@ def read_header(path: Path, file: BinaryIO) -> Header:
     """Reads and checks the header alone."""
     size = os.fstat(file.fileno()).st_size
     if size < LENGTH_BYTES:
-        _broken(path, f"it is truncated: {size} bytes, and the length of the header alone takes {LENGTH_BYTES}")
+        _broken(
+            path, f"it is truncated: {size} bytes, and the length of the header alone takes {LENGTH_BYTES}"
+        )
     file.seek(0)
     length = int.from_bytes(_read(file, LENGTH_BYTES), "little")
     if length > size - LENGTH_BYTES:
-        _broken(path, f"its header claims {length} bytes, the file has {size - LENGTH_BYTES} after the length")
+        _broken(
+            path, f"its header claims {length} bytes, the file has {size - LENGTH_BYTES} after the length"
+        )
     if length > LONGEST_HEADER:
         _broken(path, f"its header claims {length} bytes; the format allows {LONGEST_HEADER}")
     raw = _read(file, length)
@@ -174,7 +178,9 @@ def _checked(path: Path, parsed: dict[str, Any], start: int, size: int) -> Heade
 
 def _entry(described: object, room: int) -> tuple[TensorInfo, int, int]:
     if not isinstance(described, dict):
-        raise ValueError(f"expected an object with dtype, shape and data_offsets, got a JSON {_json_type(described)}")
+        raise ValueError(
+            f"expected an object with dtype, shape and data_offsets, got a JSON {_json_type(described)}"
+        )
     missing = [field for field in ("dtype", "shape", "data_offsets") if field not in described]
     if missing:
         raise ValueError(f"it has no {' and no '.join(missing)}")
@@ -184,7 +190,11 @@ def _entry(described: object, room: int) -> tuple[TensorInfo, int, int]:
         raise ValueError(f"unknown dtype {code!r}; known are {', '.join(KINDS)}")
     if not isinstance(shape, list) or not all(type(extent) is int and extent >= 0 for extent in shape):
         raise ValueError(f"shape must be an array of non-negative integers, it is {_shortened(shape)}")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(o) is int and o >= 0 for o in offsets):
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not all(type(o) is int and o >= 0 for o in offsets)
+    ):
         raise ValueError(f"data_offsets must be two non-negative integers, they are {_shortened(offsets)}")
     begin, end = offsets
     if begin > end:
@@ -196,7 +206,8 @@ def _entry(described: object, room: int) -> tuple[TensorInfo, int, int]:
     if bits != (end - begin) * 8:
         needed = f"{bits // 8}" if bits % 8 == 0 else f"{bits / 8:.3f}"
         raise ValueError(
-            f"shape {_shortened(shape)} of {code} takes {needed} bytes, data_offsets {offsets} span {end - begin}"
+            f"shape {_shortened(shape)} of {code} takes {needed} bytes, "
+            f"data_offsets {offsets} span {end - begin}"
         )
     if kind.dtype is None:
         raise ValueError(f"torch {torch.__version__} has no dtype for {code}")
@@ -234,7 +245,9 @@ def _check_cover(path: Path, entries: dict[str, tuple[TensorInfo, int, int]], st
         if begin < reached:
             _broken(path, f"entry {name!r}: its bytes from {begin - start} overlap those of {before}")
         if begin > reached:
-            _broken(path, f"entry {name!r}: {begin - reached} bytes between it and {before} belong to no entry")
+            _broken(
+                path, f"entry {name!r}: {begin - reached} bytes between it and {before} belong to no entry"
+            )
         reached, before = end, repr(name)
     if reached != size:
         _broken(path, f"its last {size - reached} bytes, after {before}, belong to no entry")

@@ -1,7 +1,7 @@
 """TorchScript modules, from ``torch.jit.script``, ``trace``, ``load`` and ``freeze``.
 
-A loaded module's parameters are plain tensors that require gradients, as PyTorch has them. A frozen module has
-neither parameters nor buffers: freezing makes them constants of the code, and PyTorch lists none.
+A loaded module's parameters are plain tensors that require gradients, as PyTorch has them. A frozen module
+has neither parameters nor buffers: freezing makes them constants of the code, and PyTorch lists none.
 """
 
 from __future__ import annotations
@@ -36,12 +36,17 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
         model = root()
         if model is None:
             return [None] * len(native)
-        found: dict[str, Owner] = {}
-        for name in set(native.owner_names):
-            found[name] = weakref.ref(model.get_submodule(name))
+        found = {name: weakref.ref(_submodule(model, name)) for name in set(native.owner_names)}
         return [found[name] for name in native.owner_names]
 
     return ParamTable.from_native(native, owners)
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    """As ``get_submodule``, which script modules lack. They keep their Python children, so a reference lasts."""
+    for key in name.split(".") if name else ():
+        model = model._modules[key]  # type: ignore[assignment]
+    return model
 
 
 def _overrides(source: nn.Module) -> bool:

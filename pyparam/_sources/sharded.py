@@ -28,7 +28,7 @@ Opener = Callable[[Path], Any]
 
 
 def open_directory(path: Path, opener: Opener) -> Any:
-    """Opens what a directory holds: an index, else a checkpoint file by its usual name, else the only one there is.
+    """Opens what a directory holds: an index, else a checkpoint by its usual name, else the only one.
 
     Raises:
         ValueError: for a directory with no checkpoint, with several, or with parts of one missing.
@@ -56,12 +56,15 @@ def open_directory(path: Path, opener: Opener) -> Any:
             f"{path} is a distributed checkpoint; turn it into one file with "
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and open that"
         )
-    raise ValueError(f"{path} is a directory without a checkpoint (looked for an index and for {', '.join(_SUFFIXES)})")
+    raise ValueError(
+        f"{path} is a directory without a checkpoint (looked for an index and for {', '.join(_SUFFIXES)})"
+    )
 
 
 def open_index(path: Path, opener: Opener, *, opened: Path | None = None) -> Checkpoint:
-    """Opens the files an index names. The index decides what the checkpoint has: entries that a file holds and the
-    index does not list are left out.
+    """Opens the files an index names.
+
+    The index decides what the checkpoint has: what a file holds and the index does not list is left out.
 
     Raises:
         ValueError: for an index that is not one, that names a file outside its directory, a file that is
@@ -130,16 +133,19 @@ def _as_checkpoint(path: Path, opened: Any) -> Checkpoint:
 
 def _open_parts(path: Path, parts: list[tuple[Path, re.Match[str]]], opener: Opener) -> Checkpoint:
     """Numbered parts, model-00001-of-00003, without an index."""
-    totals = {part[3] for _, part in parts} | {part[1] for _, part in parts}
+    stems = {(part[1], part[3], part[4]) for _, part in parts}
     wanted = int(parts[0][1][3])
-    if len(totals) != 2 or {int(part[2]) for _, part in parts} != set(range(1, wanted + 1)):
-        raise ValueError(f"{path} lacks parts of its checkpoint: {parts[0][1][3]} are needed, there are {_listed(f for f, _ in parts)}")
+    if len(stems) != 1 or {int(part[2]) for _, part in parts} != set(range(1, wanted + 1)):
+        files = _listed(file for file, _ in parts)
+        raise ValueError(f"{path} does not hold one checkpoint with all its parts; there are {files}")
     shards = [_as_checkpoint(file, opener(file)) for file, _ in parts]
     entries: dict[str, Entry] = {}
     for shard in shards:
         for name, entry in shard._entries.items():
             if name in entries:
-                raise ValueError(f"{path}: two files hold an entry named {name!r}, one of them {shard.path.name}")
+                raise ValueError(
+                    f"{path}: two files hold an entry named {name!r}, one of them {shard.path.name}"
+                )
             entries[name] = entry
     return _combined(path, entries, shards, {})
 

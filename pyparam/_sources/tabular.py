@@ -10,7 +10,8 @@ from pyparam._table import ParamTable
 def accepts(source: object) -> bool:
     if isinstance(source, ParamTable):
         return True
-    # Looked up on the type, as Python does for its own protocols: a class is not a source, nor is a mock's attribute.
+    # Looked up on the type, as Python does for its own protocols: a class is not a source, nor is a mock's
+    # attribute.
     return hasattr(type(source), "__pyparam_table__")
 
 
@@ -20,6 +21,7 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     made = source.__pyparam_table__(buffers=buffers, remove_duplicate=remove_duplicate)
     if not isinstance(made, ParamTable):
         raise TypeError(
-            f"{type(source).__name__}.__pyparam_table__ must return a ParamTable, it returned a {type(made).__name__}"
+            f"{type(source).__name__}.__pyparam_table__ must return a ParamTable, "
+            f"it returned a {type(made).__name__}"
         )
     return made
