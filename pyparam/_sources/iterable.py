@@ -55,5 +55,4 @@ def _described(item: Any) -> str:
         return f"a module ({type(item).__name__})"
     if isinstance(item, dict) and "params" in item:
         return "an optimizer's parameter group (pass its ['params'])"
-    kind = type(item).__name__
-    return f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
+    return f"of type {type(item).__name__}"

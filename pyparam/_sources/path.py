@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Opened: TypeAlias = "Checkpoint | torch.jit.ScriptModule | ExportedProgram"
 
 _LOOKED_AT = 512
-_PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 
@@ -38,7 +37,6 @@ _FOREIGN = (
     (b"\x93NUMPY", "a numpy array: load it with numpy, and pass torch.from_numpy of it"),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
-    (b"\x08\x07\x12", "an ONNX model, which is not supported"),
 )
 
 
@@ -91,8 +89,12 @@ def _open_by_content(path: Path, file: BinaryIO) -> Opened:
         return safetensors.open_file(path, file)
     if path.suffix == ".json" and start.lstrip()[:1] == b"{":
         return sharded.open_index(path, _open_file)
-    if start.startswith(_PICKLE) or path.suffix in _PICKLES:
-        return pickled.open_legacy(path, file)
+    if pickled.is_legacy(start):
+        return pickled.open_whole(path, file)
+    if start.startswith(_PICKLE):
+        raise ValueError(f"{path} is refused: it is a pickle that torch.save did not write, and may run code")
+    if path.suffix == ".onnx":
+        raise ValueError(f"{path} is an ONNX model, which is not supported")
     raise ValueError(
         f"{path} is not a checkpoint: it is neither safetensors, nor what torch.save, torch.jit.save or "
         "torch.export.save write"

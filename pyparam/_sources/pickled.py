@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,17 @@ from pyparam._sources import nested
 from pyparam._sources.checkpoint import Checkpoint, Entry, TensorInfo
 from pyparam._sources.mapped import MappedFile
 
+# How a file in the format before zip archives begins: the pickle, of any protocol, of one number.
+_LEGACY = (b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", b"119547037146038801333356")
+
 _NEEDS_CODE = re.compile(
     r"unsupported global|allowlist|blocked|REDUCE|must be imported|Can only build|new object", re.I
 )
 _REFERENCE = re.compile(r"GLOBAL ([\w.]+)|<(?:class|function|built-in function) '?([\w.]+)")
+
+
+def is_legacy(start: bytes) -> bool:
+    return any(magic in start[:40] for magic in _LEGACY)
 
 
 def open_zip(path: Path, file: BinaryIO, archive: zipfile.ZipFile) -> Checkpoint:
@@ -31,27 +39,32 @@ def open_zip(path: Path, file: BinaryIO, archive: zipfile.ZipFile) -> Checkpoint
 
     Raises ValueError for a file that needs code to load, and for one that is corrupt.
     """
-    mapped = MappedFile(path, file)
-    try:
-        loaded = _load_mapped(path, mapped) if _is_plain(archive) else None
-        if loaded is None or not _all_aligned(loaded):
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except Exception as error:
-        _refuse(path, error)
-    return _checkpoint(path, loaded, mapped)
+    if _is_plain(archive):
+        mapped = MappedFile(path, file)
+        opened = _checkpoint(path, _unpickled(path, lambda: _load_mapped(path, mapped)), mapped)
+        if all(_is_aligned(tensor) for tensor in opened.values()):
+            return opened
+    return open_whole(path, file)
 
 
-def open_legacy(path: Path, file: BinaryIO) -> Checkpoint:
-    """Opens the format torch wrote before 1.6, which has to be read whole.
+def open_whole(path: Path, file: BinaryIO) -> Checkpoint:
+    """Reads a file that cannot be mapped into memory, such as one in the format torch wrote before 1.6.
 
     Raises ValueError for a file that needs code to load, and for one that is corrupt.
     """
     file.seek(0)
+    loaded = _unpickled(path, lambda: torch.load(file, map_location="cpu", weights_only=True, mmap=False))
+    return _checkpoint(path, loaded, None)
+
+
+def _unpickled(path: Path, load: Callable[[], Any]) -> Any:
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+        with warnings.catch_warnings():
+            # A warning of an unusual pickle protocol: where it cannot be read, that is an error of its own.
+            warnings.simplefilter("ignore")
+            return load()
     except Exception as error:
         _refuse(path, error)
-    return _checkpoint(path, loaded, None)
 
 
 def _load_mapped(path: Path, mapped: MappedFile) -> Any:
@@ -76,15 +89,9 @@ def _is_plain(archive: zipfile.ZipFile) -> bool:
     return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
 
 
-def _all_aligned(loaded: Any) -> bool:
-    if not nested.is_container(loaded):
-        loaded = [loaded]
-    nested.count_tensors(loaded)  # before unfolding: raises for what has no end
-    for tensor in nested.flatten(loaded).values():
-        address = _address(tensor)
-        if address is not None and address % tensor.element_size():
-            return False
-    return True
+def _is_aligned(tensor: Tensor) -> bool:
+    address = _address(tensor)
+    return address is None or address % tensor.element_size() == 0
 
 
 def _address(tensor: Tensor) -> int | None:
@@ -107,17 +114,21 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
             "file says. If you trust the file, load it with torch.load(path, weights_only=False) and pass "
             "the result; to share weights, save model.state_dict()"
         ) from None
+    if text.lstrip().startswith("Unsupported operand"):
+        raise ValueError(
+            f"{path} cannot be read: it uses a pickle instruction that torch's loader of weights does not know "
+            f"({_first_line(text)}). If it is not corrupt, save it again with pickle_protocol=2"
+        ) from None
     raise ValueError(
         f"{path} cannot be read as a PyTorch checkpoint: {_first_line(text) or type(error).__name__}"
     ) from error
 
 
 def _first_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # torch puts advice before the reason.
-    reasons = [line for line in lines if "WeightsUnpickler error" in line]
-    line = (reasons or lines or [""])[0]
-    return line.rpartition("WeightsUnpickler error: ")[2][:300]
+    """The reason, which torch puts after its advice."""
+    reason = text.partition("WeightsUnpickler error:")[2] or text
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    return lines[0][:300] if lines else ""
 
 
 def _checkpoint(path: Path, loaded: Any, mapped: MappedFile | None) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -13,14 +14,17 @@ from typing import Any, NoReturn
 
 import torch
 
-# What torch prints symbolic sizes with. Names alone are harmless: only a call can do something.
+# What torch writes symbolic sizes with. A name alone is harmless: only a call can do something.
 _FUNCTIONS = frozenset(
-    "Abs Add And BitwiseFn_bitwise_and BitwiseFn_bitwise_or BitwiseFn_bitwise_xor CeilDiv CeilToInt CleanDiv Eq "
-    "ExprCondPair Float FloatPow FloatTrueDiv FloorDiv FloorToInt Ge Gt Identity IntTrueDiv Integer "
-    "IsNonOverlappingAndDenseIndicator LShift Le Lt Max Min Mod ModularIndexing Mul Ne Not Or Piecewise Pow "
-    "PowByNatural PythonMod RShift Rational RoundDecimal RoundToInt ToFloat TruncToFloat TruncToInt Where Xor "
-    "ceiling exp floor log sign sqrt".split()
+    """
+    Abs Add And BitwiseFn_bitwise_and BitwiseFn_bitwise_or BitwiseFn_bitwise_xor CeilDiv CeilToInt CleanDiv
+    Eq Equality ExprCondPair Float FloatPow FloatTrueDiv FloorDiv FloorToInt Ge GreaterThan Gt Identity
+    IntTrueDiv Integer IsNonOverlappingAndDenseIndicator LShift Le LessThan Lt Max Min Mod ModularIndexing Mul
+    Ne Not Or Piecewise Pow PowByNatural PythonMod RShift Rational RoundDecimal RoundToInt StrictGreaterThan
+    StrictLessThan Symbol ToFloat TruncToFloat TruncToInt Unequality Where Xor ceiling exp floor log sign sqrt
+    """.split()  # noqa: SIM905
 )
+_POWERS = frozenset(["FloatPow", "LShift", "Pow", "PowByNatural"])
 _ARITHMETIC = (
     ast.Expression,
     ast.BinOp,
@@ -35,6 +39,7 @@ _ARITHMETIC = (
     ast.expr_context,
     ast.Name,
 )
+_WORD = re.compile(r"[A-Za-z_]\w*|[+-]?[\d.]+(?:e[+-]?\d+)?", re.ASCII)
 _LONGEST_EXPRESSION = 100_000
 _LARGEST_POWER = 64
 
@@ -160,13 +165,28 @@ def _is_arithmetic(text: str) -> bool:
 
 def _is_harmless(node: ast.AST) -> bool:
     if isinstance(node, ast.Constant):
-        return isinstance(node.value, (int, float))
+        value = node.value
+        return isinstance(value, (int, float)) or (isinstance(value, str) and bool(_WORD.fullmatch(value)))
     if isinstance(node, ast.Call):
-        called = node.func
-        return isinstance(called, ast.Name) and called.id in _FUNCTIONS and not node.keywords
+        if not isinstance(node.func, ast.Name) or node.func.id not in _FUNCTIONS:
+            return False
+        return node.func.id not in _POWERS or all(_is_small(argument) for argument in node.args[1:])
+    if isinstance(node, ast.keyword):
+        return isinstance(node.value, ast.Constant)
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Pow, ast.LShift)):
-        exponent = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
-        if not isinstance(exponent, ast.Constant):
-            return not isinstance(node.left, ast.Constant)
-        return isinstance(exponent.value, (int, float)) and exponent.value <= _LARGEST_POWER
+        return _is_small(node.right)
     return isinstance(node, _ARITHMETIC)
+
+
+def _is_small(exponent: ast.expr) -> bool:
+    """Whether an exponent is so small that a power cannot take for ever: no large number, no power in it."""
+    for node in ast.walk(exponent):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, (int, float))
+            and node.value > _LARGEST_POWER
+        ):
+            return False
+        if isinstance(node, (ast.Pow, ast.LShift)) or (isinstance(node, ast.Name) and node.id in _POWERS):
+            return False
+    return True

@@ -43,7 +43,7 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:
-    """As ``get_submodule``, which script modules lack. They keep their Python children, so a reference lasts."""
+    """As ``get_submodule``, which script modules lack. They hold their children, so a reference lasts."""
     for key in name.split(".") if name else ():
         model = model._modules[key]  # type: ignore[assignment]
     return model

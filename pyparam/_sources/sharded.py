@@ -120,6 +120,8 @@ def _open_shard(index: Path, name: str, file_name: Any, opener: Opener) -> Check
     if posix.is_absolute() or windows.drive or windows.root or ".." in posix.parts or ".." in windows.parts:
         raise ValueError(f"{where} {file_name!r}, which is outside the directory of the index")
     shard = index.parent / file_name
+    if shard.suffix == ".json":
+        raise ValueError(f"{where} {file_name!r}, which is an index itself")
     if not shard.is_file():
         raise ValueError(f"{where} {file_name!r}, which is missing")
     return _as_checkpoint(shard, opener(shard))
