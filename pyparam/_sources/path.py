@@ -103,18 +103,19 @@ def _open_by_content(path: Path, file: BinaryIO) -> Opened:
 
 def _open_zip(path: Path, file: BinaryIO) -> Opened:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if programs.is_torchscript(names):
-                module: torch.jit.ScriptModule = programs.open_torchscript(path)
-                return module
-            if programs.is_exported(names):
-                program: ExportedProgram = programs.open_exported(path, archive)
-                return program
-            if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
-                return pickled.open_zip(path, file, archive)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile lets whatever its parsing meets through
         raise ValueError(f"{path} is truncated or corrupt: {error}") from None
+    with archive:
+        names = archive.namelist()
+        if programs.is_torchscript(names):
+            module: torch.jit.ScriptModule = programs.open_torchscript(path)
+            return module
+        if programs.is_exported(names):
+            program: ExportedProgram = programs.open_exported(path, archive)
+            return program
+        if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
+            return pickled.open_zip(path, file, archive)
     raise ValueError(f"{path} is a zip archive, and not one that torch wrote: it has no data.pkl")
 
 

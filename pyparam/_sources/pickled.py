@@ -116,8 +116,8 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
         ) from None
     if text.lstrip().startswith("Unsupported operand"):
         raise ValueError(
-            f"{path} cannot be read: it uses a pickle instruction that torch's loader of weights does not know "
-            f"({_first_line(text)}). If it is not corrupt, save it again with pickle_protocol=2"
+            f"{path} cannot be read: it uses a pickle instruction that torch's loader of weights does not "
+            f"know ({_first_line(text)}). If it is not corrupt, save it again with pickle_protocol=2"
         ) from None
     raise ValueError(
         f"{path} cannot be read as a PyTorch checkpoint: {_first_line(text) or type(error).__name__}"

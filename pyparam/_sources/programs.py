@@ -74,7 +74,8 @@ def open_exported(path: Path, archive: zipfile.ZipFile) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.export.load(path)
+            with open(path, "rb") as file:  # by its path, torch.export warns where that has another suffix
+                return torch.export.load(file)
     except Exception as error:
         raise ValueError(f"{path} cannot be loaded as an exported program: {_brief(error)}") from error
 
