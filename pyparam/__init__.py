@@ -1,5 +1,7 @@
 """pyparam: the native parameter engine for PyTorch."""
 
+from pyparam._inspect import Inspector, inspect
 from pyparam._table import ParamTable
+from pyparam._view.text import show
 
-__all__ = ["ParamTable"]
+__all__ = ["Inspector", "ParamTable", "inspect", "show"]

@@ -44,6 +44,12 @@ void bind_outline(py::module_& m) {
              return std::make_pair(o.node(node).first_entry, o.node(node).last_entry);
            })
       .def("children", &Outline::children)
+      .def("series",
+           [](const Outline& o, int64_t first, int64_t last) {
+             std::vector<py::str> keys;
+             for (int64_t i = first; i <= last; i = o.node(i).end) keys.push_back(text(o.text(o.node(i).name)));
+             return keys;
+           })
       .def("groups",
            [](const Outline& o, int64_t node) {
              std::vector<std::tuple<int64_t, int64_t, int64_t, bool>> out;
