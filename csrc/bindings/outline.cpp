@@ -72,11 +72,6 @@ void bind_outline(py::module_& m) {
              check_entry(o, entry);
              return o.entries()[static_cast<size_t>(entry)].buffer;
            })
-      .def("entry_is_uninitialized",
-           [](const Outline& o, int64_t entry) {
-             check_entry(o, entry);
-             return o.entries()[static_cast<size_t>(entry)].uninitialized;
-           })
       .def("entry_tensor",
            [](const Outline& o, int64_t entry) {
              check_entry(o, entry);

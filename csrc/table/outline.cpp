@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
+#include <unordered_set>
 
 namespace pyparam {
 
@@ -76,9 +77,9 @@ int64_t Outline::open(uint32_t name, uint32_t label, const void* type, int64_t r
   return index;
 }
 
-void Outline::add(uint32_t name, const at::Tensor& tensor, bool buffer, bool uninitialized) {
+void Outline::add(uint32_t name, const at::Tensor& tensor, bool buffer) {
   OutlineNode& node = nodes_[static_cast<size_t>(open_.back())];
-  entries_.push_back({name, open_.back(), buffer, uninitialized});
+  entries_.push_back({name, open_.back(), buffer});
   tensors_.push_back(tensor);
   node.last_entry = static_cast<int64_t>(entries_.size());
 }
@@ -114,10 +115,8 @@ void Outline::measure() {
   for (auto& sum : before_) sum.reserve(entries_.size() + 1);
   for (size_t i = 0; i < entries_.size(); ++i) {
     for (int kind : {0, 1}) before_[kind].push_back(sums[kind]);
-    const Facts facts =
-        entries_[i].uninitialized
-            ? Facts{0, 0, tensors_[i].requires_grad() && !entries_[i].buffer}
-            : Facts{elements_of(tensors_[i]), bytes_of(tensors_[i]), tensors_[i].requires_grad() && !entries_[i].buffer};
+    const Facts facts{elements_of(tensors_[i]), bytes_of(tensors_[i]),
+                      tensors_[i].requires_grad() && !entries_[i].buffer};
     facts_.push_back(facts);
     Holding& sum = sums[entries_[i].buffer ? 1 : 0];
     sum.names += 1;
@@ -178,14 +177,14 @@ void Outline::sign() {
         const auto at = static_cast<size_t>(e);
         const at::Tensor& tensor = tensors_[at];
         put(key, entries_[at].name);
-        const unsigned flags = (entries_[at].buffer ? 1u : 0u) | (entries_[at].uninitialized ? 2u : 0u) |
-                               (tensor.requires_grad() ? 4u : 0u) | (sharing_.cluster[at] >= 0 ? 8u : 0u);
+        const unsigned flags = (entries_[at].buffer ? 1u : 0u) | (tensor.requires_grad() ? 2u : 0u) |
+                               (sharing_.cluster[at] >= 0 ? 4u : 0u);
         put(key, static_cast<uint8_t>(flags));
         put(key, tensor.scalar_type());
         put(key, tensor.device().type());
         put(key, tensor.device().index());
         put(key, tensor.layout());
-        if (!entries_[at].uninitialized) put_shape(key, tensor);
+        put_shape(key, tensor);
       }
       for (int64_t child = i + 1; child < node.end; child = nodes_[static_cast<size_t>(child)].end) {
         put(key, nodes_[static_cast<size_t>(child)].name);
@@ -285,32 +284,64 @@ std::string Outline::name_of_entry(int64_t entry) const {
   return name.append(strings_[found.name]);
 }
 
-// Sums over the subtree's entries, less what its tied ones share with earlier ones inside it.
+// The entries of a subtree, as ascending disjoint ranges: its own, and those of modules it repeats that stand
+// before it.
+std::vector<Outline::Span> Outline::spans(int64_t node) const {
+  std::vector<Span> found;
+  std::vector<int64_t> left{node};
+  std::unordered_set<int64_t> taken;
+  while (!left.empty()) {
+    int64_t at = left.back();
+    left.pop_back();
+    if (this->node(at).repeats >= 0) at = nodes_[static_cast<size_t>(at)].repeats;
+    if (!taken.insert(at).second) continue;
+    const int64_t end = nodes_[static_cast<size_t>(at)].end;
+    found.push_back({nodes_[static_cast<size_t>(at)].first_entry, entries_end(at)});
+    for (auto it = std::lower_bound(repeating_.begin(), repeating_.end(), at); it != repeating_.end() && *it < end; ++it) {
+      const int64_t original = nodes_[static_cast<size_t>(*it)].repeats;
+      if (original < at || original >= end) left.push_back(original);
+    }
+  }
+  std::sort(found.begin(), found.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  std::vector<Span> out;
+  for (const Span& span : found) {
+    if (!out.empty() && span.begin < out.back().end) {
+      out.back().end = std::max(out.back().end, span.end);
+    } else {
+      out.push_back(span);
+    }
+  }
+  return out;
+}
+
+// Sums over the subtree's entries, less what its tied ones share with earlier ones among them.
 Holding Outline::holding(int64_t node, bool buffers) const {
   const int kind = buffers ? 1 : 0;
-  const int64_t begin = this->node(node).first_entry, end = entries_end(node);
-  const Holding &low = before_[kind][static_cast<size_t>(begin)], &high = before_[kind][static_cast<size_t>(end)];
-  const Holding& named = named_[kind][static_cast<size_t>(node)];
-  Holding out{named.names,
-              named.elements,
-              high.tensors - low.tensors,
-              high.unique - low.unique,
-              high.bytes - low.bytes,
-              high.trainable - low.trainable};
-  for (auto it = std::lower_bound(tied_.begin(), tied_.end(), begin); it != tied_.end() && *it < end; ++it) {
-    const auto entry = static_cast<size_t>(*it);
-    if (sharing_.previous[entry] < begin || entries_[entry].buffer != buffers) continue;
-    const Facts& facts = facts_[entry];
-    const int64_t shared_bytes = facts.bytes - sharing_.fresh_bytes[entry];
-    const int64_t shared =
-        sharing_.fresh_bytes[entry] == 0 || facts.bytes == 0
-            ? facts.elements
-            : static_cast<int64_t>(static_cast<double>(facts.elements) * static_cast<double>(shared_bytes) /
-                                   static_cast<double>(facts.bytes));
-    out.bytes -= shared_bytes;
-    out.unique -= shared;
-    out.tensors -= sharing_.fresh_bytes[entry] == 0 ? 1 : 0;
-    out.trainable -= facts.trainable ? shared : 0;
+  const Holding& named = named_[kind][static_cast<size_t>(this->node(node).repeats >= 0 ? nodes_[static_cast<size_t>(node)].repeats : node)];
+  Holding out;
+  out.names = named.names;
+  out.elements = named.elements;
+  std::unordered_set<int64_t> clusters;
+  for (const Span& span : spans(node)) {
+    const Holding &low = before_[kind][static_cast<size_t>(span.begin)], &high = before_[kind][static_cast<size_t>(span.end)];
+    out.tensors += high.tensors - low.tensors;
+    out.unique += high.unique - low.unique;
+    out.bytes += high.bytes - low.bytes;
+    out.trainable += high.trainable - low.trainable;
+    for (auto it = std::lower_bound(tied_.begin(), tied_.end(), span.begin); it != tied_.end() && *it < span.end; ++it) {
+      const auto entry = static_cast<size_t>(*it);
+      if (entries_[entry].buffer != buffers || clusters.insert(sharing_.cluster[entry]).second) continue;
+      const Facts& facts = facts_[entry];
+      const int64_t fresh = sharing_.fresh_bytes[entry];
+      const int64_t shared_bytes = facts.bytes - fresh;
+      const auto part = facts.bytes == 0 ? 1.0 : static_cast<double>(shared_bytes) / static_cast<double>(facts.bytes);
+      const int64_t shared =
+          fresh == 0 ? facts.elements : static_cast<int64_t>(static_cast<double>(facts.elements) * part);
+      out.bytes -= shared_bytes;
+      out.unique -= shared;
+      out.tensors -= fresh == 0 ? 1 : 0;
+      out.trainable -= facts.trainable ? shared : 0;
+    }
   }
   return out;
 }
@@ -352,8 +383,7 @@ Outline Outline::restricted(const std::vector<bool>& keep, int64_t root) const {
     for (int64_t e = node.first_entry; e < node.last_entry; ++e) {
       const auto at = static_cast<size_t>(e);
       if (!keep[at]) continue;
-      out.add(out.strings_.number(strings_[entries_[at].name]), tensors_[at], entries_[at].buffer,
-              entries_[at].uninitialized);
+      out.add(out.strings_.number(strings_[entries_[at].name]), tensors_[at], entries_[at].buffer);
     }
     ++i;
   }
@@ -439,7 +469,7 @@ Outline outline_of_table(const ParamTable& table, const std::vector<bool>& buffe
     outline.open(branches[branch].name, no_label, nullptr, -1);
     for (size_t row : branches[branch].rows) {
       outline.add(outline.strings().number(table.names.attribute(row)), table.tensors[row],
-                  !buffer.empty() && buffer[row], false);
+                  !buffer.empty() && buffer[row]);
     }
     steps.push_back({branch, 0});
   };

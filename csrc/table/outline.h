@@ -46,7 +46,6 @@ struct OutlineEntry {
   uint32_t name;
   int64_t node;
   bool buffer;
-  bool uninitialized;     // a lazy module's tensor that has no shape yet
 };
 
 // What a subtree holds, of parameters or of buffers. `names` and `elements` count every name; `tensors`,
@@ -73,7 +72,7 @@ class Outline {
   // --- building
   int64_t open(std::string_view name, std::string_view label, const void* type, int64_t repeats = -1);
   int64_t open(uint32_t name, uint32_t label, const void* type, int64_t repeats);
-  void add(uint32_t name, const at::Tensor& tensor, bool buffer, bool uninitialized);
+  void add(uint32_t name, const at::Tensor& tensor, bool buffer);
   void close();
   void finish();
   Strings& strings() { return strings_; }
@@ -88,6 +87,7 @@ class Outline {
 
   std::string name_of_node(int64_t node) const;
   std::string name_of_entry(int64_t entry) const;
+  // What lies below a node, also by way of modules that stand elsewhere in the tree as well.
   Holding holding(int64_t node, bool buffers) const;
   std::vector<OutlineGroup> groups(int64_t node) const;
   std::vector<int64_t> children(int64_t node) const;
@@ -105,7 +105,11 @@ class Outline {
     int64_t elements, bytes;
     bool trainable;
   };
+  struct Span {
+    int64_t begin, end;
+  };
   int64_t entries_end(int64_t node) const;
+  std::vector<Span> spans(int64_t node) const;
   void measure();
   void count_names();
   void sign();

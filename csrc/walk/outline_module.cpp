@@ -107,29 +107,14 @@ class Builder {
                      Py_TYPE(value)->tp_name);
         throw PythonError{};
       }
-      outline_.add(numbers_.of_name(key), THPVariable_Unpack(value), buffers, is_uninitialized(value));
+      outline_.add(numbers_.of_name(key), THPVariable_Unpack(value), buffers);
     }
-  }
-
-  // Lazy modules' classes are told by their base; each class is asked once.
-  bool is_uninitialized(PyObject* tensor) {
-    const auto [it, fresh] = uninitialized_.try_emplace(Py_TYPE(tensor), false);
-    if (fresh) {
-      PyObject* mro = Py_TYPE(tensor)->tp_mro;
-      for (Py_ssize_t i = 0; mro != nullptr && i < PyTuple_GET_SIZE(mro); ++i) {
-        const auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(mro, i));
-        const std::string_view name = base->tp_name;
-        if (name == "UninitializedTensorMixin") it->second = true;
-      }
-    }
-    return it->second;
   }
 
   Outline outline_;
   Numbers numbers_;
   std::vector<Items> frames_;
   std::unordered_map<PyObject*, int64_t> seen_;
-  std::unordered_map<PyTypeObject*, bool> uninitialized_;
   std::vector<Ref> kept_;  // no address is used again while seen_ knows it
 };
 

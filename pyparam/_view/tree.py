@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor
+from torch.nn.parameter import UninitializedTensorMixin
 
 from pyparam._native import _C
 
@@ -22,10 +23,14 @@ class Entry:
     key: str
     tensor: Tensor
     is_buffer: bool
-    uninitialized: bool
     # For a tensor that shares memory: its qualified name, and that of the first tensor over this memory.
     name: str | None = None
     first: str | None = None
+
+    @property
+    def uninitialized(self) -> bool:
+        """Whether it is a lazy module's, which has no shape yet."""
+        return isinstance(self.tensor, UninitializedTensorMixin)
 
     @cached_property
     def shape(self) -> tuple[int | str, ...] | None:
@@ -147,7 +152,6 @@ class Summary:
             key=outline.entry_key(entry),
             tensor=outline.entry_tensor(entry),
             is_buffer=outline.entry_is_buffer(entry),
-            uninitialized=outline.entry_is_uninitialized(entry),
             name=outline.entry_name(entry) if cluster >= 0 else None,
             first=outline.entry_name(self.clusters[cluster][0]) if cluster >= 0 else None,
         )
