@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from pyparam._native import _C
@@ -57,7 +58,11 @@ def _modules_at(node: Node, above: list[nn.Module], row: Row) -> list[nn.Module]
 
 def _extra(place: list[nn.Module]) -> str:
     """The modules' extra text, where all say the same: folding compares their tensors, not their settings."""
-    texts = {" ".join(module.extra_repr().split()) for module in place}
+    # TorchScript's says only which class a module came from, and the label has that.
+    texts = {
+        "" if isinstance(module, torch.jit.ScriptModule) else " ".join(module.extra_repr().split())
+        for module in place
+    }
     return texts.pop() if len(texts) == 1 else ""
 
 
