@@ -1,7 +1,44 @@
 """pyparam: the native parameter engine for PyTorch."""
 
+from pyparam._access import (
+    buffers,
+    get_buffer,
+    get_parameter,
+    get_submodule,
+    modules,
+    named_buffers,
+    named_modules,
+    named_parameters,
+    parameters,
+    state_dict,
+    walk,
+)
+from pyparam._inspect import Inspector, inspect
+from pyparam._install import install, installed, uninstall
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open
 from pyparam._table import ParamTable
+from pyparam._view.text import show
 
-__all__ = ["Checkpoint", "ParamTable", "open"]
+__all__ = [
+    "Checkpoint",
+    "Inspector",
+    "ParamTable",
+    "buffers",
+    "get_buffer",
+    "get_parameter",
+    "get_submodule",
+    "inspect",
+    "install",
+    "installed",
+    "modules",
+    "named_buffers",
+    "named_modules",
+    "named_parameters",
+    "open",
+    "parameters",
+    "show",
+    "state_dict",
+    "uninstall",
+    "walk",
+]
