@@ -222,21 +222,23 @@ class Inspector:
                     at, i = at.__wrap(key, child), end
                     break
             else:
-                return self.__unknown_name(name, at)
+                return self.__unknown_name(name, at, parts[i:])
         return at
 
-    def __unknown_name(self, name: str, deepest: Inspector) -> Any:
+    def __unknown_name(self, name: str, deepest: Inspector, left: list[str]) -> Any:
         if deepest is self and self.__node.is_container and not isinstance(self.module, (nn.Sequential, nn.ModuleList)):
             try:
                 return self.__ask_container(name)  # a class with names of its own
             except (KeyError, IndexError, TypeError, ValueError):
                 pass
-        start = deepest.__path()[len(self.__path()) :].lstrip(".")
-        names = [f"{start}.{key}" if start else key for key in deepest.__keys()]
+        start = ".".join(name.split(".")[: -len(left)])
+        close = difflib.get_close_matches(left[0], deepest.__keys()[:4000], n=3, cutoff=0.6)
+        whole = [".".join([key, *left[1:]]) for key in close]
+        hints = [".".join(filter(None, (start, w if w in deepest else k))) for w, k in zip(whole, close, strict=True)]
         raise KeyError(
             f"{name!r} is no parameter, buffer or module of {self.__where()}"
-            + (f": there is {start!r}, and nothing like that in it" if start else "")
-            + _close(name, names)
+            + (f": there is {start!r}, and no {left[0]!r} in it" if start else "")
+            + (f"; close to it: {', '.join(map(repr, hints))}" if hints else "")
         )
 
     def __ask_container(self, key: Any) -> Any:
