@@ -55,3 +55,14 @@ def held(module: nn.Module, *, buffers: bool = False) -> dict[str, int]:
         "bytes": sum(t.numel() * t.itemsize for t in once.values()),
         "trainable": 0 if buffers else sum(t.numel() for t in once.values() if t.requires_grad),
     }
+
+
+def bare_chain(depth: int) -> nn.Module:
+    """``rest.rest. ... .layer``: nested ``depth`` deep, with one Linear at the bottom. Quick to build."""
+    module = nn.Module()
+    module.layer = nn.Linear(2, 2)
+    for _ in range(depth - 1):
+        above = nn.Module()
+        above._modules["rest"] = module
+        module = above
+    return module
