@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from typing import Any
 
@@ -58,11 +59,15 @@ def held(module: nn.Module, *, buffers: bool = False) -> dict[str, int]:
 
 
 def bare_chain(depth: int) -> nn.Module:
-    """``rest.rest. ... .layer``: nested ``depth`` deep, with one Linear at the bottom. Quick to build."""
-    module = nn.Module()
-    module.layer = nn.Linear(2, 2)
-    for _ in range(depth - 1):
-        above = nn.Module()
-        above._modules["rest"] = module
-        module = above
-    return module
+    """``rest.rest. ... .layer``: nested ``depth`` deep, with one Linear at the bottom."""
+    gc.disable()  # it would look at every level again and again
+    try:
+        module = nn.Module()
+        module.layer = nn.Linear(2, 2)
+        for _ in range(depth - 1):
+            above = nn.Module()
+            above._modules["rest"] = module
+            module = above
+        return module
+    finally:
+        gc.enable()
