@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from pyparam._closest import closest, hint
 from pyparam._native import _C
 from pyparam._nodes import ModuleNode, Node, Tree, TreeNode
-from pyparam._table import ParamTable, table_of
+from pyparam._sources import table_of
+from pyparam._table import ParamTable
 
 _MISSING = object()
 _NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)
@@ -232,13 +233,13 @@ class Inspector:
             except (KeyError, IndexError, TypeError, ValueError):
                 pass
         start = ".".join(name.split(".")[: -len(left)])
-        close = difflib.get_close_matches(left[0], deepest.__keys()[:4000], n=3, cutoff=0.6)
+        close = closest(left[0], deepest.__keys())
         whole = [".".join([key, *left[1:]]) for key in close]
         hints = [".".join(filter(None, (start, w if w in deepest else k))) for w, k in zip(whole, close, strict=True)]
         raise KeyError(
             f"{name!r} is no parameter, buffer or module of {self.__where()}"
             + (f": there is {start!r}, and no {left[0]!r} in it" if start else "")
-            + (f"; close to it: {', '.join(map(repr, hints))}" if hints else "")
+            + hint(hints)
         )
 
     def __ask_container(self, key: Any) -> Any:
@@ -251,8 +252,8 @@ class Inspector:
             except TypeError:
                 size = ""
             kind: type[LookupError] = IndexError if isinstance(error, IndexError) else KeyError
-            hint = _close(key, self.__keys()) if isinstance(key, str) else ""
-            raise kind(f"{self.__where()}{size} has no {key!r}{hint}") from None
+            close = _close(key, self.__keys()) if isinstance(key, str) else ""
+            raise kind(f"{self.__where()}{size} has no {key!r}{close}") from None
         if not isinstance(value, nn.Module):
             return value
         if isinstance(key, int) and isinstance(module, (nn.Sequential, nn.ModuleList)):
@@ -491,11 +492,9 @@ def _state_dict_arguments(
     return OrderedDict() if destination is None else destination, prefix, keep_vars
 
 
-def _close(name: str, names: Any) -> str:
-    """A hint at names like this one; "" where there is none."""
-    known = [other for other in names if not other.startswith("_")]
-    close = difflib.get_close_matches(name, known[:4000], n=3, cutoff=0.6)
-    return f"; close to it: {', '.join(map(repr, close))}" if close else ""
+def _close(name: str, names: Iterable[str]) -> str:
+    """A hint at public names like this one; "" where there is none."""
+    return hint(closest(name, [other for other in names if not other.startswith("_")]))
 
 
 def _ranges(numbers: Any) -> str:

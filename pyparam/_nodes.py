@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pyparam._native import _C
 from pyparam._outline import module_label, outline_of_module, outline_of_table
-from pyparam._table import ParamTable, table_of
+from pyparam._sources import table_of
+from pyparam._table import ParamTable
 
 Pairs: TypeAlias = "list[tuple[str, Tensor]]"
 

@@ -149,7 +149,7 @@ def test_what_a_source_can_be(folder):
         ("./a/b", False, "there is no file './a/b'"),
         ("my_modles:build", False, "there is no module 'my_modles'"),
         ("my_models.sub:build", False, "there is no module 'my_models.sub'"),
-        ("my_models:biuld", False, "my_models has no 'biuld'; close to it: build"),
+        ("my_models:biuld", False, "my_models has no 'biuld'; close to it: 'build'"),
         ("my_models:needs", False, "my_models:needs is called without arguments: missing a required argument: 'width'"),
         ("my_broken:build", False, r"importing my_broken failed: RuntimeError: no GPU today\n  at .*my_broken.py:3"),
         ("my_missing:build", False, "importing my_missing failed: ModuleNotFoundError"),

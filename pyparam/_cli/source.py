@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import os
@@ -17,6 +16,8 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch import nn
+
+from pyparam._closest import closest, hint
 
 _FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 
@@ -88,8 +89,7 @@ def _close_file(path: str) -> str:
         names = os.listdir(folder or ".")
     except OSError:
         return ""
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"; close to it: {', '.join(repr(os.path.join(folder, n)) for n in close)}" if close else ""
+    return hint([os.path.join(folder, other) for other in closest(name, names)])
 
 
 def _from_factory(module_name: str, name: str, meta: bool) -> Any:
@@ -98,9 +98,8 @@ def _from_factory(module_name: str, name: str, meta: bool) -> Any:
     made: Any = module
     for part in name.split("."):
         if not hasattr(made, part):
-            close = difflib.get_close_matches(part, [n for n in dir(made) if not n.startswith("_")], n=3)
-            hint = f"; close to it: {', '.join(close)}" if close else ""
-            raise Mistake(f"{module_name} has no {name!r}{hint}")
+            close = closest(part, [other for other in dir(made) if not other.startswith("_")])
+            raise Mistake(f"{module_name} has no {name!r}{hint(close)}")
         made = getattr(made, part)
     if not callable(made) or isinstance(made, nn.Module):
         if meta:
