@@ -53,7 +53,7 @@ def _node_of(source: Any) -> Node:
     if isinstance(source, nn.Module):
         return ModuleNode(source)
     if isinstance(source, torch._C.ScriptModule):
-        return ModuleNode(torch.jit._recursive.wrap_cpp_module(source))  # type: ignore[attr-defined,no-untyped-call]
+        return ModuleNode(torch.jit._recursive.wrap_cpp_module(source))  # type: ignore[no-untyped-call]
     # An iterator gives its tensors once, so it is asked once; only what names its buffers is asked twice.
     table = table_of(source, buffers=True, remove_duplicate=False)
     buffers: frozenset[str] = frozenset()
@@ -72,11 +72,17 @@ class Inspector:
     - ``["0.block 1.0.bias"]`` reaches a parameter, buffer or module by qualified name. An entry of that very
       name comes before a path; a tensor comes before a module.
     - Attributes are those of the module. A module comes back as an Inspector, all else as it is. The four
-      names ``name``, ``parent``, ``module`` and ``select`` yield to an entry of the model that has that name.
-    - Nothing can be set through it: change the tensors (``inspect(net)[0].bias.data.fill_(1)``), or the model.
+      names ``name``, ``parent``, ``module`` and ``select`` yield to an entry of the model that has that
+      name.
+    - Nothing can be set through it: change the tensors (``inspect(net)[0].bias.data.fill_(1)``), or the
+      model.
     """
 
     __slots__ = ("__key", "__node", "__parent", "__weakref__")
+
+    __key: str
+    __node: Node
+    __parent: Inspector | None
 
     def __init__(self, node: Node, parent: Inspector | None = None, key: str = "") -> None:
         object.__setattr__(self, "_Inspector__node", node)
@@ -110,7 +116,7 @@ class Inspector:
 
     @property
     def select(self) -> Any:
-        """``select(pattern)``: the ParamTable of the parameters below that match; see ``ParamTable.select``."""
+        """``select(pattern)``: the parameters below that match, as ``ParamTable.select`` gives them."""
         entry = self.__entry("select")
         return self.__pyparam_table__().select if entry is _MISSING else entry
 
@@ -179,8 +185,9 @@ class Inspector:
             if name in names:  # it is there, and its own code failed
                 raise
             cause = error if self.__node.real is not None else None
+            close = _close(name, names)
             raise AttributeError(
-                f"{self.__where()} has no parameter, buffer, module or attribute {name!r}{_close(name, names)}"
+                f"{self.__where()} has no parameter, buffer, module or attribute {name!r}{close}"
             ) from cause
         return self.__wrap(name, ModuleNode(value)) if isinstance(value, nn.Module) else value
 
@@ -227,7 +234,11 @@ class Inspector:
         return at
 
     def __unknown_name(self, name: str, deepest: Inspector, left: list[str]) -> Any:
-        if deepest is self and self.__node.is_container and not isinstance(self.module, (nn.Sequential, nn.ModuleList)):
+        if (
+            deepest is self
+            and self.__node.is_container
+            and not isinstance(self.module, (nn.Sequential, nn.ModuleList))
+        ):
             try:
                 return self.__ask_container(name)  # a class with names of its own
             except (KeyError, IndexError, TypeError, ValueError):
@@ -235,7 +246,10 @@ class Inspector:
         start = ".".join(name.split(".")[: -len(left)])
         close = closest(left[0], deepest.__keys())
         whole = [".".join([key, *left[1:]]) for key in close]
-        hints = [".".join(filter(None, (start, w if w in deepest else k))) for w, k in zip(whole, close, strict=True)]
+        hints = [
+            ".".join(filter(None, (start, w if w in deepest else k)))
+            for w, k in zip(whole, close, strict=True)
+        ]
         raise KeyError(
             f"{name!r} is no parameter, buffer or module of {self.__where()}"
             + (f": there is {start!r}, and no {left[0]!r} in it" if start else "")
@@ -297,15 +311,17 @@ class Inspector:
 
     def __iter__(self) -> Iterator[Any]:
         """As the module iterates. Without modules: over the entries of a list, over the names of all else."""
-        if self.__node.is_container or (
-            self.__node.real is not None and hasattr(type(self.__node.real), "__iter__")
-        ) and not isinstance(self.__node.real, torch.jit.ScriptModule):
+        real = self.__node.real
+        if real is not None and not isinstance(real, torch.jit.ScriptModule):
+            if not self.__node.is_container and not hasattr(type(real), "__iter__"):
+                raise TypeError(f"{self.__where()} is not iterable")
             return self.__iterate_container()
         keys = self.__keys()
-        if self.__node.real is not None and not isinstance(self.__node.real, torch.jit.ScriptModule):
-            raise TypeError(f"{self.__where()} is not iterable")
         if self.__node.slice_label is not None or (keys and all(key.isdecimal() for key in keys)):
-            return (entry if isinstance(entry, Tensor) else self.__wrap(key, entry) for key, entry in self.__entries())
+            return (
+                entry if isinstance(entry, Tensor) else self.__wrap(key, entry)
+                for key, entry in self.__entries()
+            )
         return iter(keys)
 
     def __iterate_container(self) -> Iterator[Any]:
@@ -339,14 +355,17 @@ class Inspector:
             return True
         wanted = item.__node.identity if isinstance(item, Inspector) else item
         return any(
-            wanted is (entry if isinstance(entry, Tensor) else entry.identity) for _, entry in self.__entries()
+            wanted is (entry if isinstance(entry, Tensor) else entry.identity)
+            for _, entry in self.__entries()
         )
 
     def __eq__(self, other: object) -> bool:
         """Two Inspectors of one module are equal, and equal to the module."""
         if isinstance(other, Inspector):
-            return self.__node.identity == other.__node.identity
-        return other is self.__node.real if isinstance(other, nn.Module) else NotImplemented
+            return bool(self.__node.identity == other.__node.identity)
+        if isinstance(other, nn.Module):
+            return other is self.__node.real
+        return NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.__node.identity)
@@ -439,16 +458,18 @@ class Inspector:
         path, _, key = target.rpartition(".")
         try:
             found = self[target]
-            owner: Any = self[path] if kind != "module" and path else self
+            owner = self[path] if kind != "module" else self
         except KeyError as error:
             raise AttributeError(error.args[0]) from None
         if kind == "module":
             if isinstance(found, Inspector):
                 return found
-        elif isinstance(found, Tensor) and isinstance(owner, Inspector):
-            if any(k == key for k, _ in owner.__node.own_tensors(buffers=kind == "buffer")):
-                return found
+        elif isinstance(owner, Inspector) and key in dict(owner.__own_tensors(kind == "buffer")):
+            return found
         raise AttributeError(f"{target!r} of {self.__where()} is no {kind}")
+
+    def __own_tensors(self, buffers: bool) -> list[tuple[str, Tensor]]:
+        return self.__node.own_tensors(buffers=buffers)
 
     # --- protocols -----------------------------------------------------------------------------------------
 

@@ -72,7 +72,9 @@ class ModuleNode:
     @property
     def is_container(self) -> bool:
         """Whether its class says what indexing means. TorchScript's classes only pretend to."""
-        return hasattr(type(self.module), "__getitem__") and not isinstance(self.module, torch.jit.ScriptModule)
+        return hasattr(type(self.module), "__getitem__") and not isinstance(
+            self.module, torch.jit.ScriptModule
+        )
 
     def sliced(self, entries: list[tuple[str, Tensor | Node]], label: str) -> ModuleNode:
         # A module outside the model, which only lists what it was given.

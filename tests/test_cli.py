@@ -106,7 +106,9 @@ def test_help_has_examples():
     assert "--meta" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("show",), ("sho", "demo"), ("show", "demo", "--depth", "-1"), ("show", "demo", "--no")])
+@pytest.mark.parametrize(
+    "arguments", [("show",), ("sho", "demo"), ("show", "demo", "--depth", "-1"), ("show", "demo", "--no")]
+)
 def test_wrong_usage_is_status_2(arguments):
     done = run(*arguments)
     assert done.returncode == 2
@@ -150,8 +152,16 @@ def test_what_a_source_can_be(folder):
         ("my_modles:build", False, "there is no module 'my_modles'"),
         ("my_models.sub:build", False, "there is no module 'my_models.sub'"),
         ("my_models:biuld", False, "my_models has no 'biuld'; close to it: 'build'"),
-        ("my_models:needs", False, "my_models:needs is called without arguments: missing a required argument: 'width'"),
-        ("my_broken:build", False, r"importing my_broken failed: RuntimeError: no GPU today\n  at .*my_broken.py:3"),
+        (
+            "my_models:needs",
+            False,
+            "my_models:needs is called without arguments: missing a required argument: 'width'",
+        ),
+        (
+            "my_broken:build",
+            False,
+            r"importing my_broken failed: RuntimeError: no GPU today\n  at .*my_broken.py:3",
+        ),
         ("my_missing:build", False, "importing my_missing failed: ModuleNotFoundError"),
         ("my_models:model", True, "--meta builds a model, and my_models:model is one already"),
         ("my_models.py", True, "--meta builds what package.module:factory names"),

@@ -11,10 +11,10 @@ import weakref
 
 import pytest
 import torch
-from benchmarks.models import chain, mixture, net, tree
 from torch import nn
 from torch.nn.utils import parametrizations
 
+from benchmarks.models import chain, mixture, net, tree
 from pyparam import Inspector, inspect
 from tests.reference_view import bare_chain
 
@@ -106,7 +106,9 @@ def test_it_reads_the_model_as_it_is_now(zoo):
     assert "late" in [name for name, _ in mirror.named_parameters()]
 
 
-@pytest.mark.parametrize("key", [slice(1, 3), slice(None, None, 2), slice(-2, None), slice(None, None, -1), slice(5, 9)])
+@pytest.mark.parametrize(
+    "key", [slice(1, 3), slice(None, None, 2), slice(-2, None), slice(None, None, -1), slice(5, 9)]
+)
 def test_slices_are_views_that_count_from_0(zoo, key):
     part = inspect(zoo).layers[key]
     expected = list(zoo.layers)[key]
@@ -117,7 +119,11 @@ def test_slices_are_views_that_count_from_0(zoo, key):
     if expected:
         assert part[-1].module is expected[-1]
         # Names stay the model's own.
-        assert part[0].name == inspect(zoo).layers[key][0].name == f"layers.{list(zoo.layers).index(expected[0])}"
+        assert (
+            part[0].name
+            == inspect(zoo).layers[key][0].name
+            == f"layers.{list(zoo.layers).index(expected[0])}"
+        )
     assert part.module is None
     assert [t for _, t in part.named_parameters()] == [t for m in expected for t in m.parameters()]
     with pytest.raises(IndexError, match="no \\[9\\]"):
@@ -271,7 +277,11 @@ def test_a_property_s_own_error_comes_through():
         (lambda m: m.layers[4], IndexError, r"'layers' \(ModuleList\) of length 4 has no 4"),
         (lambda m: m.stack[-4], IndexError, r"'stack' \(Sequential\) of length 3 has no -4"),
         (lambda m: m.heads["clz"], KeyError, r"'clz' is no parameter.*'heads' \(ModuleDict\).*'cls'"),
-        (lambda m: m["stack.0.bais"], KeyError, r"'stack.0.bais' is no .*there is 'stack.0', and no 'bais' in it.*'stack.0.bias'"),
+        (
+            lambda m: m["stack.0.bais"],
+            KeyError,
+            r"'stack.0.bais' is no .*there is 'stack.0', and no 'bais' in it.*'stack.0.bias'",
+        ),
         (lambda m: m["stak.0.bias"], KeyError, r"close to it: 'stack.0.bias'"),
         (lambda m: m.stack[0].wieght, AttributeError, r"'stack.0' \(Linear\) has no .*'wieght'.*'weight'"),
         (lambda m: m.stakc, AttributeError, r"Zoo has no .*'stakc'.*'stack'"),

@@ -10,9 +10,9 @@ import sys
 
 import pytest
 import torch
-from benchmarks.models import mixture, net
 from torch import nn
 
+from benchmarks.models import mixture, net
 from pyparam import inspect, show
 from pyparam._view.text import summarize
 from pyparam._view.words import plain, size, span
@@ -120,7 +120,9 @@ def test_an_inspector_shows_its_part():
 
 
 @pytest.mark.parametrize(
-    "model", [nn.Module(), nn.Sequential(), {}, [], nn.ReLU()], ids=["module", "sequential", "dict", "list", "relu"]
+    "model",
+    [nn.Module(), nn.Sequential(), {}, [], nn.ReLU()],
+    ids=["module", "sequential", "dict", "list", "relu"],
 )
 def test_a_model_without_parameters(model):
     assert "0 parameters in 0 tensors, 0 B" in shown(model)

@@ -18,7 +18,13 @@ def size(count: int) -> str:
         value /= 1024
     if unit == "B":
         return f"{count} B"
-    return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    return (
+        f"{value:.2f} {unit}"
+        if value < 10
+        else f"{value:.1f} {unit}"
+        if value < 100
+        else f"{value:.0f} {unit}"
+    )
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
@@ -39,4 +45,6 @@ def plain(text: str) -> str:
     """A name as a line may hold it: control characters and lone surrogates escaped."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text
+    )
