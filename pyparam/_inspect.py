@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
@@ -14,12 +12,11 @@ from torch import Tensor, nn
 
 from pyparam._closest import closest, hint
 from pyparam._native import _C
-from pyparam._nodes import ModuleNode, Node, Tree, TreeNode
-from pyparam._sources import table_of
+from pyparam._nodes import ModuleNode, Node, node_of
 from pyparam._table import ParamTable
+from pyparam._view.words import ranges
 
 _MISSING = object()
-_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)
 
 
 def inspect(source: Any) -> Inspector:
@@ -40,27 +37,7 @@ def inspect(source: Any) -> Inspector:
     """
     if isinstance(source, Inspector):
         return source
-    return Inspector(_node_of(source))
-
-
-def _node_of(source: Any) -> Node:
-    label = type(source).__name__
-    if isinstance(source, (str, os.PathLike)):
-        from pyparam._sources.path import open
-
-        label = os.path.basename(os.fspath(source).rstrip("/")) or str(source)
-        source = open(source)
-    if isinstance(source, nn.Module):
-        return ModuleNode(source)
-    if isinstance(source, torch._C.ScriptModule):
-        return ModuleNode(torch.jit._recursive.wrap_cpp_module(source))  # type: ignore[no-untyped-call]
-    # An iterator gives its tensors once, so it is asked once; only what names its buffers is asked twice.
-    table = table_of(source, buffers=True, remove_duplicate=False)
-    buffers: frozenset[str] = frozenset()
-    if hasattr(source, "named_buffers"):
-        parameters = table_of(source, buffers=False, remove_duplicate=False)
-        buffers = frozenset(table.names).difference(parameters.names)
-    return TreeNode(Tree(table, buffers, label))
+    return Inspector(node_of(source))
 
 
 class Inspector:
@@ -284,7 +261,7 @@ class Inspector:
         entries, _ = found
         wanted = number if number >= 0 else max(entries, default=-1) + 1 + number
         if wanted not in entries:
-            there = f"its entries are numbered {_ranges(entries)}" if entries else "it is empty"
+            there = f"its entries are numbered {ranges(entries)}" if entries else "it is empty"
             raise IndexError(f"{self.__where()} has no [{number}]: {there}")
         key, entry = entries[wanted]
         return entry if isinstance(entry, Tensor) else self.__wrap(key, entry)
@@ -516,12 +493,3 @@ def _state_dict_arguments(
 def _close(name: str, names: Iterable[str]) -> str:
     """A hint at public names like this one; "" where there is none."""
     return hint(closest(name, [other for other in names if not other.startswith("_")]))
-
-
-def _ranges(numbers: Any) -> str:
-    """ "0 to 3" for 0, 1, 2, 3; "0, 2" for 0 and 2; shortened where there are many."""
-    ordered = sorted(numbers)
-    if ordered == list(range(ordered[0], ordered[-1] + 1)) and len(ordered) > 1:
-        return f"{ordered[0]} to {ordered[-1]}"
-    shown = ", ".join(map(str, ordered[:8]))
-    return shown if len(ordered) <= 8 else f"{shown}, … {ordered[-1]}"

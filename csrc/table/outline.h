@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "table/param_table.h"
@@ -31,6 +32,10 @@ class Strings {
   std::unordered_map<std::string, uint32_t> numbers_;
   std::vector<const std::string*> texts_;  // keys of the map, which stay where they are
 };
+
+// Splits "block 12" into the length of "block " and 12; -1 where no number (or a too long one) ends
+// the name.
+std::pair<size_t, int64_t> numbered(const std::string& name);
 
 struct OutlineNode {
   uint32_t name;
