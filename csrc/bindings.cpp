@@ -11,8 +11,10 @@ using pyparam::ParamTable;
 
 namespace {
 
-ParamTable table_from_columns(const std::vector<std::string>& names, std::vector<at::Tensor> tensors) {
-  if (names.size() != tensors.size()) throw py::value_error("ParamTable: names and tensors differ in length");
+ParamTable table_from_columns(const std::vector<std::string>& names,
+                              std::vector<at::Tensor> tensors) {
+  if (names.size() != tensors.size())
+    throw py::value_error("ParamTable: names and tensors differ in length");
   ParamTable table;
   table.names.reserve(names.size());
   for (const auto& name : names) table.names.append(name);
@@ -72,7 +74,8 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; })
       .def_property_readonly("attributes", &attributes_of)
       .def_property_readonly("owner_names", &owner_names_of)
-      .def("tensor", [](const ParamTable& t, size_t i) { return t.tensors.at(i); }, py::arg("index"))
+      .def(
+          "tensor", [](const ParamTable& t, size_t i) { return t.tensors.at(i); }, py::arg("index"))
       .def("take", &take, py::arg("indices"));
 
   pyparam::bind_files(m);

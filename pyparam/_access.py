@@ -218,7 +218,10 @@ def modules_of(
     pairs: Iterable[tuple[str, nn.Module]]
     if module is source:
         pairs = _overrides.call(
-            module.named_modules, memo=(memo, None), prefix=(prefix, ""), remove_duplicate=(remove_duplicate, True)
+            module.named_modules,
+            memo=(memo, None),
+            prefix=(prefix, ""),
+            remove_duplicate=(remove_duplicate, True),
         )
     else:
         pairs = _C.named_modules(module, memo, prefix, remove_duplicate)

@@ -68,7 +68,9 @@ def install() -> None:
     with _lock:
         if _replaced:
             return
-        methods = {name: _made_installable(getattr(nn.Module, name), native) for name, native in _NATIVE.items()}
+        methods = {
+            name: _made_installable(getattr(nn.Module, name), native) for name, native in _NATIVE.items()
+        }
         methods["state_dict"] = _state_dict_method(nn.Module.state_dict)
         _overrides.tell_known_methods(methods)
         for name, method in methods.items():

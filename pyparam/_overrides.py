@@ -82,6 +82,9 @@ def takes(method: Callable[..., Any], name: str, position: int | None = None) ->
     except (TypeError, ValueError):
         return True
     if position is None:
-        return any(p.kind is p.VAR_KEYWORD or (p.name == name and p.kind is not p.POSITIONAL_ONLY) for p in parameters)
+        return any(
+            p.kind is p.VAR_KEYWORD or (p.name == name and p.kind is not p.POSITIONAL_ONLY)
+            for p in parameters
+        )
     positional = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     return positional > position or any(p.kind is p.VAR_POSITIONAL for p in parameters)
