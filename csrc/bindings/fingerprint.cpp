@@ -1,0 +1,30 @@
+#include "bindings/fingerprint.h"
+
+#include "kernels/hash.h"
+#include "table/fingerprint.h"
+
+namespace pyparam {
+
+void bind_fingerprint(pybind11::module_& m) {
+  namespace py = pybind11;
+  m.attr("FINGERPRINT_FORMAT") = hash::kHashFormat;
+  m.def(
+      "fingerprint",
+      [](const ParamTable& table) {
+        TableFingerprint result;
+        {
+          py::gil_scoped_release release;
+          result = fingerprint_of(table);
+        }
+        return py::make_tuple(py::bytes(result.digests), py::bytes(result.total));
+      },
+      py::arg("table"));
+  m.def(
+      "fingerprint_total",
+      [](const std::vector<std::string_view>& names, const std::string_view& digests) {
+        return py::bytes(total_of(names, digests));
+      },
+      py::arg("names"), py::arg("digests"));
+}
+
+}  // namespace pyparam
