@@ -57,22 +57,26 @@ PYPARAM_INLINE Sums sum_words(const char* bytes, int64_t nbytes, uint64_t first)
 Sums sum_words_baseline(const char* bytes, int64_t nbytes, uint64_t first) {
   return sum_words(bytes, nbytes, first);
 }
+#if defined(__x86_64__)
 PYPARAM_TARGET_AVX2 Sums sum_words_avx2(const char* bytes, int64_t nbytes, uint64_t first) {
   return sum_words(bytes, nbytes, first);
 }
 PYPARAM_TARGET_AVX512 Sums sum_words_avx512(const char* bytes, int64_t nbytes, uint64_t first) {
   return sum_words(bytes, nbytes, first);
 }
+#endif
 
 }  // namespace
 
 Sums hash_bytes(const void* bytes, int64_t nbytes, uint64_t first) {
   const char* data = static_cast<const char*>(bytes);
-  switch (isa()) {
+#if defined(__x86_64__)
+  switch (best_isa()) {
     case Isa::kAvx512: return sum_words_avx512(data, nbytes, first);
     case Isa::kAvx2: return sum_words_avx2(data, nbytes, first);
     case Isa::kBaseline: break;
   }
+#endif
   return sum_words_baseline(data, nbytes, first);
 }
 
