@@ -1,5 +1,6 @@
 """pyparam: the native parameter engine for PyTorch."""
 
+from pyparam._fingerprint import Fingerprint, fingerprint
 from pyparam._table import ParamTable
 
-__all__ = ["ParamTable"]
+__all__ = ["Fingerprint", "ParamTable", "fingerprint"]

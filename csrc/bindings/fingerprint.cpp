@@ -1,5 +1,6 @@
 #include "bindings/fingerprint.h"
 
+#include "bindings/operands.h"
 #include "kernels/hash.h"
 #include "table/fingerprint.h"
 
@@ -11,6 +12,7 @@ void bind_fingerprint(pybind11::module_& m) {
   m.def(
       "fingerprint",
       [](const ParamTable& table) {
+        check_operands("fingerprint", "tensors", table.tensors);
         TableFingerprint result;
         {
           py::gil_scoped_release release;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/DispatchKey.h>
 #include <c10/util/Exception.h>
 
 #include <cstdint>
@@ -23,33 +22,26 @@ inline void prefetch_tensor(at::TensorList tensors, size_t index) {
   }
 }
 
-// Raises unless the tensor is dense, strided and on the CPU. `list` is the argument's name ("tensors").
-inline void check_readable(const char* verb, const char* list, int64_t index, const at::Tensor& tensor) {
+// Raises unless the tensor is dense and strided. `list` is the argument's name ("tensors").
+inline void check_strided(const char* verb, const char* list, int64_t index, const at::Tensor& tensor) {
   TORCH_CHECK_TYPE(tensor.defined(), verb, ": ", list, "[", index, "] is undefined; expected a tensor");
   TORCH_CHECK_TYPE(!tensor.is_nested(), verb, ": ", list, "[", index,
                    "] is a nested tensor; expected a strided tensor (take its .values())");
   TORCH_CHECK_TYPE(!tensor.is_quantized(), verb, ": ", list, "[", index, "] is quantized (", tensor.scalar_type(),
                    "); expected a plain tensor (take its .int_repr() or .dequantize())");
-  TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, verb, ": ", list, "[", index, "] is sparse (layout ",
-                   tensor.layout(), "); expected a strided tensor");
+  TORCH_CHECK_TYPE(!tensor.is_sparse() && !tensor.unsafeGetTensorImpl()->is_sparse_compressed(), verb, ": ", list, "[", index,
+                   "] is sparse (layout ", tensor.layout(), "); expected a strided tensor");
+  TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, verb, ": ", list, "[", index, "] has the layout ",
+                   tensor.layout(), "; expected a strided tensor");
+}
+
+// Raises unless the tensor is dense, strided and lies in this machine's memory.
+inline void check_readable(const char* verb, const char* list, int64_t index, const at::Tensor& tensor) {
+  check_strided(verb, list, index, tensor);
   TORCH_CHECK_VALUE(tensor.is_cpu(), verb, ": ", list, "[", index, "] is on ", tensor.device(),
                     "; expected all tensors on the CPU");
   TORCH_CHECK_VALUE(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, verb, ": ", list, "[", index,
                     "] has no memory behind it (its storage was freed)");
-}
-
-// Raises where a tensor only describes data, or answers through Python: an op given one would not see bytes.
-inline void check_have_data(const char* verb, const char* list, at::TensorList tensors) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    prefetch_tensor(tensors, i);
-    const at::Tensor& tensor = tensors[i];
-    TORCH_CHECK_TYPE(tensor.defined(), verb, ": ", list, "[", i, "] is undefined; expected a tensor");
-    TORCH_CHECK_TYPE(!tensor.key_set().has(c10::DispatchKey::Python), verb, ": ", list, "[", i,
-                     "] is a tensor subclass with its own __torch_dispatch__ (a DTensor or FakeTensor, say); expected "
-                     "an ordinary tensor (for a DTensor, take .to_local() or .full_tensor())");
-    TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": ", list, "[", i,
-                      "] is on the meta device and has no data; load or initialise it first");
-  }
 }
 
 }  // namespace pyparam

@@ -5,8 +5,6 @@
 
 #include <atomic>
 
-#include "kernels/operands.h"
-
 namespace pyparam {
 namespace {
 
@@ -29,15 +27,16 @@ hash::Digest read_digest(const char* from) {
   return digest;
 }
 
-// digest_of(i) is the digest of the name i.
-template <typename Names, typename DigestOf>
-std::string total_from(const Names& names, size_t count, const DigestOf& digest_of) {
+// name_of(i, buffer) views the name i, which it may put into the buffer; digest_of(i) is its digest.
+template <typename NameOf, typename DigestOf>
+std::string total_from(size_t count, const NameOf& name_of, const DigestOf& digest_of) {
   std::atomic<uint64_t> low{0};
   std::atomic<uint64_t> high{0};
   at::parallel_for(0, static_cast<int64_t>(count), kNamesPerTask, [&](int64_t begin, int64_t end) {
     hash::Digest sum;
+    std::string buffer;
     for (int64_t i = begin; i < end; ++i) {
-      const std::string_view name = names[static_cast<size_t>(i)];
+      const std::string_view name = name_of(static_cast<size_t>(i), buffer);
       const hash::Digest entry = hash::entry_digest(name.data(), static_cast<int64_t>(name.size()), digest_of(i));
       sum.low += entry.low;
       sum.high += entry.high;
@@ -61,12 +60,16 @@ TableFingerprint fingerprint_of(const ParamTable& table) {
   at::Tensor digests;
   const uint64_t* words = nullptr;
   if (count > 0) {
-    check_have_data("fingerprint", "tensors", table.tensors);
     digests = op.call(table.tensors).cpu();
     words = reinterpret_cast<const uint64_t*>(digests.const_data_ptr<int64_t>());
   }
   const auto digest_of = [words](int64_t t) { return hash::Digest{words[2 * t], words[2 * t + 1]}; };
-  out.total = total_from(table.names, count, digest_of);
+  const auto name_of = [&table](size_t i, std::string& buffer) -> std::string_view {
+    buffer.resize(table.names.length(i));
+    table.names.write(i, buffer.data());
+    return buffer;
+  };
+  out.total = total_from(count, name_of, digest_of);
   out.digests.resize(count * 16);
   for (size_t t = 0; t < count; ++t) write_digest(out.digests.data() + t * 16, digest_of(static_cast<int64_t>(t)));
   return out;
@@ -75,7 +78,8 @@ TableFingerprint fingerprint_of(const ParamTable& table) {
 std::string total_of(const std::vector<std::string_view>& names, std::string_view digests) {
   TORCH_CHECK_VALUE(digests.size() == names.size() * 16, "fingerprint: ", names.size(), " names need ",
                     names.size() * 16, " bytes of digests; got ", digests.size());
-  return total_from(names, names.size(), [digests](int64_t i) { return read_digest(digests.data() + i * 16); });
+  const auto name_of = [&names](size_t i, std::string&) { return names[i]; };
+  return total_from(names.size(), name_of, [digests](int64_t i) { return read_digest(digests.data() + i * 16); });
 }
 
 }  // namespace pyparam

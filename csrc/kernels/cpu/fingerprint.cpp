@@ -81,7 +81,8 @@ at::Tensor fingerprint_meta(at::TensorList tensors) { return empty_digests(tenso
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(pyparam, CPU, m) { m.impl("fingerprint", &fingerprint); }
+// On every backend without a kernel of its own, which it refuses in words.
+TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("fingerprint", &fingerprint); }
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("fingerprint", &fingerprint_meta); }
 TORCH_LIBRARY_IMPL(pyparam, Autograd, m) { m.impl("fingerprint", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) { m.impl("fingerprint", torch::CppFunction::makeFallthrough()); }

@@ -12,6 +12,8 @@ using hash::Sums;
 static_assert(std::endian::native == std::endian::little, "words are read as little-endian");
 
 constexpr int kLanes = 16;
+// The hardware's own prefetching ends with each page; this reaches beyond.
+constexpr int64_t kAheadBytes = 8192;
 
 // In lane j, `running` sums the lane's `plain` after each of T steps, so that it counts the word of step t
 // T - t times; `placed` follows from it without a multiplication a word. The last step may be partial: its
@@ -24,6 +26,8 @@ PYPARAM_INLINE Sums sum_words(const char* bytes, int64_t nbytes, uint64_t first)
   for (int j = 0; j < kLanes; ++j) key[j] = (first + 1 + static_cast<uint64_t>(j)) * hash::kStep;
   const int64_t steps = nbytes / kStepBytes;
   for (int64_t t = 0; t < steps; ++t) {
+    __builtin_prefetch(bytes + t * kStepBytes + kAheadBytes);
+    __builtin_prefetch(bytes + t * kStepBytes + kAheadBytes + 64);
     for (int j = 0; j < kLanes; ++j) {
       uint64_t word;
       std::memcpy(&word, bytes + t * kStepBytes + j * 8, 8);
