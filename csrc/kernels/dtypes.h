@@ -19,6 +19,12 @@ PYPARAM_FORMULA To bit_cast(const From& from) {
   return to;
 }
 
+// which ? yes : no, as masks: a compiler may not turn it back into a branch around a float operation.
+PYPARAM_FORMULA uint32_t select(bool which, uint32_t yes, uint32_t no) {
+  const uint32_t mask = 0u - static_cast<uint32_t>(which);
+  return (yes & mask) | (no & ~mask);
+}
+
 // One binary format smaller than float32. `kind` says what the largest exponent and the sign's zero mean.
 enum class Specials {
   kIeee,   // the largest exponent holds infinities and NaNs
@@ -37,25 +43,22 @@ struct MiniFloat {
   static constexpr uint32_t mantissa_mask = (1u << kMantissaBits) - 1;
   static constexpr uint32_t exponent_mask = (1u << kExponentBits) - 1;
 
-  // The float32 of equal value. Every NaN becomes a NaN; the sign of zero is kept.
+  // The float32 of equal value. Every NaN becomes a NaN; the sign of zero is kept. No branches, so that a
+  // compiler can do many at a time.
   static PYPARAM_FORMULA float value(Storage stored) {
     const uint32_t bits = stored;
-    const uint32_t sign = (bits & sign_mask) ? 0x80000000u : 0u;
-    const uint32_t mantissa = bits & mantissa_mask;
-    const uint32_t exponent = (bits >> kMantissaBits) & exponent_mask;
-    if (kSpecials == Specials::kFnuz && bits == sign_mask) return bit_cast<float>(0x7fc00000u);
-    if (kSpecials == Specials::kFn && (bits & (sign_mask - 1)) == sign_mask - 1) {
-      return bit_cast<float>(sign | 0x7fc00000u);
+    const uint32_t magnitude = bits & (sign_mask - 1);
+    const uint32_t unit = static_cast<uint32_t>(127 + 1 - kBias - kMantissaBits) << 23;
+    const float small = static_cast<float>(static_cast<int32_t>(magnitude & mantissa_mask)) * bit_cast<float>(unit);
+    const uint32_t normal = (magnitude << (23 - kMantissaBits)) + (static_cast<uint32_t>(127 - kBias) << 23);
+    uint32_t result = select(magnitude <= mantissa_mask, bit_cast<uint32_t>(small), normal);
+    if (kSpecials == Specials::kIeee) {
+      const uint32_t special = 0x7f800000u | ((magnitude & mantissa_mask) << (23 - kMantissaBits));
+      result = select(magnitude >= (exponent_mask << kMantissaBits), special, result);
     }
-    if (kSpecials == Specials::kIeee && exponent == exponent_mask) {
-      return bit_cast<float>(sign | 0x7f800000u | (mantissa << (23 - kMantissaBits)));
-    }
-    if (exponent == 0) {
-      const float unit = bit_cast<float>(static_cast<uint32_t>(127 + 1 - kBias - kMantissaBits) << 23);
-      const float magnitude = static_cast<float>(mantissa) * unit;
-      return bit_cast<float>(sign | bit_cast<uint32_t>(magnitude));
-    }
-    return bit_cast<float>(sign | ((exponent + (127 - kBias)) << 23) | (mantissa << (23 - kMantissaBits)));
+    if (kSpecials == Specials::kFn) result = select(magnitude == sign_mask - 1, 0x7fc00000u, result);
+    if (kSpecials == Specials::kFnuz) result = select(bits == sign_mask, 0x7fc00000u, result);
+    return bit_cast<float>(result | ((bits & sign_mask) << (31 - kExponentBits - kMantissaBits)));
   }
   // The smallest positive normal value.
   static PYPARAM_FORMULA float smallest_normal() {

@@ -46,20 +46,20 @@ struct Statistics {
   int64_t exponent = 0;
 };
 
-// The exponent for which squares and sums of values up to max_abs stay in range; 0 almost always.
+// The exponent in [-1000, 1000] for which squares and sums of values up to max_abs stay in range;
+// 0 almost always.
 PYPARAM_FORMULA int64_t scaling_exponent(double max_abs) {
   const auto exponent = static_cast<int64_t>(magnitude_bits(max_abs) >> 52) - 1023;
   const bool ordinary = (exponent >= -300 && exponent <= 450) || max_abs == 0;
-  return ordinary ? 0 : (exponent < -1000 ? -1000 : exponent);
+  return ordinary ? 0 : (exponent < -1000 ? -1000 : (exponent > 1000 ? 1000 : exponent));
 }
 
-// The moments restated for another exponent. Exponents lie in [-1000, 1023].
+// The moments restated for another exponent.
 PYPARAM_FORMULA void rescale(Statistics& s, int64_t exponent) {
-  // In two steps each, since a shift may pass the range of one power of two.
+  // In two steps each, since the shift may pass the range of one power of two.
   const auto shift = static_cast<int>(s.exponent - exponent);
-  const int half = shift / 2;
-  const double a = power_of_two(half < -1022 ? -1022 : half);
-  const double b = power_of_two(shift - half < -1022 ? -1022 : shift - half);
+  const double a = power_of_two(shift / 2);
+  const double b = power_of_two(shift - shift / 2);
   s.mean = s.mean * a * b;
   s.l1 = s.l1 * a * b;
   s.m2 = s.m2 * a * b * a * b;
@@ -111,7 +111,7 @@ PYPARAM_FORMULA void set_moments(Statistics& s, double shift, double sum, double
   s.m2 = m2 > 0 ? m2 : 0;
 }
 
-// value * 2^exponent, for exponents in [-1000, 1023].
+// value * 2^exponent, for exponents in [-1000, 1000].
 PYPARAM_FORMULA double unscale(double value, int64_t exponent) {
   if (exponent == 0) return value;
   const auto half = static_cast<int>(exponent / 2);
