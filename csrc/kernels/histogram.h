@@ -1,0 +1,63 @@
+// Histograms by bits: a value's bin is the top half of its float32, so no range is needed beforehand and
+// histograms of shards and steps add up. No torch header.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/dtypes.h"
+#include "kernels/macros.h"
+
+namespace pyparam {
+
+// Sign, 8 bits of exponent, 7 bits of mantissa. A bin of normal values is 2^-7 of its lower magnitude wide,
+// and holds exactly one value of bfloat16 or of a float8.
+constexpr int kBinShift = 16;
+constexpr int kBinMantissaBits = 23 - kBinShift;
+constexpr int kBins = 1 << 16;
+constexpr int kZeroBin = 1 << 15;
+constexpr double kBinRelativeWidth = 1.0 / (1 << kBinMantissaBits);
+
+// Bins ascend with the value: [kZeroBin + k] holds magnitude bits >> 16 == k of zeros and positives, and
+// [kZeroBin - 1 - k] of negatives. Minus zero is a zero. NaNs have no bin: leave them out beforehand.
+PYPARAM_FORMULA int bin_of(uint32_t bits) {
+  const auto magnitude = static_cast<int>((bits & 0x7fffffffu) >> kBinShift);
+  return (bits > 0x80000000u) ? kZeroBin - 1 - magnitude : kZeroBin + magnitude;
+}
+
+// The magnitude bits at the bin's edge that is nearest to zero, and just beyond the other.
+PYPARAM_FORMULA uint32_t bin_inner_bits(int bin) {
+  const int magnitude = bin >= kZeroBin ? bin - kZeroBin : kZeroBin - 1 - bin;
+  return static_cast<uint32_t>(magnitude) << kBinShift;
+}
+PYPARAM_FORMULA double bin_inner(int bin) {
+  const double edge = bit_cast<float>(bin_inner_bits(bin));
+  return bin >= kZeroBin ? edge : -edge;
+}
+PYPARAM_FORMULA double bin_outer(int bin) {
+  const uint32_t bits = bin_inner_bits(bin) + (1u << kBinShift);
+  const double edge = bits >= 0x7f800000u ? 0x1p128 : static_cast<double>(bit_cast<float>(bits));
+  return bin >= kZeroBin ? edge : -edge;
+}
+
+// Where float32 magnitudes, as bits, change their fate when rounded (to nearest, ties to even) to a smaller type:
+//   bits < zero_below            becomes zero
+//   bits < normal_from           becomes subnormal
+//   bits >= overflow_from        becomes infinite, or NaN in a type without infinities
+struct RoundingLimits {
+  uint32_t zero_below;
+  uint32_t normal_from;
+  uint32_t overflow_from;
+};
+
+// float16, bfloat16, float8_e4m3fn, float8_e5m2, float8_e4m3fnuz, float8_e5m2fnuz
+constexpr int kLimitTypes = 6;
+constexpr RoundingLimits kRoundingLimits[kLimitTypes] = {
+    {0x33000001u, 0x387fe000u, 0x477ff000u},  // 2^-25 | 2^-14 - 2^-25 | 65520
+    {0x00008001u, 0x007f8000u, 0x7f7f8000u},  // 2^-134 | 2^-126 - 2^-134 | between the largest and 2^128
+    {0x3a800001u, 0x3c700000u, 0x43e80001u},  // 2^-10 | 2^-6 - 2^-10 | 464
+    {0x37000001u, 0x38600000u, 0x47700000u},  // 2^-17 | 2^-14 - 2^-17 | 61440
+    {0x3a000001u, 0x3bf00000u, 0x43780000u},  // 2^-11 | 2^-7 - 2^-11 | 248
+    {0x36800001u, 0x37e00000u, 0x47700000u},  // 2^-18 | 2^-15 - 2^-18 | 61440
+};
+
+}  // namespace pyparam
