@@ -5,4 +5,5 @@ TORCH_LIBRARY(pyparam, m) {
   // Fallthrough keys and Meta kernels stand beside each op's CPU kernel.
   m.set_python_module("pyparam");
   m.def("fingerprint(Tensor[] tensors) -> Tensor");
+  m.def("compare(Tensor[] a, Tensor[] b) -> (Tensor values, Tensor counts)");
 }
