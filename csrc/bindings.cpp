@@ -1,6 +1,7 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/compare.h"
 #include "bindings/fingerprint.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
@@ -37,5 +38,6 @@ PYBIND11_MODULE(_C, m) {
       .def("__len__", &ParamTable::size)
       .def_property_readonly("names", &names_of)
       .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; });
+  pyparam::bind_compare(m);
   pyparam::bind_fingerprint(m);
 }

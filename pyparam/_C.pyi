@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,3 +15,5 @@ FINGERPRINT_FORMAT: int
 
 def fingerprint(table: ParamTable) -> tuple[bytes, bytes]: ...
 def fingerprint_total(names: Sequence[str], digests: bytes) -> bytes: ...
+
+def compare(a: ParamTable, b: ParamTable) -> dict[str, Any]: ...
