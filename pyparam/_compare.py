@@ -307,13 +307,24 @@ class Comparison:
         if worst:
             head = "".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER)
             body = "".join(
-                "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>" for row in worst
+                "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
+                for row in worst
             )
             parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
         return "".join(parts)
 
 
-_HEADER = ("parameter", "shape", "max |a-b|", "mean |a-b|", "rel L2", "cosine", "differing", "non-finite", "first")
+_HEADER = (
+    "parameter",
+    "shape",
+    "max |a-b|",
+    "mean |a-b|",
+    "rel L2",
+    "cosine",
+    "differing",
+    "non-finite",
+    "first",
+)
 
 
 def _cells(row: Difference) -> tuple[str, ...]:

@@ -108,7 +108,9 @@ class Fingerprint:
         digests = b"".join(_parse(name, digits) for name, digits in parameters.items())
         total: bytes = _C.fingerprint_total(names, digests)
         if _parse("total", data.get("total")) != total:
-            raise ValueError("Fingerprint.from_dict: the total does not belong to these parameters; the data is damaged")
+            raise ValueError(
+                "Fingerprint.from_dict: the total does not belong to these parameters; the data is damaged"
+            )
         return cls(names, digests, total)
 
     def __repr__(self) -> str:
@@ -155,7 +157,9 @@ def fingerprint(source: Any) -> Fingerprint:
         digests, total = _C.fingerprint(table._native)
     result = Fingerprint(table.names, digests, total)
     if len(result._index) != len(table):
-        raise ValueError(f"fingerprint: two parameters are named {_first_repeated(table.names)!r}; names must be unique")
+        raise ValueError(
+            f"fingerprint: two parameters are named {_first_repeated(table.names)!r}; names must be unique"
+        )
     return result
 
 

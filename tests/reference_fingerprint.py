@@ -14,7 +14,12 @@ STEP = 0x9E3779B97F4A7C15
 NUMBER = {torch.uint8: 0, torch.int8: 1, torch.int16: 2, torch.int32: 3, torch.int64: 4}
 NUMBER |= {torch.float16: 5, torch.float32: 6, torch.float64: 7, torch.complex32: 8}
 NUMBER |= {torch.complex64: 9, torch.complex128: 10, torch.bool: 11, torch.bfloat16: 15}
-NUMBER |= {torch.float8_e5m2: 23, torch.float8_e4m3fn: 24, torch.float8_e5m2fnuz: 25, torch.float8_e4m3fnuz: 26}
+NUMBER |= {
+    torch.float8_e5m2: 23,
+    torch.float8_e4m3fn: 24,
+    torch.float8_e5m2fnuz: 25,
+    torch.float8_e4m3fnuz: 26,
+}
 NUMBER |= {torch.uint16: 27, torch.uint32: 28, torch.uint64: 29}
 NUMBER |= {torch.float8_e8m0fnu: 44}
 

@@ -48,22 +48,31 @@ def test_formula(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     assert one(tensor) == reference.digits(reference.digest(tensor))
 
 
-@pytest.mark.parametrize("nbytes", [*range(0, 20), 127, 128, 129, 255, 256, 257, 1000, (1 << 18) - 1, (1 << 18) + 9])
+@pytest.mark.parametrize(
+    "nbytes", [*range(0, 20), 127, 128, 129, 255, 256, 257, 1000, (1 << 18) - 1, (1 << 18) + 9]
+)
 def test_formula_at_the_edges_of_words_steps_and_chunks(nbytes: int) -> None:
     tensor = random_bits((nbytes,), torch.uint8, seed=nbytes)
     assert one(tensor) == reference.digits(reference.digest(tensor))
 
 
-@given(st.lists(st.tuples(st.text(max_size=20), st.integers(0, 40)), unique_by=lambda pair: pair[0], max_size=12))
+@given(
+    st.lists(st.tuples(st.text(max_size=20), st.integers(0, 40)), unique_by=lambda pair: pair[0], max_size=12)
+)
 def test_total_formula(entries: list[tuple[str, int]]) -> None:
     names = [name.encode("utf-8", "replace").decode() for name, _ in entries]
-    pairs = list({name: random_bits((n,), torch.int16) for name, (_, n) in zip(names, entries, strict=True)}.items())
+    pairs = list(
+        {name: random_bits((n,), torch.int16) for name, (_, n) in zip(names, entries, strict=True)}.items()
+    )
     assert fingerprint(pairs).total == reference.total(pairs)
 
 
 def test_known_answers() -> None:
     """Fingerprints stored by an earlier release must stay comparable: a change here is a new format."""
-    state = {"0.weight": torch.arange(12, dtype=torch.float32).reshape(3, 4), "0.bias": torch.tensor([1, -1, 1 << 40])}
+    state = {
+        "0.weight": torch.arange(12, dtype=torch.float32).reshape(3, 4),
+        "0.bias": torch.tensor([1, -1, 1 << 40]),
+    }
     got = fingerprint(state)
     assert got.format == 1
     assert got["0.weight"] == "10d48a0a5ed4a20b357fd19001836c44"
@@ -85,7 +94,9 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.complex128], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.bfloat16, torch.float32, torch.float64, torch.complex128], ids=str
+)
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 64, 9, 3), (70, 40, 9, 5)], ids=str)
 def test_layout_does_not_count(layout: str, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     tensor = random_bits(shape, dtype)
@@ -371,8 +382,16 @@ def fake() -> Tensor:
 
 REFUSED: dict[str, tuple[Callable[[], Tensor], type[Exception], str]] = {
     "meta": (lambda: torch.ones(3, device="meta"), ValueError, "is on the meta device and has no data"),
-    "sparse": (lambda: torch.ones(3).to_sparse(), TypeError, r"is sparse \(layout Sparse\); expected a strided tensor"),
-    "mkldnn": (lambda: torch.ones(3).to_mkldnn(), TypeError, "has the layout Mkldnn; expected a strided tensor"),
+    "sparse": (
+        lambda: torch.ones(3).to_sparse(),
+        TypeError,
+        r"is sparse \(layout Sparse\); expected a strided tensor",
+    ),
+    "mkldnn": (
+        lambda: torch.ones(3).to_mkldnn(),
+        TypeError,
+        "has the layout Mkldnn; expected a strided tensor",
+    ),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(3)]), TypeError, "is a nested tensor"),
     "jagged": (
         lambda: torch.nested.nested_tensor([torch.ones(3)], layout=torch.jagged),
@@ -435,7 +454,9 @@ def test_op_under_compile_and_script() -> None:
 
     want = call(tensors)
     assert torch.equal(torch.compile(call, fullgraph=True, backend="eager")(tensors), want)
-    scripted = torch.jit.CompilationUnit("def call(x: List[Tensor]):\n    return torch.ops.pyparam.fingerprint(x)\n")
+    scripted = torch.jit.CompilationUnit(
+        "def call(x: List[Tensor]):\n    return torch.ops.pyparam.fingerprint(x)\n"
+    )
     assert torch.equal(scripted.call(tensors), want)
 
 

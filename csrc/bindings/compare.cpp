@@ -15,7 +15,7 @@ py::dict compare_tables(const ParamTable& a, const ParamTable& b) {
   TableComparison compared;
   {
     py::gil_scoped_release release;
-    matching = match(a, b);
+    matching = match("compare", a, b);
     compared = compare_matched(a, b, matching);
   }
   py::dict out;

@@ -17,7 +17,8 @@ void refuse_wrapper(const char* verb, const char* list, size_t index, const at::
   if (name == "DTensor") hint = "full_tensor() gathers it, to_local() gives this rank's part";
   if (name == "FakeTensor") hint = "it has no data";
   TORCH_CHECK_TYPE(false, verb, ": ", list, "[", index, "] is a ", name,
-                   ", which answers through __torch_dispatch__; expected an ordinary tensor (", hint, ")");
+                   ", which answers through __torch_dispatch__; expected an ordinary tensor (",
+                   hint, ")");
 }
 
 }  // namespace
@@ -31,7 +32,8 @@ void check_operands(const char* verb, const char* list, at::TensorList tensors) 
     check_strided(verb, list, static_cast<int64_t>(i), tensor);
     if (tensor.numel() == 0) {
       // To C++ an UninitializedParameter is an empty tensor.
-      if (!uninitialized) uninitialized = py::module_::import("torch.nn.parameter").attr("UninitializedTensorMixin");
+      if (!uninitialized)
+        uninitialized = py::module_::import("torch.nn.parameter").attr("UninitializedTensorMixin");
       TORCH_CHECK_VALUE(!py::isinstance(py::cast(tensor), uninitialized), verb, ": ", list, "[", i,
                         "] is not initialised yet (a lazy module's); run the module once first");
     }

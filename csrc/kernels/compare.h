@@ -7,8 +7,21 @@
 
 namespace pyparam {
 
-enum DifferenceValue { kMaxAbsDifference, kMeanAbsDifference, kL2Difference, kRelL2, kCosine, kDifferenceValues };
-enum DifferenceCount { kPairNumel, kDiffering, kNonfinitePairs, kFirstDiffering, kDifferenceCounts };
+enum DifferenceValue {
+  kMaxAbsDifference,
+  kMeanAbsDifference,
+  kL2Difference,
+  kRelL2,
+  kCosine,
+  kDifferenceValues
+};
+enum DifferenceCount {
+  kPairNumel,
+  kDiffering,
+  kNonfinitePairs,
+  kFirstDiffering,
+  kDifferenceCounts
+};
 
 inline void write_difference(const Difference& d, int64_t numel, double* values, int64_t* counts) {
   values[kMaxAbsDifference] = d.max_abs;

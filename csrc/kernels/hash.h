@@ -1,18 +1,22 @@
-// The fingerprint's arithmetic, for the CPU and for CUDA. Integers only, so every order of summation agrees.
+// The fingerprint's arithmetic, for the CPU and for CUDA. Integers only, so every order of
+// summation agrees.
 //
-// Bytes are read as little-endian 64-bit words w[0], w[1], ...; the last one is padded with zeros. Word i has
-// the position p = i + 1, and a scrambled value m(w, p) that depends on both. Two sums modulo 2^64 describe a sequence:
+// Bytes are read as little-endian 64-bit words w[0], w[1], ...; the last one is padded with zeros.
+// Word i has the position p = i + 1, and a scrambled value m(w, p) that depends on both. Two sums
+// modulo 2^64 describe a sequence:
 //
 //     plain = sum of m(w[p - 1], p)        placed = sum of p * m(w[p - 1], p)
 //
-// m is a bijection of w for each p, so changing one word always changes both the scrambled word and `plain`.
-// Changes of several words cancel in `plain` as rarely as random numbers do, and have then to cancel in `placed`
-// as well. Sums of pieces add up, in any order: a tensor may be cut anywhere, by any number of threads or devices.
+// m is a bijection of w for each p, so changing one word always changes both the scrambled word and
+// `plain`. Changes of several words cancel in `plain` as rarely as random numbers do, and have then
+// to cancel in `placed` as well. Sums of pieces add up, in any order: a tensor may be cut anywhere,
+// by any number of threads or devices.
 //
-// The scrambler is the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) with Stafford's constants "Mix13".
+// The scrambler is the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) with Stafford's
+// constants "Mix13".
 //
-// These formulas are format 1 (kHashFormat). A change of any of them changes stored fingerprints and needs a new
-// format number; the known-answer test holds them in place.
+// These formulas are format 1 (kHashFormat). A change of any of them changes stored fingerprints
+// and needs a new format number; the known-answer test holds them in place.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +35,8 @@ PYPARAM_FORMULA uint64_t mix(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-// m(word, position), where `key` is position * kStep: a loop over words adds kStep instead of multiplying.
+// m(word, position), where `key` is position * kStep: a loop over words adds kStep instead of
+// multiplying.
 PYPARAM_FORMULA uint64_t scramble(uint64_t word, uint64_t key) { return mix(word + key); }
 
 struct Sums {
@@ -56,7 +61,8 @@ struct Digest {
   uint64_t high = 0;
 };
 
-// Spreads both sums over both halves. A three-round Feistel network: no two pairs of sums share a digest.
+// Spreads both sums over both halves. A three-round Feistel network: no two pairs of sums share a
+// digest.
 PYPARAM_FORMULA Digest finish(const Sums& sums) {
   const uint64_t left = sums.plain ^ mix(sums.placed + kStep);
   const uint64_t right = sums.placed ^ mix(left + 2 * kStep);
@@ -70,9 +76,9 @@ inline uint64_t partial_word(const void* bytes, int64_t count) {
   return word;
 }
 
-// A tensor's digest is that of a record: the sums over its elements' bytes, its element type, its shape. The
-// description can be summed first, the bytes added when they are known.
-// `dtype` is the number of the c10::ScalarType, which PyTorch keeps fixed.
+// A tensor's digest is that of a record: the sums over its elements' bytes, its element type, its
+// shape. The description can be summed first, the bytes added when they are known. `dtype` is the
+// number of the c10::ScalarType, which PyTorch keeps fixed.
 template <typename Size>
 PYPARAM_FORMULA Sums describe_tensor(int dtype, const Size* sizes, int64_t dims) {
   Sums record;
@@ -89,8 +95,8 @@ PYPARAM_FORMULA Digest tensor_digest(Sums description, const Sums& bytes) {
   return finish(description);
 }
 
-// What one named digest adds to the sum over a table. Adding needs no order of names; scrambling name and digest
-// together ties each digest to its name.
+// What one named digest adds to the sum over a table. Adding needs no order of names; scrambling
+// name and digest together ties each digest to its name.
 inline Digest entry_digest(const char* name, int64_t length, const Digest& digest) {
   Sums record;
   record.add_word(digest.low, 0);

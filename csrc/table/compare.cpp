@@ -2,60 +2,27 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <string>
-#include <string_view>
 #include <tuple>
-#include <unordered_map>
 
 #include "kernels/compare.h"
+#include "kernels/cpu/pair.h"
 
 namespace pyparam {
 namespace {
 
-using Index = std::unordered_map<std::string, int64_t>;
-
-Index index_of(const ParamTable& table, const char* side) {
-  Index index;
-  index.reserve(table.size());
-  for (size_t i = 0; i < table.size(); ++i) {
-    const auto [at, added] = index.emplace(table.names[i], static_cast<int64_t>(i));
-    TORCH_CHECK_VALUE(added, "compare: two parameters of ", side, " are named '", at->first,
-                      "'; names must be unique");
-  }
-  return index;
-}
-
 at::Tensor to_tensor(const std::vector<int64_t>& from) {
-  at::Tensor out = at::empty({static_cast<int64_t>(from.size())}, at::TensorOptions().dtype(at::kLong));
+  at::Tensor out =
+      at::empty({static_cast<int64_t>(from.size())}, at::TensorOptions().dtype(at::kLong));
   std::copy(from.begin(), from.end(), out.mutable_data_ptr<int64_t>());
   return out;
 }
 
 }  // namespace
 
-Matching match(const ParamTable& a, const ParamTable& b) {
-  const Index of_a = index_of(a, "a");
-  const Index of_b = index_of(b, "b");
-  Matching out;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const auto found = of_b.find(a.names[i]);
-    if (found == of_b.end()) {
-      out.missing.push_back(static_cast<int64_t>(i));
-    } else {
-      out.in_a.push_back(static_cast<int64_t>(i));
-      out.in_b.push_back(found->second);
-    }
-  }
-  for (size_t i = 0; i < b.size(); ++i) {
-    if (of_a.count(b.names[i]) == 0) out.unexpected.push_back(static_cast<int64_t>(i));
-  }
-  return out;
-}
-
-TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const Matching& matching) {
+TableComparison compare_matched(const ParamTable& a, const ParamTable& b,
+                                const Matching& matching) {
   using Columns = std::tuple<at::Tensor, at::Tensor>;
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("pyparam::compare", "")
@@ -65,17 +32,23 @@ TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const 
   std::vector<at::Tensor> tensors_b;
   std::vector<int64_t> sizes;
   std::vector<int64_t> ends;
+  for (auto* columns : {&out.in_a, &out.in_b, &ends}) columns->reserve(matching.in_a.size());
+  for (auto* tensors : {&tensors_a, &tensors_b}) tensors->reserve(matching.in_a.size());
   for (size_t m = 0; m < matching.in_a.size(); ++m) {
     const int64_t in_a = matching.in_a[m];
     const int64_t in_b = matching.in_b[m];
     const at::Tensor& x = a.tensors[static_cast<size_t>(in_a)];
     const at::Tensor& y = b.tensors[static_cast<size_t>(in_b)];
+    // The op would speak of pairs, not of entries.
+    cpu::check_comparable("a", in_a, x);
+    cpu::check_comparable("b", in_b, y);
     if (x.sizes() != y.sizes()) {
       out.reshaped_a.push_back(in_a);
       out.reshaped_b.push_back(in_b);
       continue;
     }
-    if (x.scalar_type() != y.scalar_type()) out.retyped.push_back(static_cast<int64_t>(out.in_a.size()));
+    if (x.scalar_type() != y.scalar_type())
+      out.retyped.push_back(static_cast<int64_t>(out.in_a.size()));
     out.in_a.push_back(in_a);
     out.in_b.push_back(in_b);
     tensors_a.push_back(x);

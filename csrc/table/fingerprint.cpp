@@ -27,7 +27,8 @@ hash::Digest read_digest(const char* from) {
   return digest;
 }
 
-// name_of(i, buffer) views the name i, which it may put into the buffer; digest_of(i) is its digest.
+// name_of(i, buffer) views the name i, which it may put into the buffer; digest_of(i) is its
+// digest.
 template <typename NameOf, typename DigestOf>
 std::string total_from(size_t count, const NameOf& name_of, const DigestOf& digest_of) {
   std::atomic<uint64_t> low{0};
@@ -37,7 +38,8 @@ std::string total_from(size_t count, const NameOf& name_of, const DigestOf& dige
     std::string buffer;
     for (int64_t i = begin; i < end; ++i) {
       const std::string_view name = name_of(static_cast<size_t>(i), buffer);
-      const hash::Digest entry = hash::entry_digest(name.data(), static_cast<int64_t>(name.size()), digest_of(i));
+      const hash::Digest entry =
+          hash::entry_digest(name.data(), static_cast<int64_t>(name.size()), digest_of(i));
       sum.low += entry.low;
       sum.high += entry.high;
     }
@@ -63,7 +65,9 @@ TableFingerprint fingerprint_of(const ParamTable& table) {
     digests = op.call(table.tensors).cpu();
     words = reinterpret_cast<const uint64_t*>(digests.const_data_ptr<int64_t>());
   }
-  const auto digest_of = [words](int64_t t) { return hash::Digest{words[2 * t], words[2 * t + 1]}; };
+  const auto digest_of = [words](int64_t t) {
+    return hash::Digest{words[2 * t], words[2 * t + 1]};
+  };
   const auto name_of = [&table](size_t i, std::string& buffer) -> std::string_view {
     buffer.resize(table.names.length(i));
     table.names.write(i, buffer.data());
@@ -71,15 +75,17 @@ TableFingerprint fingerprint_of(const ParamTable& table) {
   };
   out.total = total_from(count, name_of, digest_of);
   out.digests.resize(count * 16);
-  for (size_t t = 0; t < count; ++t) write_digest(out.digests.data() + t * 16, digest_of(static_cast<int64_t>(t)));
+  for (size_t t = 0; t < count; ++t)
+    write_digest(out.digests.data() + t * 16, digest_of(static_cast<int64_t>(t)));
   return out;
 }
 
 std::string total_of(const std::vector<std::string_view>& names, std::string_view digests) {
-  TORCH_CHECK_VALUE(digests.size() == names.size() * 16, "fingerprint: ", names.size(), " names need ",
-                    names.size() * 16, " bytes of digests; got ", digests.size());
+  TORCH_CHECK_VALUE(digests.size() == names.size() * 16, "fingerprint: ", names.size(),
+                    " names need ", names.size() * 16, " bytes of digests; got ", digests.size());
   const auto name_of = [&names](size_t i, std::string&) { return names[i]; };
-  return total_from(names.size(), name_of, [digests](int64_t i) { return read_digest(digests.data() + i * 16); });
+  return total_from(names.size(), name_of,
+                    [digests](int64_t i) { return read_digest(digests.data() + i * 16); });
 }
 
 }  // namespace pyparam

@@ -21,7 +21,8 @@ struct TableFingerprint {
 // Runs the op, then combines. Needs no GIL.
 TableFingerprint fingerprint_of(const ParamTable& table);
 
-// The 16 bytes of a table with these names and digests (16 bytes each). The order of names does not matter.
+// The 16 bytes of a table with these names and digests (16 bytes each). The order of names does not
+// matter.
 std::string total_of(const std::vector<std::string_view>& names, std::string_view digests);
 
 }  // namespace pyparam

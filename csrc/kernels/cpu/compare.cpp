@@ -8,7 +8,6 @@
 
 #include "kernels/chunks.h"
 #include "kernels/compare.h"
-#include "kernels/cpu/formats.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/operands.h"
@@ -29,20 +28,13 @@ Columns empty_columns(at::TensorList a, c10::DeviceType device) {
 }
 
 void check_lengths(at::TensorList a, at::TensorList b) {
-  TORCH_CHECK_VALUE(a.size() == b.size(), "compare: a has ", a.size(), " tensors and b has ", b.size(),
-                    "; expected pairs");
+  TORCH_CHECK_VALUE(a.size() == b.size(), "compare: a has ", a.size(), " tensors and b has ",
+                    b.size(), "; expected pairs");
 }
 
 void check_shapes(int64_t i, const at::Tensor& a, const at::Tensor& b) {
-  TORCH_CHECK_VALUE(a.sizes() == b.sizes(), "compare: a[", i, "] has the shape ", a.sizes(), " and b[", i, "] has ",
-                    b.sizes(), "; expected equal shapes");
-}
-
-void check_side(const char* list, int64_t i, const at::Tensor& tensor) {
-  check_readable("compare", list, i, tensor);
-  TORCH_CHECK_TYPE(stored_format(tensor.scalar_type()).has_value(), "compare: ", list, "[", i, "] has dtype ",
-                   tensor.scalar_type(),
-                   ", whose elements are not single numbers; expected a floating, complex, integer or bool dtype");
+  TORCH_CHECK_VALUE(a.sizes() == b.sizes(), "compare: a[", i, "] has the shape ", a.sizes(),
+                    " and b[", i, "] has ", b.sizes(), "; expected equal shapes");
 }
 
 Columns compare(at::TensorList a, at::TensorList b) {
@@ -52,14 +44,16 @@ Columns compare(at::TensorList a, at::TensorList b) {
   for (int64_t i = 0; i < rows; ++i) {
     prefetch_tensor(a, static_cast<size_t>(i));
     prefetch_tensor(b, static_cast<size_t>(i));
-    check_side("a", i, a[i]);
-    check_side("b", i, b[i]);
+    check_comparable("a", i, a[i]);
+    check_comparable("b", i, b[i]);
     check_shapes(i, a[i], b[i]);
     numels[i] = a[i].numel();
   }
   const ChunkPlan plan = plan_chunks(numels, kChunk, kChunk);
   std::vector<Difference> partial(plan.chunks.size());
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
+    prefetch_tensor(a, static_cast<size_t>(chunk.tensor));
+    prefetch_tensor(b, static_cast<size_t>(chunk.tensor));
     partial[index] = compare_run(a[chunk.tensor], b[chunk.tensor], chunk.begin, chunk.length);
   });
   Columns out = empty_columns(a, at::kCPU);
@@ -68,7 +62,8 @@ Columns compare(at::TensorList a, at::TensorList b) {
   for (int64_t i = 0; i < rows; ++i) {
     Difference sum;
     for (int64_t c = plan.first[i]; c < plan.first[i + 1]; ++c) sum = combine(sum, partial[c]);
-    write_difference(sum, numels[i], values + i * kDifferenceValues, counts + i * kDifferenceCounts);
+    write_difference(sum, numels[i], values + i * kDifferenceValues,
+                     counts + i * kDifferenceCounts);
   }
   return out;
 }
@@ -89,7 +84,11 @@ Columns compare_meta(at::TensorList a, at::TensorList b) {
 // On every backend without a kernel of its own, which it refuses in words.
 TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("compare", &compare); }
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("compare", &compare_meta); }
-TORCH_LIBRARY_IMPL(pyparam, Autograd, m) { m.impl("compare", torch::CppFunction::makeFallthrough()); }
-TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) { m.impl("compare", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
+  m.impl("compare", torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) {
+  m.impl("compare", torch::CppFunction::makeFallthrough());
+}
 
 }  // namespace pyparam::cpu

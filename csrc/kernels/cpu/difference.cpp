@@ -39,9 +39,12 @@ namespace pyparam::cpu {
 const DifferenceKernels& difference_kernels() {
 #if defined(__x86_64__)
   switch (best_isa()) {
-    case Isa::kAvx512: return difference_avx512::kernels;
-    case Isa::kAvx2: return difference_avx2::kernels;
-    case Isa::kBaseline: break;
+    case Isa::kAvx512:
+      return difference_avx512::kernels;
+    case Isa::kAvx2:
+      return difference_avx2::kernels;
+    case Isa::kBaseline:
+      break;
   }
 #endif
   return difference_baseline::kernels;

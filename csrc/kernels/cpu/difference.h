@@ -1,6 +1,7 @@
 // The inner loops of comparing over one block of values, for the instructions this machine has.
 //
-// As in lanes.h, results are the same bits for all: value i goes to lane i % 8, and the lanes add up as a tree.
+// As in lanes.h, results are the same bits for all: value i goes to lane i % 8, and the lanes add
+// up as a tree.
 #pragma once
 
 #include <cstdint>

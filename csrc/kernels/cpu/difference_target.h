@@ -1,6 +1,6 @@
 // The loops of difference.h for one target. difference.cpp includes this file once for each, with
-// PYPARAM_NAMESPACE, PYPARAM_TARGET (the function attribute) and PYPARAM_VECTOR_BYTES defined, so there is no
-// include guard.
+// PYPARAM_NAMESPACE, PYPARAM_TARGET (the function attribute) and PYPARAM_VECTOR_BYTES defined, so
+// there is no include guard.
 
 namespace pyparam::cpu::PYPARAM_NAMESPACE {
 
@@ -70,11 +70,12 @@ struct DifferenceLanes {
 };
 
 template <typename T, bool kGiven>
-PYPARAM_TARGET PYPARAM_INLINE BlockDifference block_difference(const T* a, const T* b, const double* distance,
-                                                               int64_t n) {
+PYPARAM_TARGET PYPARAM_INLINE BlockDifference block_difference(const T* a, const T* b,
+                                                               const double* distance, int64_t n) {
   DifferenceLanes lanes;
   int64_t i = 0;
-  for (; i + kSumLanes <= n; i += kSumLanes) lanes.take(a + i, b + i, kGiven ? distance + i : nullptr);
+  for (; i + kSumLanes <= n; i += kSumLanes)
+    lanes.take(a + i, b + i, kGiven ? distance + i : nullptr);
   if (i < n) {
     // The rest, filled up with zeros, which add nothing.
     T rest_a[kSumLanes] = {};
@@ -87,8 +88,8 @@ PYPARAM_TARGET PYPARAM_INLINE BlockDifference block_difference(const T* a, const
     }
     lanes.take(rest_a, rest_b, kGiven ? rest_distance : nullptr);
   }
-  return {max_of(lanes.max_abs),      sum_of(lanes.sum_abs),   sum_of(lanes.squares),
-          sum_of(lanes.squares_a),    sum_of(lanes.squares_b), sum_of(lanes.product)};
+  return {max_of(lanes.max_abs),   sum_of(lanes.sum_abs),   sum_of(lanes.squares),
+          sum_of(lanes.squares_a), sum_of(lanes.squares_b), sum_of(lanes.product)};
 }
 
 PYPARAM_TARGET static BlockDifference floats(const float* a, const float* b, int64_t n) {
@@ -97,7 +98,8 @@ PYPARAM_TARGET static BlockDifference floats(const float* a, const float* b, int
 PYPARAM_TARGET static BlockDifference doubles(const double* a, const double* b, int64_t n) {
   return block_difference<double, false>(a, b, nullptr, n);
 }
-PYPARAM_TARGET static BlockDifference given(const double* a, const double* b, const double* distance, int64_t n) {
+PYPARAM_TARGET static BlockDifference given(const double* a, const double* b,
+                                            const double* distance, int64_t n) {
   return block_difference<double, true>(a, b, distance, n);
 }
 
@@ -122,14 +124,19 @@ PYPARAM_TARGET PYPARAM_INLINE double block_squares(const T* a, int64_t n) {
   return sum_of(sums);
 }
 
-PYPARAM_TARGET static double squares_float(const float* a, int64_t n) { return block_squares(a, n); }
-PYPARAM_TARGET static double squares_double(const double* a, int64_t n) { return block_squares(a, n); }
+PYPARAM_TARGET static double squares_float(const float* a, int64_t n) {
+  return block_squares(a, n);
+}
+PYPARAM_TARGET static double squares_double(const double* a, int64_t n) {
+  return block_squares(a, n);
+}
 
 template <typename Word>
 PYPARAM_TARGET static inline int64_t count_words(const void* a, const void* b, int64_t n) {
   const auto* x = static_cast<const Word*>(a);
   const auto* y = static_cast<const Word*>(b);
-  Word count = 0;  // as wide as the words, so that a vector holds as many; a short run cannot overflow it
+  Word count =
+      0;  // as wide as the words, so that a vector holds as many; a short run cannot overflow it
   int64_t total = 0;
   for (int64_t begin = 0; begin < n;) {
     const int64_t run = std::min<int64_t>(n - begin, sizeof(Word) == 1 ? 128 : kBlock);
@@ -141,13 +148,19 @@ PYPARAM_TARGET static inline int64_t count_words(const void* a, const void* b, i
   return total;
 }
 
-PYPARAM_TARGET static int64_t count_differing(const void* a, const void* b, int64_t n, int64_t width) {
+PYPARAM_TARGET static int64_t count_differing(const void* a, const void* b, int64_t n,
+                                              int64_t width) {
   switch (width) {
-    case 1: return count_words<uint8_t>(a, b, n);
-    case 2: return count_words<uint16_t>(a, b, n);
-    case 4: return count_words<uint32_t>(a, b, n);
-    case 8: return count_words<uint64_t>(a, b, n);
-    default: break;
+    case 1:
+      return count_words<uint8_t>(a, b, n);
+    case 2:
+      return count_words<uint16_t>(a, b, n);
+    case 4:
+      return count_words<uint32_t>(a, b, n);
+    case 8:
+      return count_words<uint64_t>(a, b, n);
+    default:
+      break;
   }
   const auto* x = static_cast<const uint64_t*>(a);
   const auto* y = static_cast<const uint64_t*>(b);
@@ -176,8 +189,15 @@ PYPARAM_TARGET static void to_doubles(const float* from, int64_t n, double* to) 
 }
 
 static constexpr DifferenceKernels kernels = {
-    floats,          doubles,         given, squares_float, squares_double, count_differing, count_unequal_floats,
-    count_unequal_doubles, to_doubles,
+    floats,
+    doubles,
+    given,
+    squares_float,
+    squares_double,
+    count_differing,
+    count_unequal_floats,
+    count_unequal_doubles,
+    to_doubles,
 };
 
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE

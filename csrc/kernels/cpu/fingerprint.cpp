@@ -39,7 +39,8 @@ hash::Sums hash_reordered(const at::Tensor& tensor, const Chunk& chunk) {
 }
 
 at::Tensor empty_digests(at::TensorList tensors, c10::DeviceType device) {
-  return at::empty({static_cast<int64_t>(tensors.size()), 2}, at::TensorOptions().dtype(at::kLong).device(device));
+  return at::empty({static_cast<int64_t>(tensors.size()), 2},
+                   at::TensorOptions().dtype(at::kLong).device(device));
 }
 
 at::Tensor fingerprint(at::TensorList tensors) {
@@ -52,18 +53,21 @@ at::Tensor fingerprint(at::TensorList tensors) {
     check_readable("fingerprint", "tensors", t, tensor);
     const auto shape = tensor.sizes();
     sizes[t] = tensor.numel() * static_cast<int64_t>(tensor.itemsize());
-    operands[t] = {tensor.is_contiguous() ? static_cast<const char*>(tensor.const_data_ptr()) : nullptr,
-                   hash::describe_tensor(static_cast<int>(tensor.scalar_type()), shape.data(),
-                                         static_cast<int64_t>(shape.size()))};
+    operands[t] = {
+        tensor.is_contiguous() ? static_cast<const char*>(tensor.const_data_ptr()) : nullptr,
+        hash::describe_tensor(static_cast<int>(tensor.scalar_type()), shape.data(),
+                              static_cast<int64_t>(shape.size()))};
   }
   const ChunkPlan plan = plan_chunks(sizes, kChunkBytes, kChunkBytes);
   std::vector<hash::Sums> partial(plan.chunks.size());
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
     const Operand& operand = operands[chunk.tensor];
-    if (chunk.tensor + kTensorsAhead < count) __builtin_prefetch(operands[chunk.tensor + kTensorsAhead].bytes);
-    partial[index] = operand.bytes == nullptr ? hash_reordered(tensors[chunk.tensor], chunk)
-                                              : hash_bytes(operand.bytes + chunk.begin, chunk.length,
-                                                           static_cast<uint64_t>(chunk.begin / 8));
+    if (chunk.tensor + kTensorsAhead < count)
+      __builtin_prefetch(operands[chunk.tensor + kTensorsAhead].bytes);
+    partial[index] = operand.bytes == nullptr
+                         ? hash_reordered(tensors[chunk.tensor], chunk)
+                         : hash_bytes(operand.bytes + chunk.begin, chunk.length,
+                                      static_cast<uint64_t>(chunk.begin / 8));
   });
   at::Tensor out = empty_digests(tensors, at::kCPU);
   auto* words = reinterpret_cast<uint64_t*>(out.mutable_data_ptr<int64_t>());
@@ -84,7 +88,11 @@ at::Tensor fingerprint_meta(at::TensorList tensors) { return empty_digests(tenso
 // On every backend without a kernel of its own, which it refuses in words.
 TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("fingerprint", &fingerprint); }
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("fingerprint", &fingerprint_meta); }
-TORCH_LIBRARY_IMPL(pyparam, Autograd, m) { m.impl("fingerprint", torch::CppFunction::makeFallthrough()); }
-TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) { m.impl("fingerprint", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
+  m.impl("fingerprint", torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) {
+  m.impl("fingerprint", torch::CppFunction::makeFallthrough());
+}
 
 }  // namespace pyparam::cpu

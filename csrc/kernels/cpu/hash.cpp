@@ -15,9 +15,9 @@ constexpr int kLanes = 16;
 // The hardware's own prefetching ends with each page; this reaches beyond.
 constexpr int64_t kAheadBytes = 8192;
 
-// In lane j, `running` sums the lane's `plain` after each of T steps, so that it counts the word of step t
-// T - t times; `placed` follows from it without a multiplication a word. The last step may be partial: its
-// missing words are masked out.
+// In lane j, `running` sums the lane's `plain` after each of T steps, so that it counts the word of
+// step t T - t times; `placed` follows from it without a multiplication a word. The last step may
+// be partial: its missing words are masked out.
 PYPARAM_INLINE Sums sum_words(const char* bytes, int64_t nbytes, uint64_t first) {
   constexpr int64_t kStepBytes = kLanes * 8;
   uint64_t key[kLanes];
@@ -76,9 +76,12 @@ Sums hash_bytes(const void* bytes, int64_t nbytes, uint64_t first) {
   const char* data = static_cast<const char*>(bytes);
 #if defined(__x86_64__)
   switch (best_isa()) {
-    case Isa::kAvx512: return sum_words_avx512(data, nbytes, first);
-    case Isa::kAvx2: return sum_words_avx2(data, nbytes, first);
-    case Isa::kBaseline: break;
+    case Isa::kAvx512:
+      return sum_words_avx512(data, nbytes, first);
+    case Isa::kAvx2:
+      return sum_words_avx2(data, nbytes, first);
+    case Isa::kBaseline:
+      break;
   }
 #endif
   return sum_words_baseline(data, nbytes, first);

@@ -7,7 +7,8 @@
 
 namespace pyparam::cpu {
 
-// The sums of `nbytes` bytes whose first word has the index `first` (counted from 0) in its sequence.
+// The sums of `nbytes` bytes whose first word has the index `first` (counted from 0) in its
+// sequence.
 hash::Sums hash_bytes(const void* bytes, int64_t nbytes, uint64_t first);
 
 }  // namespace pyparam::cpu

@@ -6,15 +6,18 @@
 namespace pyparam::cpu {
 namespace {
 
-// Columns copied for all rows before the next ones, so that a transposed matrix uses each cache line it touches.
+// Columns copied for all rows before the next ones, so that a transposed matrix uses each cache
+// line it touches.
 constexpr int64_t kTile = 32;
 
 // rows x columns elements, from a strided place to a dense one.
 template <int64_t kSize>
-void copy_rows(char* to, const char* from, int64_t rows, int64_t row_stride, int64_t columns, int64_t stride) {
+void copy_rows(char* to, const char* from, int64_t rows, int64_t row_stride, int64_t columns,
+               int64_t stride) {
   if (stride == kSize) {
     for (int64_t r = 0; r < rows; ++r) {
-      std::memcpy(to + r * columns * kSize, from + r * row_stride, static_cast<size_t>(columns * kSize));
+      std::memcpy(to + r * columns * kSize, from + r * row_stride,
+                  static_cast<size_t>(columns * kSize));
     }
     return;
   }
@@ -23,19 +26,25 @@ void copy_rows(char* to, const char* from, int64_t rows, int64_t row_stride, int
     for (int64_t r = 0; r < rows; ++r) {
       char* row = to + r * columns * kSize;
       const char* source = from + r * row_stride;
-      for (int64_t c = first; c < last; ++c) std::memcpy(row + c * kSize, source + c * stride, kSize);
+      for (int64_t c = first; c < last; ++c)
+        std::memcpy(row + c * kSize, source + c * stride, kSize);
     }
   }
 }
 
-void copy_rows(int64_t itemsize, char* to, const char* from, int64_t rows, int64_t row_stride, int64_t columns,
-               int64_t stride) {
+void copy_rows(int64_t itemsize, char* to, const char* from, int64_t rows, int64_t row_stride,
+               int64_t columns, int64_t stride) {
   switch (itemsize) {
-    case 1: return copy_rows<1>(to, from, rows, row_stride, columns, stride);
-    case 2: return copy_rows<2>(to, from, rows, row_stride, columns, stride);
-    case 4: return copy_rows<4>(to, from, rows, row_stride, columns, stride);
-    case 8: return copy_rows<8>(to, from, rows, row_stride, columns, stride);
-    case 16: return copy_rows<16>(to, from, rows, row_stride, columns, stride);
+    case 1:
+      return copy_rows<1>(to, from, rows, row_stride, columns, stride);
+    case 2:
+      return copy_rows<2>(to, from, rows, row_stride, columns, stride);
+    case 4:
+      return copy_rows<4>(to, from, rows, row_stride, columns, stride);
+    case 8:
+      return copy_rows<8>(to, from, rows, row_stride, columns, stride);
+    case 16:
+      return copy_rows<16>(to, from, rows, row_stride, columns, stride);
     default:
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t c = 0; c < columns; ++c) {
@@ -49,7 +58,8 @@ void copy_rows(int64_t itemsize, char* to, const char* from, int64_t rows, int64
 }  // namespace
 
 LogicalView::LogicalView(const at::Tensor& tensor)
-    : data_(static_cast<const char*>(tensor.const_data_ptr())), itemsize_(static_cast<int64_t>(tensor.itemsize())) {
+    : data_(static_cast<const char*>(tensor.const_data_ptr())),
+      itemsize_(static_cast<int64_t>(tensor.itemsize())) {
   if (tensor.is_contiguous() || tensor.numel() == 0) return;
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/formats.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/operands.h"
 
 namespace pyparam::cpu {
 namespace {
@@ -47,8 +48,8 @@ void add_ordinary(Difference& out, const BlockDifference& block, int64_t n) {
 
 double magnitude(double x) { return bit_cast<double>(magnitude_bits(x)); }
 
-// A block with infinities or NaNs in it, or with values whose squares leave float64's range. agree(i) is whether
-// pair i is the same, bit for bit.
+// A block with infinities or NaNs in it, or with values whose squares leave float64's range.
+// agree(i) is whether pair i is the same, bit for bit.
 template <typename Agree>
 void compare_carefully(const Values& values, int64_t n, const Agree& agree, Difference& out) {
   Workspace& memory = workspace();
@@ -98,20 +99,23 @@ void compare_carefully(const Values& values, int64_t n, const Agree& agree, Diff
 
 // `same`: the two sides are the same bits throughout, so that only their norm is asked for.
 template <typename Agree>
-void compare_values(const Values& values, int64_t n, bool same, const Agree& agree, Difference& out) {
+void compare_values(const Values& values, int64_t n, bool same, const Agree& agree,
+                    Difference& out) {
   const DifferenceKernels& kernels = difference_kernels();
   const bool floats = values.float_a != nullptr;
   BlockDifference block = {};
   if (same) {
-    const double squares = floats ? kernels.squares_float(values.float_a, n) : kernels.squares_double(values.a, n);
+    const double squares =
+        floats ? kernels.squares_float(values.float_a, n) : kernels.squares_double(values.a, n);
     block.squares_a = block.squares_b = block.product = squares;
   } else {
-    block = floats ? kernels.floats(values.float_a, values.float_b, n) : kernels.doubles(values.a, values.b, n);
+    block = floats ? kernels.floats(values.float_a, values.float_b, n)
+                   : kernels.doubles(values.a, values.b, n);
   }
-  const bool ordinary =
-      values.unbounded ? is_ordinary_square(block.squares_a) && is_ordinary_square(block.squares_b) &&
-                             is_ordinary(block.max_abs)
-                       : is_finite(block.squares_a) && is_finite(block.squares_b);
+  const bool ordinary = values.unbounded
+                            ? is_ordinary_square(block.squares_a) &&
+                                  is_ordinary_square(block.squares_b) && is_ordinary(block.max_abs)
+                            : is_finite(block.squares_a) && is_finite(block.squares_b);
   if (__builtin_expect(ordinary, true)) {
     add_ordinary(out, block, n);
   } else {
@@ -149,8 +153,10 @@ void compare_alike(const Side& side, const char* a, const char* b, int64_t n, Di
   const int64_t count = n * side.parts;
   Values values;
   switch (side.format) {
-    case Format::kInt64: return add_ordinary(out, compare_integers<int64_t>(a, b, n), n);
-    case Format::kUInt64: return add_ordinary(out, compare_integers<uint64_t>(a, b, n), n);
+    case Format::kInt64:
+      return add_ordinary(out, compare_integers<int64_t>(a, b, n), n);
+    case Format::kUInt64:
+      return add_ordinary(out, compare_integers<uint64_t>(a, b, n), n);
     case Format::kFloat:
       values.float_a = reinterpret_cast<const float*>(a);
       values.float_b = reinterpret_cast<const float*>(b);
@@ -164,7 +170,8 @@ void compare_alike(const Side& side, const char* a, const char* b, int64_t n, Di
       const bool wide = is_double(side.format);
       const LaneKernels& lanes = lane_kernels();
       lanes.widen(side.format, a, count, wide ? static_cast<void*>(memory.a) : memory.narrow_a);
-      if (!same) lanes.widen(side.format, b, count, wide ? static_cast<void*>(memory.b) : memory.narrow_b);
+      if (!same)
+        lanes.widen(side.format, b, count, wide ? static_cast<void*>(memory.b) : memory.narrow_b);
       if (wide) {
         values.a = memory.a;
         values.b = same ? memory.a : memory.b;
@@ -181,9 +188,10 @@ void compare_alike(const Side& side, const char* a, const char* b, int64_t n, Di
   compare_values(values, count, same, agree, out);
 }
 
-// The n elements as float64 or, where `wide` is false, as float32; each followed by a zero where `spread` is true.
-void widen_side(const Side& side, const char* stored, int64_t n, bool wide, bool spread, double* out,
-                float* narrow) {
+// The n elements as float64 or, where `wide` is false, as float32; each followed by a zero where
+// `spread` is true.
+void widen_side(const Side& side, const char* stored, int64_t n, bool wide, bool spread,
+                double* out, float* narrow) {
   const LaneKernels& lanes = lane_kernels();
   const int64_t count = n * side.parts;
   if (is_double(side.format)) {
@@ -210,7 +218,8 @@ bool agrees(T a, T b) {
 }
 
 // n elements of two types, by value: zeros of both signs are one value, and so are all NaNs.
-void compare_mixed(const Side& side_a, const Side& side_b, const char* a, const char* b, int64_t n, Difference& out) {
+void compare_mixed(const Side& side_a, const Side& side_b, const char* a, const char* b, int64_t n,
+                   Difference& out) {
   Workspace& memory = workspace();
   const bool wide = is_double(side_a.format) || is_double(side_b.format);
   const int64_t parts = std::max(side_a.parts, side_b.parts);
@@ -247,8 +256,18 @@ void compare_mixed(const Side& side_a, const Side& side_b, const char* a, const 
 
 }  // namespace
 
+void check_comparable(const char* list, int64_t index, const at::Tensor& tensor) {
+  check_readable("compare", list, index, tensor);
+  TORCH_CHECK_TYPE(stored_format(tensor.scalar_type()).has_value(), "compare: ", list, "[", index,
+                   "] has dtype ", tensor.scalar_type(),
+                   ", whose elements are not single numbers; expected a floating, complex, integer "
+                   "or bool dtype");
+}
+
 Side::Side(const at::Tensor& tensor)
-    : view(tensor), format(*stored_format(tensor.scalar_type())), parts(tensor.is_complex() ? 2 : 1) {}
+    : view(tensor),
+      format(*stored_format(tensor.scalar_type())),
+      parts(tensor.is_complex() ? 2 : 1) {}
 
 Difference compare_run(const at::Tensor& a, const at::Tensor& b, int64_t begin, int64_t length) {
   const ExactFloats mode;

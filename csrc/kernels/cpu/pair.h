@@ -11,6 +11,9 @@
 
 namespace pyparam::cpu {
 
+// Raises unless the tensor is readable and of numbers. `list` is "a" or "b".
+void check_comparable(const char* list, int64_t index, const at::Tensor& tensor);
+
 // One side of a pair.
 struct Side {
   explicit Side(const at::Tensor& tensor);
@@ -20,8 +23,9 @@ struct Side {
   int64_t parts;  // 2 for complex numbers, else 1
 };
 
-// What the elements [begin, begin + length) differ by. The tensors are readable, of one shape, and of types that
-// stored_format knows. The result depends on begin and length, which are to be those of a fixed plan.
+// What the elements [begin, begin + length) differ by. The tensors are readable, of one shape, and
+// of types that stored_format knows. The result depends on begin and length, which are to be those
+// of a fixed plan.
 Difference compare_run(const at::Tensor& a, const at::Tensor& b, int64_t begin, int64_t length);
 
 }  // namespace pyparam::cpu
