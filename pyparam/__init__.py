@@ -2,6 +2,8 @@
 
 from pyparam._compare import Comparison, compare
 from pyparam._fingerprint import Fingerprint, fingerprint
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.path import open
 from pyparam._table import ParamTable
 
-__all__ = ["Comparison", "Fingerprint", "ParamTable", "compare", "fingerprint"]
+__all__ = ["Checkpoint", "Comparison", "Fingerprint", "ParamTable", "compare", "fingerprint", "open"]

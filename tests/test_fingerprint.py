@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import reference_fingerprint as reference
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -126,6 +126,7 @@ def test_conjugate_and_negative_views_are_values() -> None:
     assert fingerprint([z, z.conj(), z.real]) == fingerprint([z, z.conj().resolve_conj(), z.real.clone()])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 200_000), min_size=1, max_size=8), st.integers(1, 8))
 def test_threads_do_not_count(sizes: list[int], threads: int) -> None:
     tensors = [random_bits((n,), torch.uint8, seed=n) for n in sizes]
