@@ -2,8 +2,21 @@
 
 from pyparam._compare import Comparison, compare
 from pyparam._fingerprint import Fingerprint, fingerprint
+from pyparam._inspect import Inspector, inspect
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open
 from pyparam._table import ParamTable
+from pyparam._view.text import show
 
-__all__ = ["Checkpoint", "Comparison", "Fingerprint", "ParamTable", "compare", "fingerprint", "open"]
+__all__ = [
+    "Checkpoint",
+    "Comparison",
+    "Fingerprint",
+    "Inspector",
+    "ParamTable",
+    "compare",
+    "fingerprint",
+    "inspect",
+    "open",
+    "show",
+]
