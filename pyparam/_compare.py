@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pyparam._native import _C
-from pyparam._table import ParamTable, table_of
+from pyparam._sources.saved import is_on_disk, saved_table
+from pyparam._table import ParamTable
 
 __all__ = ["Comparison", "Difference", "compare"]
 
@@ -403,7 +404,7 @@ def compare(a: Any, b: Any) -> Comparison:
             subclass such as DTensor.
         ValueError: a parameter is on the meta device or has no data yet; a source has a name twice.
     """
-    table_a, table_b = table_of(a), table_of(b)
+    table_a, table_b = saved_table(a), saved_table(b)
     with _named_errors(table_a, table_b):
-        found = _C.compare(table_a._native, table_b._native)
+        found = _C.compare(table_a._native, table_b._native, is_on_disk(a), is_on_disk(b))
     return Comparison(table_a, table_b, found)

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyparam._native import _C
-from pyparam._table import named_errors, table_of
+from pyparam._sources.saved import is_on_disk, saved_table
+from pyparam._table import named_errors
 
 __all__ = ["Fingerprint", "fingerprint"]
 
@@ -152,9 +153,9 @@ def fingerprint(source: Any) -> Fingerprint:
         TypeError: a parameter is sparse, quantized, nested, or a ``__torch_dispatch__`` subclass such as DTensor.
         ValueError: a parameter is on the meta device or has no data yet; two have the same name.
     """
-    table = table_of(source)
+    table = saved_table(source)
     with named_errors(table):
-        digests, total = _C.fingerprint(table._native)
+        digests, total = _C.fingerprint(table._native, is_on_disk(source))
     result = Fingerprint(table.names, digests, total)
     if len(result._index) != len(table):
         raise ValueError(

@@ -7,18 +7,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import reference_fingerprint as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
 
 import pyparam
-from pyparam import Fingerprint, fingerprint
+from pyparam import Fingerprint, compare, fingerprint
 
 DTYPES = sorted(reference.NUMBER, key=str)
 
@@ -49,7 +51,7 @@ def test_formula(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "nbytes", [*range(0, 20), 127, 128, 129, 255, 256, 257, 1000, (1 << 18) - 1, (1 << 18) + 9]
+    "nbytes", [*range(20), 127, 128, 129, 255, 256, 257, 1000, (1 << 18) - 1, (1 << 18) + 9]
 )
 def test_formula_at_the_edges_of_words_steps_and_chunks(nbytes: int) -> None:
     tensor = random_bits((nbytes,), torch.uint8, seed=nbytes)
@@ -159,9 +161,70 @@ def test_order_of_entries_and_requires_grad_do_not_count() -> None:
     assert fingerprint({"a": a, "b": b}) == fingerprint({"b": b, "a": a.clone().requires_grad_()})
 
 
-def test_state_dict_and_copy_agree_with_the_module() -> None:
-    module = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8))
+class Tied(nn.Module):
+    """Parameters of two names, buffers that are saved and one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.last = nn.Linear(3, 3)
+        self.last.weight = self.first.weight
+        self.register_buffer("cache", torch.zeros(2), persistent=False)
+        self.register_buffer("kept", torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Linear(4, 8), nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)), Tied()], ids=repr
+)
+def test_a_module_is_what_its_state_dict_holds(module: nn.Module, tmp_path: Path) -> None:
+    module.requires_grad_(False)
+    assert set(fingerprint(module).names) == set(module.state_dict())
     assert fingerprint(module) == fingerprint(module.state_dict())
+    torch.save(module.state_dict(), tmp_path / "model.pt")
+    assert fingerprint(tmp_path / "model.pt") == fingerprint(module)
+
+
+# --- files -------------------------------------------------------------------------------------------------
+
+
+def resident() -> int:
+    """Bytes of memory this process has now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are dropped on Linux alone")
+def test_pages_of_a_file_are_dropped_once_they_are_read(tmp_path: Path) -> None:
+    state = {
+        "a": torch.arange(20_000_000, dtype=torch.float32),
+        "b": torch.ones(3),
+        "c": torch.ones(5000, 1000),
+    }
+    save_file(state, tmp_path / "model.safetensors")
+    want = fingerprint(state)
+    del state
+    checkpoint = pyparam.open(tmp_path / "model.safetensors")
+    tensors = dict(checkpoint.items())
+    before = resident()
+    assert fingerprint(checkpoint) == want
+    assert resident() - before < 30_000_000
+    # A plain mapping of the same tensors keeps its pages: they may be anyone's memory.
+    assert fingerprint(tensors) == want
+    assert resident() - before > 90_000_000
+
+
+def test_what_was_written_to_a_checkpoint_stays(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(300_000), "b": torch.zeros(300_000)}, tmp_path / "model.safetensors")
+    checkpoint = pyparam.open(tmp_path / "model.safetensors")
+    tensor = checkpoint["a"]
+    tensor[150_000] = 7
+    want = fingerprint({"a": tensor.clone(), "b": torch.zeros(300_000)})
+    for _ in range(2):
+        assert fingerprint(checkpoint) == want
+    assert tensor[150_000] == 7
+    assert compare(checkpoint, checkpoint).equal
+    assert tensor[150_000] == 7
 
 
 # --- what must count ---------------------------------------------------------------------------------------
@@ -419,8 +482,9 @@ def test_refused_by_name(kind: str) -> None:
 
 
 def test_repeated_names_are_refused() -> None:
+    table = pyparam.ParamTable(["a", "b", "a"], [torch.ones(1), torch.ones(1), torch.zeros(1)])
     with pytest.raises(ValueError, match="fingerprint: two parameters are named 'a'; names must be unique"):
-        fingerprint([("a", torch.ones(1)), ("b", torch.ones(1)), ("a", torch.zeros(1))])
+        fingerprint(table)
 
 
 def test_plain_subclasses_are_ordinary_tensors() -> None:

@@ -8,7 +8,7 @@ namespace {
 
 namespace py = pybind11;
 
-py::dict compare_tables(const ParamTable& a, const ParamTable& b) {
+py::dict compare_tables(const ParamTable& a, const ParamTable& b, bool release_a, bool release_b) {
   check_operands("compare", "a", a.tensors);
   check_operands("compare", "b", b.tensors);
   Matching matching;
@@ -16,7 +16,7 @@ py::dict compare_tables(const ParamTable& a, const ParamTable& b) {
   {
     py::gil_scoped_release release;
     matching = match("compare", a, b);
-    compared = compare_matched(a, b, matching);
+    compared = compare_matched(a, b, matching, release_a, release_b);
   }
   py::dict out;
   out["missing"] = matching.missing;
@@ -35,6 +35,9 @@ py::dict compare_tables(const ParamTable& a, const ParamTable& b) {
 
 }  // namespace
 
-void bind_compare(py::module_& m) { m.def("compare", &compare_tables, py::arg("a"), py::arg("b")); }
+void bind_compare(py::module_& m) {
+  m.def("compare", &compare_tables, py::arg("a"), py::arg("b"), py::arg("release_a") = false,
+        py::arg("release_b") = false);
+}
 
 }  // namespace pyparam

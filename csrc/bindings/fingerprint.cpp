@@ -11,16 +11,16 @@ void bind_fingerprint(pybind11::module_& m) {
   m.attr("FINGERPRINT_FORMAT") = hash::kHashFormat;
   m.def(
       "fingerprint",
-      [](const ParamTable& table) {
+      [](const ParamTable& table, bool release_pages) {
         check_operands("fingerprint", "tensors", table.tensors);
         TableFingerprint result;
         {
           py::gil_scoped_release release;
-          result = fingerprint_of(table);
+          result = fingerprint_of(table, release_pages);
         }
         return py::make_tuple(py::bytes(result.digests), py::bytes(result.total));
       },
-      py::arg("table"));
+      py::arg("table"), py::arg("release_pages") = false);
   m.def(
       "fingerprint_total",
       [](const std::vector<std::string_view>& names, const std::string_view& digests) {

@@ -52,4 +52,13 @@ inline void check_readable(const char* verb, const char* list, int64_t index,
                     "[", index, "] has no memory behind it (its storage was freed)");
 }
 
+// Whether the CPU kernels can read the tensors as they are, without the dispatcher before them.
+inline bool all_in_memory(at::TensorList tensors) {
+  for (const at::Tensor& tensor : tensors) {
+    if (!tensor.is_cpu() || tensor.is_conj() || tensor.is_neg() || tensor._is_zerotensor())
+      return false;
+  }
+  return true;
+}
+
 }  // namespace pyparam

@@ -7,7 +7,9 @@
 #include <tuple>
 
 #include "kernels/compare.h"
+#include "kernels/cpu/compare.h"
 #include "kernels/cpu/pair.h"
+#include "kernels/operands.h"
 
 namespace pyparam {
 namespace {
@@ -21,8 +23,8 @@ at::Tensor to_tensor(const std::vector<int64_t>& from) {
 
 }  // namespace
 
-TableComparison compare_matched(const ParamTable& a, const ParamTable& b,
-                                const Matching& matching) {
+TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const Matching& matching,
+                                bool release_a, bool release_b) {
   using Columns = std::tuple<at::Tensor, at::Tensor>;
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("pyparam::compare", "")
@@ -63,6 +65,8 @@ TableComparison compare_matched(const ParamTable& a, const ParamTable& b,
     const auto options = at::TensorOptions().device(at::kCPU);
     out.values = at::empty({0, kDifferenceValues}, options.dtype(at::kDouble));
     out.counts = at::empty({0, kDifferenceCounts}, options.dtype(at::kLong));
+  } else if ((release_a || release_b) && all_in_memory(tensors_a) && all_in_memory(tensors_b)) {
+    std::tie(out.values, out.counts) = cpu::compare(tensors_a, tensors_b, release_a, release_b);
   } else {
     std::tie(out.values, out.counts) = op.call(tensors_a, tensors_b);
   }

@@ -25,7 +25,9 @@ struct TableComparison {
   std::vector<int64_t> reshaped_b;
 };
 
-// Divides the matched entries by shape and runs the op on those of equal shapes. Needs no GIL.
-TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const Matching& matching);
+// Divides the matched entries by shape and runs the op on those of equal shapes. With release_a or
+// release_b, what was read of mapped files on that side is dropped. Needs no GIL.
+TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const Matching& matching,
+                                bool release_a, bool release_b);
 
 }  // namespace pyparam

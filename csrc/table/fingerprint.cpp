@@ -5,6 +5,9 @@
 
 #include <atomic>
 
+#include "kernels/cpu/fingerprint.h"
+#include "kernels/operands.h"
+
 namespace pyparam {
 namespace {
 
@@ -53,7 +56,7 @@ std::string total_from(size_t count, const NameOf& name_of, const DigestOf& dige
 
 }  // namespace
 
-TableFingerprint fingerprint_of(const ParamTable& table) {
+TableFingerprint fingerprint_of(const ParamTable& table, bool release_pages) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("pyparam::fingerprint", "")
                              .typed<at::Tensor(at::TensorList)>();
@@ -62,7 +65,8 @@ TableFingerprint fingerprint_of(const ParamTable& table) {
   at::Tensor digests;
   const uint64_t* words = nullptr;
   if (count > 0) {
-    digests = op.call(table.tensors).cpu();
+    const bool direct = release_pages && all_in_memory(table.tensors);
+    digests = direct ? cpu::fingerprint(table.tensors, true) : op.call(table.tensors).cpu();
     words = reinterpret_cast<const uint64_t*>(digests.const_data_ptr<int64_t>());
   }
   const auto digest_of = [words](int64_t t) {

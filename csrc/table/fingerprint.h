@@ -18,8 +18,9 @@ struct TableFingerprint {
   std::string total;    // 16 bytes
 };
 
-// Runs the op, then combines. Needs no GIL.
-TableFingerprint fingerprint_of(const ParamTable& table);
+// Runs the op, then combines. With release_pages, what was read of mapped files is dropped. Needs
+// no GIL.
+TableFingerprint fingerprint_of(const ParamTable& table, bool release_pages);
 
 // The 16 bytes of a table with these names and digests (16 bytes each). The order of names does not
 // matter.

@@ -1,4 +1,6 @@
 // pyparam::compare on the CPU: what tensors differ by, pair by pair, each element read once.
+#include "kernels/cpu/compare.h"
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -8,6 +10,7 @@
 
 #include "kernels/chunks.h"
 #include "kernels/compare.h"
+#include "kernels/cpu/pages.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/operands.h"
@@ -37,7 +40,23 @@ void check_shapes(int64_t i, const at::Tensor& a, const at::Tensor& b) {
                     " and b[", i, "] has ", b.sizes(), "; expected equal shapes");
 }
 
-Columns compare(at::TensorList a, at::TensorList b) {
+Columns compare_meta(at::TensorList a, at::TensorList b) {
+  check_lengths(a, b);
+  for (size_t i = 0; i < a.size(); ++i) {
+    const auto shape_a = a[i].sym_sizes();
+    const auto shape_b = b[i].sym_sizes();
+    TORCH_CHECK_VALUE(shape_a.size() == shape_b.size(), "compare: a[", i, "] has ", shape_a.size(),
+                      " dimensions and b[", i, "] has ", shape_b.size(), "; expected equal shapes");
+  }
+  return empty_columns(a, at::kMeta);
+}
+
+Columns compare_op(at::TensorList a, at::TensorList b) { return compare(a, b, false, false); }
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
+                                           bool release_b) {
   check_lengths(a, b);
   const auto rows = static_cast<int64_t>(a.size());
   std::vector<int64_t> numels(a.size());
@@ -50,11 +69,19 @@ Columns compare(at::TensorList a, at::TensorList b) {
     numels[i] = a[i].numel();
   }
   const ChunkPlan plan = plan_chunks(numels, kChunk, kChunk);
+  const PageReleaser pages_a(release_a);
+  const PageReleaser pages_b(release_b);
   std::vector<Difference> partial(plan.chunks.size());
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
     prefetch_tensor(a, static_cast<size_t>(chunk.tensor));
     prefetch_tensor(b, static_cast<size_t>(chunk.tensor));
     partial[index] = compare_run(a[chunk.tensor], b[chunk.tensor], chunk.begin, chunk.length);
+    const auto release = [&](const PageReleaser& pages, const at::Tensor& tensor) {
+      const auto item = static_cast<int64_t>(tensor.itemsize());
+      pages.release_read(tensor, chunk.begin * item, chunk.length * item);
+    };
+    release(pages_a, a[chunk.tensor]);
+    release(pages_b, b[chunk.tensor]);
   });
   Columns out = empty_columns(a, at::kCPU);
   double* values = std::get<0>(out).mutable_data_ptr<double>();
@@ -68,21 +95,8 @@ Columns compare(at::TensorList a, at::TensorList b) {
   return out;
 }
 
-Columns compare_meta(at::TensorList a, at::TensorList b) {
-  check_lengths(a, b);
-  for (size_t i = 0; i < a.size(); ++i) {
-    const auto shape_a = a[i].sym_sizes();
-    const auto shape_b = b[i].sym_sizes();
-    TORCH_CHECK_VALUE(shape_a.size() == shape_b.size(), "compare: a[", i, "] has ", shape_a.size(),
-                      " dimensions and b[", i, "] has ", shape_b.size(), "; expected equal shapes");
-  }
-  return empty_columns(a, at::kMeta);
-}
-
-}  // namespace
-
 // On every backend without a kernel of its own, which it refuses in words.
-TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("compare", &compare); }
+TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("compare", &compare_op); }
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("compare", &compare_meta); }
 TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("compare", torch::CppFunction::makeFallthrough());

@@ -1,4 +1,6 @@
 // pyparam::fingerprint on the CPU: 128 bits a tensor, over element type, shape and bytes.
+#include "kernels/cpu/fingerprint.h"
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -9,6 +11,7 @@
 #include "kernels/chunks.h"
 #include "kernels/cpu/hash.h"
 #include "kernels/cpu/logical.h"
+#include "kernels/cpu/pages.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/operands.h"
 
@@ -43,7 +46,13 @@ at::Tensor empty_digests(at::TensorList tensors, c10::DeviceType device) {
                    at::TensorOptions().dtype(at::kLong).device(device));
 }
 
-at::Tensor fingerprint(at::TensorList tensors) {
+at::Tensor fingerprint_meta(at::TensorList tensors) { return empty_digests(tensors, at::kMeta); }
+
+at::Tensor fingerprint_op(at::TensorList tensors) { return fingerprint(tensors, false); }
+
+}  // namespace
+
+at::Tensor fingerprint(at::TensorList tensors, bool release_pages) {
   const auto count = static_cast<int64_t>(tensors.size());
   std::vector<int64_t> sizes(tensors.size());
   std::vector<Operand> operands(tensors.size());
@@ -59,6 +68,7 @@ at::Tensor fingerprint(at::TensorList tensors) {
                               static_cast<int64_t>(shape.size()))};
   }
   const ChunkPlan plan = plan_chunks(sizes, kChunkBytes, kChunkBytes);
+  const PageReleaser pages(release_pages);
   std::vector<hash::Sums> partial(plan.chunks.size());
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
     const Operand& operand = operands[chunk.tensor];
@@ -68,6 +78,7 @@ at::Tensor fingerprint(at::TensorList tensors) {
                          ? hash_reordered(tensors[chunk.tensor], chunk)
                          : hash_bytes(operand.bytes + chunk.begin, chunk.length,
                                       static_cast<uint64_t>(chunk.begin / 8));
+    pages.release_read(tensors[chunk.tensor], chunk.begin, chunk.length);
   });
   at::Tensor out = empty_digests(tensors, at::kCPU);
   auto* words = reinterpret_cast<uint64_t*>(out.mutable_data_ptr<int64_t>());
@@ -81,12 +92,10 @@ at::Tensor fingerprint(at::TensorList tensors) {
   return out;
 }
 
-at::Tensor fingerprint_meta(at::TensorList tensors) { return empty_digests(tensors, at::kMeta); }
-
-}  // namespace
-
 // On every backend without a kernel of its own, which it refuses in words.
-TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("fingerprint", &fingerprint); }
+TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) {
+  m.impl("fingerprint", &fingerprint_op);
+}
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("fingerprint", &fingerprint_meta); }
 TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("fingerprint", torch::CppFunction::makeFallthrough());
