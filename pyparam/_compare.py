@@ -21,13 +21,13 @@ __all__ = ["Comparison", "Difference", "compare"]
 
 # The columns of the op, in its order.
 VALUES = ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
-COUNTS = ("numel", "differing", "nonfinite", "first")
+SORTABLE = (*VALUES, "differing", "nonfinite")
 _SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What one parameter of ``a`` and its namesake in ``b`` differ by; see :class:`Comparison` for the figures."""
+    """What a parameter of ``a`` and its namesake in ``b`` differ by, in the words of :class:`Comparison`."""
 
     name: str
     shape: tuple[int, ...]
@@ -52,7 +52,7 @@ class Difference:
         return self.differing == 0 and self.dtypes is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, but for NaN and infinities, which JSON has no words for: they become strings."""
+        """Plain data for JSON; an infinity, which JSON has no word for, becomes the string ``"inf"``."""
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -71,20 +71,20 @@ class Comparison:
     """What two sources differ by. Made by :func:`compare`.
 
     Names matched: ``missing`` (in ``a`` only), ``unexpected`` (in ``b`` only), ``shape_changed`` and
-    ``dtype_changed`` (name to the pair of both). ``equal`` is whether the two sources hold the same names, shapes,
-    dtypes and bits; a Comparison has no truth value of its own. ``changed()`` names what is in both and not the
-    same, ``worst(n)`` gives the rows that differ most.
+    ``dtype_changed`` (name to the pair of both). ``equal`` is whether the two sources hold the same names,
+    shapes, dtypes and bits; a Comparison has no truth value of its own. ``changed()`` names what is in both
+    and not the same, ``worst(n)`` gives the rows that differ most.
 
-    Each pair of equal shape is a row: ``comparison["0.weight"]`` is a :class:`Difference`, and each figure is a
-    column, a tensor over ``names``, float64 or int64:
+    Each pair of equal shape is a row: ``comparison["0.weight"]`` is a :class:`Difference`, and each figure is
+    a column, a tensor over ``names``, float64 or int64:
 
     - ``max_abs``, ``mean_abs``: the largest and the mean absolute difference.
     - ``l2``, ``rel_l2``: ||a - b||, and the same over ||a|| (0 if both are zero, infinite if ``a`` alone is).
     - ``cosine``: of the angle between both (1 for equal values, 0 where one side alone is zero).
-    - ``numel``, ``differing``: elements, and how many are not the same bits. Of two dtypes, values count: zeros of
-      both signs are equal then, and so are all NaNs.
-    - ``nonfinite``: values that differ where one is an infinity or a NaN. The figures above leave out every pair
-      of values with one of those; two NaNs of the same bits are no difference.
+    - ``numel``, ``differing``: elements, and how many are not the same bits. Of two dtypes, values count:
+      zeros of both signs are equal then, and so are all NaNs.
+    - ``nonfinite``: values that differ where one is an infinity or a NaN. The figures above leave out every
+      pair of values with one of those; two NaNs of the same bits are no difference.
     - ``first``: the first differing element in row-major order, -1 where there is none.
     - ``equal_bits`` (bool): same dtype and same bits.
     """
@@ -182,16 +182,21 @@ class Comparison:
         begin = int(self._ends[row - 1]) if row > 0 else 0
         shape = tuple(self._sizes[begin : int(self._ends[row])].tolist())
         numel, differing, nonfinite, first = self._counts[row].tolist()
+        max_abs, mean_abs, l2, rel_l2, cosine = self._values[row].tolist()
         return Difference(
-            name,
-            shape,
-            self.dtype_changed.get(name),
-            *self._values[row].tolist(),
-            numel,
-            differing,
-            nonfinite,
-            first if first >= 0 else None,
-            _unravel(first, shape) if first >= 0 else None,
+            name=name,
+            shape=shape,
+            dtypes=self.dtype_changed.get(name),
+            max_abs=max_abs,
+            mean_abs=mean_abs,
+            l2=l2,
+            rel_l2=rel_l2,
+            cosine=cosine,
+            numel=numel,
+            differing=differing,
+            nonfinite=nonfinite,
+            first=first if first >= 0 else None,
+            first_index=_unravel(first, shape) if first >= 0 else None,
         )
 
     def __getitem__(self, name: str) -> Difference:
@@ -203,7 +208,7 @@ class Comparison:
     def _why_no_row(self, name: str) -> str:
         if name in self.shape_changed:
             before, after = self.shape_changed[name]
-            return f"{name!r} has the shape {list(before)} in a and {list(after)} in b; there are no figures for it"
+            return f"{name!r} has the shape {list(before)} in a and {list(after)} in b: no figures"
         if name in self.missing:
             return f"{name!r} is missing in b"
         if name in self.unexpected:
@@ -231,7 +236,7 @@ class Comparison:
         raise TypeError("the truth value of a Comparison is ambiguous; use comparison.equal or .changed()")
 
     def changed(self) -> list[str]:
-        """Names in both sources whose shape, dtype or bits differ: rows first, in the order of ``a``, then shapes."""
+        """Names in both sources whose bits, dtype or shape differ; in the order of ``a``, shapes last."""
         rows = (~self.equal_bits).nonzero().flatten().tolist()
         return [self.names[row] for row in rows] + list(self.shape_changed)
 
@@ -241,8 +246,10 @@ class Comparison:
         Rows with non-finite differences come before all others. ``by`` is ``max_abs``, ``mean_abs``, ``l2``,
         ``rel_l2``, ``differing``, ``nonfinite`` or ``cosine`` (the smallest is the worst).
         """
-        if by not in (*VALUES, "differing", "nonfinite"):
-            raise ValueError(f"Comparison.worst: cannot sort by {by!r}; expected one of {_sortable()}")
+        if by not in SORTABLE:
+            raise ValueError(
+                f"Comparison.worst: cannot sort by {by!r}; expected one of {', '.join(SORTABLE)}"
+            )
         if n < 0:
             raise ValueError(f"Comparison.worst: n must not be negative, got {n}")
         rows = (~self.equal_bits).nonzero().flatten()
@@ -266,9 +273,8 @@ class Comparison:
 
     # --- for people ----------------------------------------------------------------------------------------
 
-    def _summary(self) -> list[str]:
-        same = int(self.equal_bits.sum())
-        lines = [f"{len(self.changed()):,} changed, {same:,} the same"]
+    def _unmatched(self) -> list[str]:
+        lines = []
         for label, names in (("missing in b", self.missing), ("missing in a", self.unexpected)):
             if names:
                 lines.append(f"{len(names):,} {label}: {_some(names)}")
@@ -281,29 +287,35 @@ class Comparison:
         return lines
 
     def __repr__(self) -> str:
+        return f"Comparison({self._headline()})" + "".join(
+            f"\n{line}" for line in self._details(_SHOWN, "rel_l2")
+        )
+
+    def to_text(self, n: int = _SHOWN, by: str = "rel_l2") -> str:
+        """For people: what did not match, and a table of the worst ``n`` rows as :meth:`worst` gives them."""
+        return "\n".join([self._headline(), *self._details(n, by)])
+
+    def _headline(self) -> str:
         if self.equal:
-            return f"Comparison(equal: {len(self):,} parameters, the same bits)"
-        summary = self._summary()
-        lines = [f"Comparison({summary[0]})", *(f"  {line}" for line in summary[1:])]
-        worst = self.worst()
+            return f"equal: {_counted(len(self))}, the same bits"
+        return f"{len(self.changed()):,} changed, {int(self.equal_bits.sum()):,} the same"
+
+    def _details(self, n: int, by: str) -> list[str]:
+        lines = [f"  {line}" for line in self._unmatched()]
+        worst = self.worst(n, by)
         if worst:
-            cells = [_HEADER, *(_cells(row) for row in worst)]
-            widths = [max(len(line[c]) for line in cells) for c in range(len(_HEADER))]
-            for line in cells:
-                first, *rest = (
-                    cell.ljust(width) if c == 0 else cell.rjust(width)
-                    for c, (cell, width) in enumerate(zip(line, widths, strict=True))
-                )
-                lines.append("  " + "  ".join([first, *rest]).rstrip())
-            more = int((~self.equal_bits).sum()) - len(worst)
-            if more > 0:
-                lines.append(f"  and {more:,} more; .worst(n) gives them")
-        return "\n".join(lines)
+            cells = [_HEADER, *map(_cells, worst)]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            for first, *rest in cells:
+                padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+                lines.append("  ".join(["", first.ljust(widths[0]), *padded]).rstrip())
+        more = int((~self.equal_bits).sum()) - len(worst)
+        if more > 0:
+            lines.append(f"  and {more:,} more")
+        return lines
 
     def _repr_html_(self) -> str:
-        if self.equal:
-            return f"<p>{html.escape(repr(self))}</p>"
-        parts = [f"<p>{html.escape(line)}</p>" for line in self._summary()]
+        parts = [f"<p>{html.escape(line)}</p>" for line in (self._headline(), *self._unmatched())]
         worst = self.worst()
         if worst:
             head = "".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER)
@@ -342,6 +354,10 @@ def _cells(row: Difference) -> tuple[str, ...]:
     )
 
 
+def _counted(count: int) -> str:
+    return f"{count:,} parameter{'' if count == 1 else 's'}"
+
+
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
@@ -353,10 +369,6 @@ def _some(names: Sequence[str], shown: int = 3) -> str:
 
 def _plain(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)
-
-
-def _sortable() -> str:
-    return ", ".join((*VALUES, "differing", "nonfinite"))
 
 
 def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -387,17 +399,24 @@ def _named_errors(a: ParamTable, b: ParamTable) -> Iterator[None]:
 def compare(a: Any, b: Any) -> Comparison:
     """What two sources differ by: models, state dicts, checkpoints, tables, matched by name.
 
-    One pass reads each pair of tensors once. Nothing is copied, whatever the layouts, and files are read in
-    pieces. Differences, products and sums are calculated in float64, in an order that depends on the shapes
-    alone: the figures are the same bits for any number of threads.
+    One pass reads each pair of tensors once. Nothing is copied, whatever the layouts, and checkpoints on disk
+    are read in pieces that are dropped again. Differences, products and sums are calculated in float64, in an
+    order that depends on the shapes alone: the figures are the same bits for any number of threads.
 
-    Pairs of equal shape and two dtypes are compared by value, in the type both promote to. Complex numbers count
-    as pairs of real ones, but ``differing`` and ``first`` count elements. Integers are exact: 64-bit ones too
-    where both sides have one dtype, and to the nearest float64 otherwise.
+    Pairs of equal shape and two dtypes are compared by value, in the type both promote to. Complex numbers
+    count as pairs of real ones, but ``differing`` and ``first`` count elements. Differences of integers are
+    exact, of 64-bit ones where both sides have one dtype; ``l2``, ``cosine`` and differences across dtypes
+    take 64-bit integers as the nearest float64.
 
     Args:
-        a: the source that ``rel_l2`` is relative to.
+        a: the source that ``rel_l2`` is relative to. A module counts with what its ``state_dict()`` holds:
+            parameters and persistent buffers, tied ones under each name.
         b: the other one.
+
+    Example:
+        >>> found = pyparam.compare(model, "before.safetensors")
+        >>> found.equal, found.changed()
+        (False, ['0.weight'])
 
     Raises:
         TypeError: a parameter is sparse, quantized, nested, of a packed dtype, or a ``__torch_dispatch__``

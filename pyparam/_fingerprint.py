@@ -26,7 +26,7 @@ class Fingerprint:
     __slots__ = ("_digests", "_index", "_names", "_total")
 
     format: int = _C.FINGERPRINT_FORMAT
-    """The number of the formula; fingerprints of other formats do not compare. It changes with a release's notes."""
+    """The number of the formula. Fingerprints of different formats do not compare."""
 
     def __init__(self, names: Sequence[str], digests: bytes, total: bytes) -> None:
         self._names = tuple(names)
@@ -71,7 +71,7 @@ class Fingerprint:
         return hash(self._total)
 
     def diff(self, other: Fingerprint) -> list[str]:
-        """The names whose digests differ, and those that only one side has: this side's order, then the other's."""
+        """Names whose digests differ, and those that one side lacks: this one's order, then the other's."""
         if not isinstance(other, Fingerprint):
             raise TypeError(f"Fingerprint.diff: expected a Fingerprint, got {type(other).__name__}")
         theirs = other._index
@@ -99,8 +99,8 @@ class Fingerprint:
             raise ValueError(f"Fingerprint.from_dict: expected kind {_KIND!r}, got {data.get('kind')!r}")
         if data.get("format") != cls.format:
             raise ValueError(
-                f"Fingerprint.from_dict: format {data.get('format')!r} is not the format {cls.format} of this "
-                "release; take the fingerprint anew"
+                f"Fingerprint.from_dict: format {data.get('format')!r} is not the format {cls.format} of "
+                "this release; take the fingerprint anew"
             )
         parameters = data.get("parameters")
         if not isinstance(parameters, Mapping):
@@ -134,23 +134,27 @@ def fingerprint(source: Any) -> Fingerprint:
     """128 bits for each parameter of a source and for the whole, by one pass over the bytes.
 
     Use it to find divergence: whether ranks, a checkpoint and its reload, or two runs hold the same values,
-    and which parameters do not. It is no defence against someone who chooses the values: **not for security**.
+    and which parameters do not. It is no defence against someone who chooses the values: **not for
+    security**.
 
     A parameter's 128 bits are over its element type, shape and the bytes of its elements in row-major order,
-    little-endian. Every bit counts: 0.0 and -0.0 differ, as do NaNs of different payload. What does not count:
-    strides and storage (a channels-last, transposed or expanded tensor gives what its contiguous copy gives),
-    the device, the number of threads, ``requires_grad``. Conjugated and negated views count as their values.
-    ``total`` is over all pairs of name and parameter, in any order: two state dicts that list the same entries
-    differently agree.
+    little-endian. Every bit counts: 0.0 and -0.0 differ, as do NaNs of different payload. What does not
+    count: strides and storage (a channels-last, transposed or expanded tensor gives what its contiguous copy
+    gives), the device, the number of threads, ``requires_grad``. Conjugated and negated views count as their
+    values. ``total`` is over all pairs of name and parameter, in any order: two state dicts that list the
+    same entries differently agree.
 
-    Two different contents agree by chance once in 2^128; contents that differ in two words of eight bytes, once
-    in 2^97 or less often. Fingerprints of equal :attr:`Fingerprint.format` compare across machines and releases.
+    Two different contents agree by chance once in 2^128; contents that differ in two words of eight bytes,
+    once in 2^97 or less often. Fingerprints of equal :attr:`Fingerprint.format` compare across machines and
+    releases.
 
     Args:
-        source: anything with parameters. A module counts with what its ``state_dict()`` holds.
+        source: anything with parameters. A module counts with what its ``state_dict()`` holds: parameters
+            and persistent buffers, tied ones under each name. So a model and its checkpoint agree.
 
     Raises:
-        TypeError: a parameter is sparse, quantized, nested, or a ``__torch_dispatch__`` subclass such as DTensor.
+        TypeError: a parameter is sparse, quantized, nested, or a ``__torch_dispatch__`` subclass such as
+            DTensor.
         ValueError: a parameter is on the meta device or has no data yet; two have the same name.
     """
     table = saved_table(source)

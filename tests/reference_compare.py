@@ -1,4 +1,4 @@
-"""What two tensors differ by, by Python's own numbers, element by element: slow, exact, and without shortcuts."""
+"""What two tensors differ by, in Python's own numbers, element by element: slow and exact."""
 
 from __future__ import annotations
 

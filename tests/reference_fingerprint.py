@@ -1,4 +1,4 @@
-"""The fingerprint's formula in plain Python integers, written from its description: slow, and independent of layout."""
+"""The fingerprint's formula in plain Python integers, written from its description."""
 
 from __future__ import annotations
 

@@ -494,7 +494,7 @@ def test_repr(found: Comparison) -> None:
     assert lines[5].endswith("[1, 2]")
     assert (
         repr(compare({"x": torch.ones(1)}, {"x": torch.ones(1)}))
-        == "Comparison(equal: 1 parameters, the same bits)"
+        == "Comparison(equal: 1 parameter, the same bits)"
     )
     other = compare({"x": torch.ones(2), "m": torch.ones(1)}, {"x": torch.ones(3), "y<": torch.ones(1)})
     assert "1 missing in b: m" in repr(other)
@@ -503,7 +503,7 @@ def test_repr(found: Comparison) -> None:
     assert "y&lt;" in other._repr_html_()
     assert "<td>b</td>" in found._repr_html_()
     many = compare([torch.zeros(1)] * 13, [torch.ones(1)] * 13)
-    assert repr(many).endswith("and 3 more; .worst(n) gives them")
+    assert repr(many).endswith("and 3 more")
 
 
 # --- what cannot be compared -------------------------------------------------------------------------------

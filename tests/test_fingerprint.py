@@ -144,7 +144,10 @@ def test_threads_do_not_count(sizes: list[int], threads: int) -> None:
 
 @pytest.mark.parametrize("isa", ["baseline", "avx2"])
 def test_instruction_set_does_not_count(isa: str) -> None:
-    code = "import torch, pyparam; x = torch.arange(100_001, dtype=torch.int32); print(pyparam.fingerprint([x, x[1::3]]).total)"
+    code = (
+        "import torch, pyparam; x = torch.arange(100_001, dtype=torch.int32); "
+        "print(pyparam.fingerprint([x, x[1::3]]).total)"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYPARAM_ISA": isa},

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyparam._cli import show
+from pyparam._cli import compare, show
 
 app = typer.Typer(
     name="pyparam",
@@ -25,6 +25,7 @@ def _version_holder() -> None:
     """Looks into the parameters of a model or a checkpoint."""
 
 
+app.command("compare")(compare.compare)
 app.command("show")(show.show)
 
 
