@@ -1,6 +1,7 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/measure.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
@@ -30,6 +31,7 @@ py::list names_of(const ParamTable& table) {
 
 PYBIND11_MODULE(_C, m) {
   pyparam::bind_walk(m);
+  pyparam::bind_measure(m);
 
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))

@@ -297,16 +297,18 @@ PYPARAM_TARGET static int64_t count_below(const float* x, int64_t n, uint32_t li
 }
 
 PYPARAM_TARGET static MagnitudeRange magnitude_range(const float* x, int64_t n) {
-  int32_t smallest = 0x7fffffff;
+  // Unsigned, so that a zero less one is the largest of all; two loops, which vectorize.
+  uint32_t before = 0xffffffffu;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t less_one = (bit_cast<uint32_t>(x[i]) & 0x7fffffffu) - 1u;
+    before = std::min(before, less_one);
+  }
   int32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {
     const int32_t bits = bit_cast<int32_t>(x[i]) & 0x7fffffff;
-    const int32_t finite = bits < 0x7f800000 ? bits : 0;
-    const int32_t nonzero = finite == 0 ? 0x7fffffff : finite;
-    smallest = nonzero < smallest ? nonzero : smallest;
-    largest = finite > largest ? finite : largest;
+    largest = std::max(largest, bits < 0x7f800000 ? bits : 0);
   }
-  return {static_cast<uint32_t>(smallest), static_cast<uint32_t>(largest)};
+  return {before < 0x7f7fffffu ? before + 1u : 0x7fffffffu, static_cast<uint32_t>(largest)};
 }
 
 enum class Part { kMagnitude, kSquare };
