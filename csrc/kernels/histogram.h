@@ -67,6 +67,12 @@ PYPARAM_FORMULA uint32_t rounding_limit(int i) {
   return i % 3 == 0 ? limits.zero_below : i % 3 == 1 ? limits.normal_from : limits.overflow_from;
 }
 
+// Whether a limit is the edge of a bin, so that the bins' counts tell how many values lie below it. That of
+// float32's overflow is too, but what rounds to an infinity counts in the bin of the largest float32.
+PYPARAM_FORMULA bool is_bin_edge(uint32_t limit) {
+  return (limit & ((1u << kBinShift) - 1)) == 0 && limit < 0x7f800000u;
+}
+
 // The value of the order statistic that is number `position` of the `count` in a bin: the bin's only value
 // where the source's type has one in each bin, else as if the bin's values were spread evenly over it.
 PYPARAM_FORMULA double value_in_bin(int bin, double position, double count, bool one_value) {

@@ -100,9 +100,9 @@ PYPARAM_FORMULA Statistics combine(Statistics a, Statistics b) {
   return out;
 }
 
-// A run of `finite` values from sums shifted by one of them: sum of (x - shift) and of (x - shift)^2.
-// Since the shift is one of the values, (shift - mean)^2 <= m2, and the subtraction below loses at most
-// log2(finite) bits, whatever the values are.
+// The moments of a run of `finite` values from sums shifted by some value: of (x - shift) and (x - shift)^2.
+// The subtraction below loses about log2(1 + (shift - mean)^2 / variance) bits: none with a shift near the
+// mean, and log2(finite) bits at most with one of the values as the shift.
 PYPARAM_FORMULA void set_moments(Statistics& s, double shift, double sum, double squares) {
   if (s.finite == 0) return;
   const double mean = sum / static_cast<double>(s.finite);

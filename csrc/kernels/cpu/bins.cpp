@@ -25,6 +25,25 @@ bool countable(const float* x, const double* doubles, int64_t i, uint32_t* bits)
   return true;
 }
 
+// The magnitudes of a bin lie below the limits that are edges farther from zero.
+struct EdgeLimits {
+  int count = 0;
+  int index[kLimits];
+  int magnitude[kLimits];
+
+  EdgeLimits() {
+    for (int i = 0; i < kLimits; ++i) {
+      if (!is_bin_edge(rounding_limit(i))) continue;
+      index[count] = i;
+      magnitude[count++] = static_cast<int>(rounding_limit(i) >> kBinShift);
+    }
+  }
+  void add(int bin, int64_t number, BelowLimits& below) const {
+    const int of_bin = bin >= kZeroBin ? bin - kZeroBin : kZeroBin - 1 - bin;
+    for (int i = 0; i < count; ++i) below[index[i]] += of_bin < magnitude[i] ? number : 0;
+  }
+};
+
 }  // namespace
 
 void BinCounter::emit(int bin, int64_t count) {
@@ -34,60 +53,67 @@ void BinCounter::emit(int bin, int64_t count) {
 }
 
 void BinCounter::take(int64_t row, const BlockValues& block, const float* narrowed, int64_t n,
-                      const Statistics& of_block, const LaneKernels& lanes) {
+                      const Statistics& of_block, MagnitudeRange range, const LaneKernels& lanes) {
   const float* x = block.floats != nullptr ? block.floats : narrowed;
-  const bool exact = block.floats != nullptr;
-  const MagnitudeRange range = lanes.magnitude_range(x, n);
-  const int64_t zeros = exact ? of_block.zeros : lanes.count_below(x, n, 1);
-  const int64_t finite = exact ? of_block.finite : lanes.count_below(x, n, kInfinityBits);
-  BelowLimits below;
+  int64_t zeros = of_block.zeros;
+  int64_t finite = of_block.finite;
+  if (block.floats == nullptr) {
+    Limits counts;
+    lanes.count_below(x, n, Limits{1, kInfinityBits}, counts);
+    zeros = counts[0];
+    finite = counts[1];
+  }
+  if (range.smallest > range.largest) range = lanes.magnitude_range(x, n);
+
+  // Limits outside of the range need no counting.
+  BelowLimits below{};
+  int pending[kLimits];
+  int count = 0;
   for (int i = 0; i < kLimits; ++i) {
     const uint32_t limit = rounding_limit(i);
-    if (limit <= range.smallest) {
-      below[i] = zeros;
-    } else if (limit > range.largest) {
-      below[i] = finite;
-    } else {
-      below[i] = lanes.count_below(x, n, limit);
-    }
+    if (is_bin_edge(limit)) continue;
+    below[i] = limit <= range.smallest ? zeros : finite;
+    if (limit > range.smallest && limit <= range.largest) pending[count++] = i;
   }
+  // The first few limits are counted together with the bins.
   const bool plain = finite == n;
-  if (row != row_ && n < kFew && plain) {
+  const bool few = row != row_ && n < kFew && plain;
+  if (!few && (row != row_ || pending_ > kMostPending)) flush();
+  if (!few && !tables_) tables_ = std::make_unique<uint32_t[]>(2 * kBins);
+  bool binned = few || !plain;
+  for (int done = 0; done < count || !binned; done += kCountedAtOnce) {
+    Limits limits{};
+    Limits counts;
+    const int some = std::min(kCountedAtOnce, count - done);
+    for (int j = 0; j < some; ++j) limits[j] = rounding_limit(pending[done + j]);
+    if (binned) {
+      lanes.count_below(x, n, limits, counts);
+    } else {
+      lanes.count_bins(x, n, tables_.get(), limits, counts);
+      binned = true;
+    }
+    for (int j = 0; j < some; ++j) below[pending[done + j]] = counts[j];
+  }
+  if (few) {
     flush();
     take_few(row, x, n, below);
     return;
   }
-  if (row != row_ || pending_ > kMostPending) flush();
   row_ = row;
   pending_ += n;
   for (int i = 0; i < kLimits; ++i) below_[i] += below[i];
   if (zeros > 0) minus_zeros_ += count_minus_zeros(x, n);
   range_.smallest = std::min(range_.smallest, range.smallest);
   range_.largest = std::max(range_.largest, range.largest);
-  if (!tables_) tables_ = std::make_unique<uint32_t[]>(kTables * kBins);
-  uint32_t* const tables[kTables] = {tables_.get(), tables_.get() + kBins, tables_.get() + 2 * kBins,
-                                     tables_.get() + 3 * kBins};
-  if (!plain) {
-    for (int64_t i = 0; i < n; ++i) {
-      uint32_t bits;
-      if (!countable(x, block.doubles, i, &bits)) continue;
-      ++tables[i % kTables][bits >> kBinShift];
-      const uint32_t magnitude = bits & 0x7fffffffu;
-      range_.largest = std::max(range_.largest, magnitude);
-      if (magnitude != 0) range_.smallest = std::min(range_.smallest, magnitude);
-    }
-    return;
+  if (plain) return;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    if (!countable(x, block.doubles, i, &bits)) continue;
+    ++tables_[bits >> kBinShift];
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    range_.largest = std::max(range_.largest, magnitude);
+    if (magnitude != 0) range_.smallest = std::min(range_.smallest, magnitude);
   }
-  int64_t i = 0;
-  for (; i + kTables <= n; i += kTables) {
-    uint32_t bits[kTables];
-    std::memcpy(bits, x + i, sizeof(bits));
-    ++tables[0][bits[0] >> kBinShift];
-    ++tables[1][bits[1] >> kBinShift];
-    ++tables[2][bits[2] >> kBinShift];
-    ++tables[3][bits[3] >> kBinShift];
-  }
-  for (; i < n; ++i) ++tables[0][bit_cast<uint32_t>(x[i]) >> kBinShift];
 }
 
 void BinCounter::take_few(int64_t row, const float* x, int64_t n, const BelowLimits& below) {
@@ -109,7 +135,7 @@ void BinCounter::flush() {
   const auto begin = static_cast<int64_t>(bins_.size());
   const auto take_out = [&](int raw) {
     int64_t count = 0;
-    for (int table = 0; table < kTables; ++table) {
+    for (int table = 0; table < 2; ++table) {
       uint32_t& cell = tables_[table * kBins + raw];
       count += cell;
       cell = 0;
@@ -156,6 +182,7 @@ SparseBins collect(const std::vector<BinCounter>& counters, int64_t rows) {
   out.bins.reserve(entries + 4096);
   out.counts.reserve(entries + 4096);
   out.offsets.push_back(0);
+  const EdgeLimits edges;
   std::vector<int64_t> total(kBins);
   std::vector<int64_t> dense;
   const auto spill = [&](std::vector<int64_t>& table) {
@@ -178,6 +205,7 @@ SparseBins collect(const std::vector<BinCounter>& counters, int64_t rows) {
         const int32_t bin = counter->bins()[e];
         const int64_t count = counter->counts()[e];
         total[bin] += count;
+        edges.add(bin, count, out.below[row]);
         if (several) {
           dense[bin] += count;
         } else {
@@ -185,11 +213,9 @@ SparseBins collect(const std::vector<BinCounter>& counters, int64_t rows) {
           out.counts.push_back(count);
         }
       }
-      for (int i = 0; i < kLimits; ++i) {
-        out.below[row][i] += run->below[i];
-        out.below[rows][i] += run->below[i];
-      }
+      for (int i = 0; i < kLimits; ++i) out.below[row][i] += run->below[i];
     }
+    for (int i = 0; i < kLimits; ++i) out.below[rows][i] += out.below[row][i];
     if (several) spill(dense);
     out.offsets.push_back(static_cast<int64_t>(out.bins.size()));
   }

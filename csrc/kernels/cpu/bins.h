@@ -12,7 +12,8 @@
 
 namespace pyparam::cpu {
 
-// How many values lie below each rounding limit (see histogram.h), zeros among them.
+// How many values lie below each rounding limit (see histogram.h), zeros among them. While counting, limits that
+// are edges of bins are left at zero.
 using BelowLimits = std::array<int64_t, kLimits>;
 
 // Sparse histograms one after another: row r has entries offsets[r] .. offsets[r + 1], bins ascending.
@@ -34,10 +35,11 @@ struct BinRun {
 // Counts on one thread. Counts are integers, so it does not matter which thread counts what.
 class BinCounter {
  public:
-  // A block of the given row, with the statistics it has been found to have. Of float64 values, `narrowed`
-  // are the nearest float32, and those that round to an infinity count as the largest float32.
+  // A block of the given row, with the statistics it has been found to have and their range of magnitudes, if
+  // known. Of float64 values, `narrowed` are the nearest float32, and those that round to an infinity count as the
+  // largest float32.
   void take(int64_t row, const BlockValues& block, const float* narrowed, int64_t n, const Statistics& of_block,
-            const LaneKernels& lanes);
+            MagnitudeRange range, const LaneKernels& lanes);
   void flush();
 
   const std::vector<BinRun>& runs() const { return runs_; }
@@ -46,13 +48,14 @@ class BinCounter {
 
  private:
   // Four tables in turn: equal values one after another would wait for each other in one.
-  static constexpr int kTables = 4;
+  static constexpr int kTables = 2;
   static constexpr int64_t kMostPending = int64_t{1} << 30;  // a table's count is 32 bits
   static constexpr int64_t kFew = 1024;                      // sorted rather than tabled
 
   void take_few(int64_t row, const float* x, int64_t n, const BelowLimits& below);
   void emit(int bin, int64_t count);
 
+  // Two in turn: equal values one after another would wait for each other in one.
   std::unique_ptr<uint32_t[]> tables_;
   int64_t row_ = -1;
   int64_t pending_ = 0;

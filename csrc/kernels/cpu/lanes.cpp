@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/histogram.h"
 
 #define PYPARAM_NAMESPACE baseline
 #define PYPARAM_TARGET

@@ -37,12 +37,13 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
   for (int64_t done = 0; done < chunk.length; done += kBlock) {
     const int64_t n = std::min(kBlock, chunk.length - done);
     const BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
-    const Statistics part = block.floats != nullptr ? lanes.measure_float(block.floats, n, normal)
+    MagnitudeRange range;
+    const Statistics part = block.floats != nullptr ? lanes.measure_float(block.floats, n, normal, &range)
                                                     : lanes.measure_double(block.doubles, n);
     out = done == 0 ? part : combine(out, part);
     if (counter == nullptr) continue;
     if (block.doubles != nullptr) lanes.narrow(block.doubles, n, memory.narrowed);
-    counter->take(chunk.tensor, block, memory.narrowed, n, part, lanes);
+    counter->take(chunk.tensor, block, memory.narrowed, n, part, range, lanes);
   }
   return out;
 }
