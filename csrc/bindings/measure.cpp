@@ -8,6 +8,7 @@
 
 #include <optional>
 
+#include "kernels/cpu/measure.h"
 #include "kernels/cpu/summaries.h"
 #include "kernels/histogram.h"
 #include "table/gradients.h"
@@ -40,25 +41,27 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
 }
 
 struct Measurement {
-  at::Tensor values, counts;
+  Measured measured;
   LayoutColumns layouts;
   std::vector<int64_t> missing;
-  std::optional<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>> bins;
 };
 
-Measurement measure(const ParamTable& table, bool grad, bool histogram) {
+Measurement measure(const ParamTable& table, bool grad, bool histogram, const FileMaps& maps) {
   static const auto of_all = op<std::tuple<at::Tensor, at::Tensor>(at::TensorList)>("pyparam::measure");
   static const auto with_bins =
       op<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(at::TensorList)>(
           "pyparam::measure_histogram");
   const Gradients found = grad ? gradients(table) : Gradients{};
   const std::vector<at::Tensor>& tensors = plain("measure", grad ? found.present : table.tensors);
-  if (histogram) {
-    auto [values, counts, below, offsets, bins, bin_counts] = with_bins.call(tensors);
-    return {values, counts, LayoutColumns(tensors), found.missing, std::tuple(below, offsets, bins, bin_counts)};
+  Measured out;
+  if (!maps.empty()) {
+    out = measure_tensors(tensors, histogram, maps);
+  } else if (histogram) {
+    std::tie(out.values, out.counts, out.below, out.offsets, out.bins, out.bin_counts) = with_bins.call(tensors);
+  } else {
+    std::tie(out.values, out.counts) = of_all.call(tensors);
   }
-  auto [values, counts] = of_all.call(tensors);
-  return {values, counts, LayoutColumns(tensors), found.missing, std::nullopt};
+  return {out, LayoutColumns(tensors), found.missing};
 }
 
 at::Tensor total_norm(const ParamTable& table, double p, bool grad) {
@@ -70,8 +73,6 @@ at::Tensor clip_grad_norm_(const ParamTable& table, double max_norm, double norm
   static const auto handle = op<at::Tensor(at::TensorList, double, double, bool)>("pyparam::clip_grad_norm_");
   return handle.call(plain("clip_grad_norm_", gradients(table).present), max_norm, norm_type, error_if_nonfinite);
 }
-
-py::object device_object(const at::Device& device) { return py::cast(device); }
 
 }  // namespace
 
@@ -86,16 +87,23 @@ void bind_measure(py::module_& m) {
              return py::reinterpret_borrow<py::object>(
                  reinterpret_cast<PyObject*>(torch::getTHPDtype(c.dtype(i))));
            })
-      .def("device", [](const LayoutColumns& c, size_t i) { return device_object(c.device(i)); });
+      .def("device", [](const LayoutColumns& c, size_t i) { return py::cast(c.device(i)); });
 
   py::class_<Measurement>(m, "Measurement")
-      .def_readonly("values", &Measurement::values)
-      .def_readonly("counts", &Measurement::counts)
+      .def_property_readonly("values", [](const Measurement& m) { return m.measured.values; })
+      .def_property_readonly("counts", [](const Measurement& m) { return m.measured.counts; })
+      .def_property_readonly("bins",
+                             [](const Measurement& m) {
+                               const Measured& of = m.measured;
+                               using Bins = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+                               return of.bins.defined()
+                                          ? std::optional<Bins>({of.below, of.offsets, of.bins, of.bin_counts})
+                                          : std::nullopt;
+                             })
       .def_readonly("layouts", &Measurement::layouts)
-      .def_readonly("missing", &Measurement::missing)
-      .def_readonly("bins", &Measurement::bins);
+      .def_readonly("missing", &Measurement::missing);
 
-  m.def("measure", &measure, py::arg("table"), py::arg("grad"), py::arg("histogram"), unlocked);
+  m.def("measure", &measure, py::arg("table"), py::arg("grad"), py::arg("histogram"), py::arg("maps"), unlocked);
   m.def("total_norm", &total_norm, py::arg("table"), py::arg("p"), py::arg("grad"), unlocked);
   m.def("clip_grad_norm_", &clip_grad_norm_, py::arg("table"), py::arg("max_norm"), py::arg("norm_type"),
         py::arg("error_if_nonfinite"), unlocked);

@@ -5,6 +5,11 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#if defined(__linux__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 #include <memory>
 #include <tuple>
 #include <vector>
@@ -16,9 +21,11 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
 
-namespace pyparam::cpu {
+namespace pyparam {
 
 namespace {
+
+using namespace cpu;
 
 // A partial result covers this many values, the same everywhere: what they add up to may not depend on threads.
 constexpr int64_t kChunk = 16 * kBlock;
@@ -59,8 +66,26 @@ Columns empty_columns(int64_t rows, at::Device device) {
           at::empty({rows, kCountColumns}, options.dtype(at::kLong))};
 }
 
-Columns run(const char* op, at::TensorList tensors, std::vector<BinCounter>* counters) {
-  const ElementList list(op, tensors);
+// Gives back the pages that hold the bytes, if they are in one of the maps.
+void release(const FileMaps& maps, const void* data, int64_t bytes) {
+#if defined(__linux__) || defined(__APPLE__)
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const auto end = begin + static_cast<uintptr_t>(bytes);
+  for (const auto& [address, size] : maps) {
+    if (begin < address || end > address + size) continue;
+    // A page shared with a neighbour goes too, or long files would leave many: it is clean, and comes back.
+    const uintptr_t first = begin / page * page;
+    madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+    return;
+  }
+#else
+  (void)maps, (void)data, (void)bytes;
+#endif
+}
+
+Columns run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps) {
+  const ElementList list("measure", tensors);
   const auto rows = static_cast<int64_t>(list.size());
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
   Columns out = empty_columns(rows + 1, at::kCPU);
@@ -86,6 +111,10 @@ Columns run(const char* op, at::TensorList tensors, std::vector<BinCounter>* cou
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
     const Statistics part = measure_chunk(list, chunk, lanes, counter);
+    const Elements& e = list[chunk.tensor];
+    if (!maps.empty() && e.strided < 0) {
+      release(maps, e.data + chunk.begin * value_size(e.format), chunk.length * value_size(e.format));
+    }
     if (plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1) {
       write(chunk.tensor, part);
     } else {
@@ -120,7 +149,7 @@ at::Tensor tensor_of(const std::vector<T>& from, at::ScalarType dtype) {
 }
 
 std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
-  Columns out = run("measure", tensors, nullptr);
+  const Measured out = measure_tensors(tensors, false, {});
   return {out.values, out.counts};
 }
 
@@ -132,22 +161,31 @@ std::tuple<at::Tensor, at::Tensor> measure_meta(at::TensorList tensors) {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> measure_histogram(
     at::TensorList tensors) {
+  const Measured out = measure_tensors(tensors, true, {});
+  return {out.values, out.counts, out.below, out.offsets, out.bins, out.bin_counts};
+}
+
+}  // namespace
+
+Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps) {
+  if (!histogram) {
+    Columns columns = run(tensors, nullptr, maps);
+    return {columns.values, columns.counts, {}, {}, {}, {}};
+  }
   std::vector<BinCounter> counters(at::get_num_threads());
-  Columns out = run("measure", tensors, &counters);
+  Columns columns = run(tensors, &counters, maps);
   for (auto& counter : counters) counter.flush();
   const auto rows = static_cast<int64_t>(tensors.size());
   const SparseBins bins = collect(counters, rows);
   at::Tensor below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
   std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits, below.mutable_data_ptr<int64_t>());
-  return {out.values,
-          out.counts,
+  return {columns.values,
+          columns.counts,
           below,
           tensor_of(bins.offsets, at::kLong),
           tensor_of(bins.bins, at::kInt),
           tensor_of(bins.counts, at::kLong)};
 }
-
-}  // namespace
 
 // For every backend without a kernel of its own, so that a sparse or quantized tensor, or one on a device that
 // is not served, is refused by its place in the list.
@@ -162,4 +200,4 @@ TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("measure_histogram", torch::CppFunction::makeFallthrough());
 }
 
-}  // namespace pyparam::cpu
+}  // namespace pyparam

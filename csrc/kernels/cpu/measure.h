@@ -1,7 +1,11 @@
-// The columns of what the measuring ops return, one row a tensor and a last one for all of them together.
+// What the measuring ops return: columns, one row a tensor and a last one for all of them together.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "kernels/math.h"
 
@@ -51,5 +55,17 @@ inline Statistics read_row(const double* values, const int64_t* counts) {
   s.m2 = values[kM2];
   return s;
 }
+
+struct Measured {
+  at::Tensor values, counts;                    // [rows + 1, kValueColumns], [rows + 1, kCountColumns]
+  at::Tensor below, offsets, bins, bin_counts;  // of histograms; undefined without them
+};
+
+// Address and size in bytes of files mapped into memory privately and never written to, whose pages may be given
+// back after reading: the system reads them again when they are next touched.
+using FileMaps = std::vector<std::pair<uintptr_t, size_t>>;
+
+// What the ops `measure` and `measure_histogram` compute, giving back the pages of `maps` along the way.
+Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps);
 
 }  // namespace pyparam

@@ -1,6 +1,7 @@
 // total_norm and clip_grad_norm_: the norm of many tensors as of one vector, and scaling by it.
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/result_type.h>
 #include <c10/util/irange.h>
@@ -242,6 +243,7 @@ void scale_list(at::TensorList grads, const ElementList& list, double by) {
   } else {
     for_each_chunk(plan, work);
   }
+  const at::NoGradGuard no_grad;
   for (const size_t i : others) {
     at::Tensor grad = grads[i];
     grad.mul_(by);
