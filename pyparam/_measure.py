@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+from pyparam._bins import Bins
 from pyparam._native import _C
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._stats import Bins, Stats
+from pyparam._stats import Stats
 from pyparam._table import ParamTable, named_errors
 
 

@@ -14,7 +14,7 @@ from pyparam._native import _C
 from pyparam._rows import Layout, Layouts, ListedLayouts, Row, cells, merged_layout
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
 # Columns of the op's results, in its order (csrc/kernels/cpu/measure.h).
 _VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs", "m2", "exponent")
@@ -329,8 +329,9 @@ class Stats:
 
         An order statistic is exact in bool, bfloat16 and the float8 types, and the least and the largest
         always are; elsewhere it is off by at most 2**-7 of its magnitude (0.8 %), usually far less, since
-        values are taken to be spread evenly over a bin. Below float32's normal range, at most by 2**-133. NaN where
-        there is no finite value. Values beyond float32's range are found within its outermost bins.
+        values are taken to be spread evenly over a bin. Below float32's normal range, at most by 2**-133.
+        NaN where there is no finite value. Values beyond float32's range are found within its outermost
+        bins.
 
         Raises ValueError if no histogram was counted, or for a number outside [0, 1].
         """

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <optional>
+#include <string>
 
 namespace pyparam::cpu {
 
@@ -36,6 +37,18 @@ std::optional<Format> format_of(at::ScalarType type) {
     case at::kLong: return Format::kInt64;
     case at::kUInt64: return Format::kUInt64;
     default: return std::nullopt;
+  }
+}
+
+std::string layout_name(at::Layout layout) {
+  switch (layout) {
+    case at::kSparse: return "sparse (layout torch.sparse_coo)";
+    case at::kSparseCsr: return "sparse (layout torch.sparse_csr)";
+    case at::kSparseCsc: return "sparse (layout torch.sparse_csc)";
+    case at::kSparseBsr: return "sparse (layout torch.sparse_bsr)";
+    case at::kSparseBsc: return "sparse (layout torch.sparse_bsc)";
+    case at::kJagged: return "nested (layout torch.jagged)";
+    default: return "of a layout of its own (" + c10::str(layout) + ")";
   }
 }
 
@@ -95,8 +108,8 @@ void check_plain(const char* op, size_t i, const at::Tensor& tensor) {
                    "); expected plain numbers, such as those of .dequantize() or .int_repr()");
   TORCH_CHECK_TYPE(!tensor.is_nested(), op, ": tensors[", i, "] is nested; expected a strided tensor, ",
                    "such as one of its .unbind()");
-  TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, op, ": tensors[", i, "] is sparse (layout ", tensor.layout(),
-                   "); expected a strided tensor, such as its .values() or .to_dense()");
+  TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, op, ": tensors[", i, "] is ",
+                   layout_name(tensor.layout()), "; expected a strided tensor, such as its .values() or .to_dense()");
   TORCH_CHECK_VALUE(tensor.device().is_cpu(), op, ": tensors[", i, "] is on ", tensor.device(),
                     "; expected a tensor on the CPU");
   TORCH_CHECK_TYPE(tensor.has_storage() && (tensor.numel() == 0 || tensor.const_data_ptr() != nullptr), op,
