@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
 # Columns of the op's results, in its order (csrc/kernels/cpu/measure.h).
-_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs", "m2", "exponent")
+_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs", "m2", "mean_low", "exponent")
 _COUNTS = ("numel", "nbytes", "zeros", "nans", "posinfs", "neginfs", "subnormals", "finite")
 _SHOWN_COUNTS = ("numel", "nbytes")
 _SHOWN_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")

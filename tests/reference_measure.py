@@ -46,9 +46,14 @@ def values_of(tensor: Tensor) -> Tensor:
     return tensor.contiguous().flatten().double()
 
 
-def _root_of_squares(x: Tensor) -> float:
-    scale = x.abs().max().item() if x.numel() else 0.0
-    return 0.0 if scale == 0 else scale * (x / scale).square().sum().sqrt().item()
+def _scale(x: Tensor) -> float:
+    """A power of two, so that dividing by it is exact, near the largest magnitude."""
+    largest = x.abs().max().item() if x.numel() else 0.0
+    return math.ldexp(1.0, max(-1000, math.frexp(largest)[1] - 1)) if largest else 1.0
+
+
+def _root_of_squares(x: Tensor, divisor: int = 1) -> float:
+    return _scale(x) * ((x / _scale(x)).square().sum() / divisor).sqrt().item()
 
 
 def statistics(tensor: Tensor) -> dict[str, Any]:
@@ -58,13 +63,10 @@ def statistics(tensor: Tensor) -> dict[str, Any]:
     n = finite.numel()
     nan = math.nan
     # Shifted by one of the values, and scaled, so that the oracle itself cancels and overflows nothing.
-    shift = finite[0] if n else torch.zeros((), dtype=torch.float64)
-    scale = finite.abs().max().item() if n else 0.0
-    if scale == 0 or math.isinf(scale * 2):
-        scale = scale or 1.0
-    scaled = finite / scale
-    d = scaled - shift / scale
-    mean = (shift / scale + d.mean()) * scale if n else torch.tensor(nan)
+    scale = _scale(finite)
+    shift = finite[0] / scale if n else torch.zeros((), dtype=torch.float64)
+    d = finite / scale - shift
+    mean = (shift + d.mean()).item() * scale if n else nan
     spread = (d - d.mean()).square().sum() if n else torch.tensor(nan)
     part = torch.float16 if tensor.dtype is torch.complex32 else tensor.dtype
     part = {torch.complex64: torch.float32, torch.complex128: torch.float64}.get(part, part)
@@ -74,9 +76,9 @@ def statistics(tensor: Tensor) -> dict[str, Any]:
         "nbytes": tensor.numel() * tensor.element_size(),
         "min": finite.min().item() if n else nan,
         "max": finite.max().item() if n else nan,
-        "mean": mean.item(),
+        "mean": mean,
         "std": (spread / (n - 1)).sqrt().item() * scale if n > 1 else nan,
-        "rms": _root_of_squares(finite) / math.sqrt(n) if n else nan,
+        "rms": _root_of_squares(finite, n) if n else nan,
         "l1": finite.abs().sum().item(),
         "l2": _root_of_squares(finite),
         "max_abs": finite.abs().max().item() if n else nan,

@@ -26,16 +26,23 @@ c10::TypedOperatorHandle<Signature> op(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
-// Refuses tensors whose values are behind __torch_dispatch__: what the op would read is not theirs.
+std::string type_name(const at::Tensor& tensor) {
+  const py::gil_scoped_acquire gil;
+  const auto object = py::reinterpret_steal<py::object>(THPVariable_Wrap(tensor));
+  return py::str(py::type::of(object).attr("__name__")).cast<std::string>();
+}
+
+// Refuses what dispatch would not bring to the op that reads values: tensors whose values are behind
+// __torch_dispatch__, nested ones, and those of the meta device, for which the op only tells shapes.
 const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Tensor>& tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].defined() || !tensors[i].key_set().has(c10::DispatchKey::Python)) continue;
-    const py::gil_scoped_acquire gil;
-    const auto object = py::reinterpret_steal<py::object>(THPVariable_Wrap(tensors[i]));
-    const auto type = py::str(py::type::of(object).attr("__name__")).cast<std::string>();
-    throw py::type_error(std::string(verb) + ": tensors[" + std::to_string(i) + "] is a " + type +
-                         ", whose values are not in one plain tensor; pass those that are, such as its "
-                         ".to_local() or .full_tensor()");
+    const at::Tensor& tensor = tensors[i];
+    TORCH_CHECK_TYPE(!tensor.is_nested(), verb, ": tensors[", i, "] is nested; expected a strided tensor, ",
+                     "such as one of its .unbind()");
+    TORCH_CHECK_TYPE(!tensor.key_set().has(c10::DispatchKey::Python), verb, ": tensors[", i, "] is a ",
+                     type_name(tensor), ", whose values are not in one plain tensor; pass those that are, ",
+                     "such as its .to_local() or .full_tensor()");
+    TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": tensors[", i, "] is on the meta device and has no values");
   }
   return tensors;
 }

@@ -11,9 +11,10 @@
 
 namespace pyparam {
 
-// float64. The last two are for merging: the sum of squares about the mean, and the exponent that it is
-// scaled by (values * 2^-exponent), 0 unless values are outside of about 1e-90 .. 1e135.
-enum ValueColumn { kMin, kMax, kMean, kStd, kRms, kL1, kL2, kMaxAbs, kM2, kExponent, kValueColumns };
+// float64. The last three are for merging: the sum of squares about the mean, what rounding the mean left out,
+// and the exponent that both are scaled by (values * 2^-exponent), 0 unless values are outside of about 1e-90 ..
+// 1e135.
+enum ValueColumn { kMin, kMax, kMean, kStd, kRms, kL1, kL2, kMaxAbs, kM2, kMeanLow, kExponent, kValueColumns };
 // int64. `finite` counts finite values, of which a complex element has two.
 enum CountColumn { kNumel, kBytes, kZeros, kNans, kPosInfs, kNegInfs, kSubnormals, kFinite, kCountColumns };
 
@@ -27,6 +28,7 @@ inline void write_row(const Statistics& s, int64_t numel, int64_t nbytes, double
   values[kL2] = l2_of(s);
   values[kMaxAbs] = max_abs_of(s);
   values[kM2] = s.m2;
+  values[kMeanLow] = s.mean_low;
   values[kExponent] = static_cast<double>(s.exponent);
   counts[kNumel] = numel;
   counts[kBytes] = nbytes;
@@ -53,6 +55,7 @@ inline Statistics read_row(const double* values, const int64_t* counts) {
   s.mean = unscale(values[kMean], -s.exponent);
   s.l1 = unscale(values[kL1], -s.exponent);
   s.m2 = values[kM2];
+  s.mean_low = values[kMeanLow];
   return s;
 }
 

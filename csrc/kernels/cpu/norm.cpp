@@ -156,6 +156,7 @@ at::ScalarType norm_dtype(at::TensorList tensors) {
 }
 
 at::Tensor scalar_tensor(double value, at::ScalarType dtype) {
+  const ExactFloats mode;
   at::Tensor out = at::empty({}, at::TensorOptions().dtype(dtype));
   if (dtype == at::kDouble) {
     *out.mutable_data_ptr<double>() = value;
