@@ -3,6 +3,7 @@
 
 #include "bindings/compare.h"
 #include "bindings/fingerprint.h"
+#include "bindings/measure.h"
 #include "bindings/outline.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
@@ -65,6 +66,7 @@ void bind_script(py::module_& m);
 PYBIND11_MODULE(_C, m) {
   pyparam::bind_walk(m);
   pyparam::bind_outline(m);
+  pyparam::bind_measure(m);
 
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))

@@ -3,8 +3,11 @@
 from pyparam._compare import Comparison, compare
 from pyparam._fingerprint import Fingerprint, fingerprint
 from pyparam._inspect import Inspector, inspect
+from pyparam._measure import measure
+from pyparam._norm import clip_grad_norm_, total_norm
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open
+from pyparam._stats import Stats
 from pyparam._table import ParamTable
 from pyparam._view.text import show
 
@@ -14,9 +17,13 @@ __all__ = [
     "Fingerprint",
     "Inspector",
     "ParamTable",
+    "Stats",
+    "clip_grad_norm_",
     "compare",
     "fingerprint",
     "inspect",
+    "measure",
     "open",
     "show",
+    "total_norm",
 ]

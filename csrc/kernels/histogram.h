@@ -49,8 +49,9 @@ struct RoundingLimits {
   uint32_t overflow_from;
 };
 
-// float16, bfloat16, float8_e4m3fn, float8_e5m2, float8_e4m3fnuz, float8_e5m2fnuz
-constexpr int kLimitTypes = 6;
+// float16, bfloat16, float8_e4m3fn, float8_e5m2, float8_e4m3fnuz, float8_e5m2fnuz; and float32 itself, for
+// values that were rounded to float32 on the way.
+constexpr int kLimitTypes = 7;
 constexpr RoundingLimits kRoundingLimits[kLimitTypes] = {
     {0x33000001u, 0x387fe000u, 0x477ff000u},  // 2^-25 | 2^-14 - 2^-25 | 65520
     {0x00008001u, 0x007f8000u, 0x7f7f8000u},  // 2^-134 | 2^-126 - 2^-134 | between the largest and 2^128
@@ -58,6 +59,29 @@ constexpr RoundingLimits kRoundingLimits[kLimitTypes] = {
     {0x37000001u, 0x38600000u, 0x47700000u},  // 2^-17 | 2^-14 - 2^-17 | 61440
     {0x3a000001u, 0x3bf00000u, 0x43780000u},  // 2^-11 | 2^-7 - 2^-11 | 248
     {0x36800001u, 0x37e00000u, 0x47700000u},  // 2^-18 | 2^-15 - 2^-18 | 61440
+    {0x00000001u, 0x00800000u, 0x7f800000u},
 };
+constexpr int kLimits = 3 * kLimitTypes;
+PYPARAM_FORMULA uint32_t rounding_limit(int i) {
+  const RoundingLimits& limits = kRoundingLimits[i / 3];
+  return i % 3 == 0 ? limits.zero_below : i % 3 == 1 ? limits.normal_from : limits.overflow_from;
+}
+
+// Whether a limit is the edge of a bin, so that the bins' counts tell how many values lie below it. That of
+// float32's overflow is too, but what rounds to an infinity counts in the bin of the largest float32.
+PYPARAM_FORMULA bool is_bin_edge(uint32_t limit) {
+  return (limit & ((1u << kBinShift) - 1)) == 0 && limit < 0x7f800000u;
+}
+
+// The value of the order statistic that is number `position` of the `count` in a bin: the bin's only value
+// where the source's type has one in each bin, else as if the bin's values were spread evenly over it.
+PYPARAM_FORMULA double value_in_bin(int bin, double position, double count, bool one_value) {
+  const double inner = bin_inner(bin);
+  if (one_value || bin == kZeroBin) return inner;
+  const double outer = bin_outer(bin);
+  const double lower = inner < outer ? inner : outer;
+  const double upper = inner < outer ? outer : inner;
+  return lower + (upper - lower) * ((position + 0.5) / count);
+}
 
 }  // namespace pyparam

@@ -40,9 +40,10 @@ struct Statistics {
   int64_t neginfs = 0;
   double min = bit_cast<double>(0x7ff0000000000000ull);
   double max = bit_cast<double>(0xfff0000000000000ull);
-  double mean = 0;   // of the finite values
-  double m2 = 0;     // sum of (x - mean)^2
-  double l1 = 0;     // sum of |x|
+  double mean = 0;      // of the finite values, rounded
+  double mean_low = 0;  // and what the rounding left out, which matters where parts differ in it alone
+  double m2 = 0;        // sum of (x - mean)^2
+  double l1 = 0;        // sum of |x|
   int64_t exponent = 0;
 };
 
@@ -61,9 +62,18 @@ PYPARAM_FORMULA void rescale(Statistics& s, int64_t exponent) {
   const double a = power_of_two(shift / 2);
   const double b = power_of_two(shift - shift / 2);
   s.mean = s.mean * a * b;
+  s.mean_low = s.mean_low * a * b;
   s.l1 = s.l1 * a * b;
   s.m2 = s.m2 * a * b * a * b;
   s.exponent = exponent;
+}
+
+// Sets the mean to a + b, in two parts (Knuth's two-sum, exact).
+PYPARAM_FORMULA void set_mean(Statistics& s, double a, double b) {
+  const double sum = a + b;
+  const double b_part = sum - a;
+  s.mean = sum;
+  s.mean_low = (a - (sum - b_part)) + (b - b_part);
 }
 
 // The statistics of both runs together (Chan, Golub and LeVeque 1979 for mean and m2).
@@ -90,24 +100,25 @@ PYPARAM_FORMULA Statistics combine(Statistics a, Statistics b) {
   out.l1 = a.l1 + b.l1;
   if (a.finite == 0 || b.finite == 0) {
     out.mean = a.finite == 0 ? b.mean : a.mean;
+    out.mean_low = a.finite == 0 ? b.mean_low : a.mean_low;
     out.m2 = a.finite == 0 ? b.m2 : a.m2;
     return out;
   }
   const auto weight_b = static_cast<double>(b.finite) / static_cast<double>(out.finite);
-  const double delta = b.mean - a.mean;
-  out.mean = a.mean + delta * weight_b;
+  const double delta = (b.mean - a.mean) + (b.mean_low - a.mean_low);
+  set_mean(out, a.mean, delta * weight_b + a.mean_low);
   out.m2 = a.m2 + b.m2 + delta * delta * (static_cast<double>(a.finite) * weight_b);
   return out;
 }
 
-// A run of `finite` values from sums shifted by one of them: sum of (x - shift) and of (x - shift)^2.
-// Since the shift is one of the values, (shift - mean)^2 <= m2, and the subtraction below loses at most
-// log2(finite) bits, whatever the values are.
+// The moments of a run of `finite` values from sums shifted by some value: of (x - shift) and (x - shift)^2.
+// The subtraction below loses about log2(1 + (shift - mean)^2 / variance) bits: none with a shift near the
+// mean, and log2(finite) bits at most with one of the values as the shift.
 PYPARAM_FORMULA void set_moments(Statistics& s, double shift, double sum, double squares) {
   if (s.finite == 0) return;
   const double mean = sum / static_cast<double>(s.finite);
   const double m2 = squares - mean * sum;
-  s.mean = shift + mean;
+  set_mean(s, shift, mean);
   s.m2 = m2 > 0 ? m2 : 0;
 }
 

@@ -1,10 +1,12 @@
 #include "kernels/cpu/lanes.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <type_traits>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/histogram.h"
 
 #define PYPARAM_NAMESPACE baseline
 #define PYPARAM_TARGET

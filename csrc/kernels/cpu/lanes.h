@@ -4,6 +4,7 @@
 // result is the same bits whether a vector holds 2, 4 or 8 of the lanes.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "kernels/math.h"
@@ -33,17 +34,26 @@ struct MagnitudeRange {
   uint32_t largest = 0;
 };
 
+// Limits that one pass can count by.
+constexpr int kCountedAtOnce = 8;
+
+using Limits = std::array<uint32_t, kCountedAtOnce>;
+
 // Blocks have 1 to kBlock values. `normal` is the smallest normal value of the type they come from.
 struct LaneKernels {
-  Statistics (*measure_float)(const float* x, int64_t n, float normal);
+  // `range`, unless null, gets that of the block's float32 magnitudes if it is there for nothing: if no value is
+  // zero, infinite or NaN. Else it is left alone.
+  Statistics (*measure_float)(const float* x, int64_t n, float normal, MagnitudeRange* range);
   Statistics (*measure_double)(const double* x, int64_t n);
 
   void (*widen)(Format format, const void* from, int64_t n, void* to);
   void (*narrow)(const double* from, int64_t n, float* to);
 
-  // How many values have magnitude bits below the limit, and the range of the magnitudes.
-  int64_t (*count_below)(const float* x, int64_t n, uint32_t limit);
+  // How many values have magnitude bits below each of the limits, and the range of the magnitudes.
+  void (*count_below)(const float* x, int64_t n, const Limits& limits, Limits& counts);
   MagnitudeRange (*magnitude_range)(const float* x, int64_t n);
+  // Counts below the limits too, and each value in one of two tables of kBins by its upper half. All are finite.
+  void (*count_bins)(const float* x, int64_t n, uint32_t* tables, const Limits& limits, Limits& counts);
 
   // Parts of norms: sum of squares, sum and least and largest of magnitudes; NaN where there is one.
   double (*squares_float)(const float* x, int64_t n);

@@ -16,18 +16,31 @@ struct Vectors {
   typedef Bits ValueBits __attribute__((vector_size(kBytes)));
   typedef double Doubles __attribute__((vector_size(kBytes)));
   typedef int64_t DoubleBits __attribute__((vector_size(kBytes)));
-  // As many T as one vector has doubles.
-  typedef T Widened __attribute__((vector_size(kBytes / 8 * sizeof(T))));
-
   static constexpr int kPerValues = kBytes / static_cast<int>(sizeof(T));
   static constexpr int kPerDoubles = kBytes / 8;
   static constexpr int kValues = kLanes / kPerValues;    // vectors of sixteen T
   static constexpr int kDoubles = kLanes / kPerDoubles;  // vectors of sixteen doubles
 
-  PYPARAM_TARGET static PYPARAM_INLINE Doubles widen(const T* from) {
-    Widened narrow;
+  // The next vector of doubles. Intrinsics, since GCC converts a float vector by parts.
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles widen(const double* from) {
+    Doubles out;
+    std::memcpy(&out, from, kBytes);
+    return out;
+  }
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles widen(const float* from) {
+#if defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 64
+    // All lanes; the plain intrinsic makes GCC warn of its own undefined vector.
+    return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from));
+#elif defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 32
+    return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#elif defined(__x86_64__)
+    return (Doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    typedef float Narrow __attribute__((vector_size(kBytes / 2)));
+    Narrow narrow;
     std::memcpy(&narrow, from, sizeof(narrow));
     return __builtin_convertvector(narrow, Doubles);
+#endif
   }
   PYPARAM_TARGET static PYPARAM_INLINE Doubles abs(Doubles x) {
     return (Doubles)((DoubleBits)x & std::numeric_limits<int64_t>::max());
@@ -66,30 +79,30 @@ PYPARAM_TARGET static inline T largest_lane(const void* vectors) {
 
 template <typename T>
 struct Sums {
-  using Bits = typename Vectors<T>::Bits;
   double sum, squares, l1;  // of x - shift, of its square, of |x|
   T min, max;
-  Bits least_bits, largest_bits;  // of the magnitudes
+  typename Vectors<T>::Bits least;  // of the magnitudes' bits
 };
 
-template <typename T>
+// Sums of values less a shift, or (kShifted false) of values as they are.
+template <typename T, bool kShifted>
 struct Lanes {
   using V = Vectors<T>;
   typename V::Values min[V::kValues], max[V::kValues];
-  typename V::ValueBits least[V::kValues], largest[V::kValues];
+  typename V::ValueBits least[V::kValues];
   typename V::Doubles sum[V::kDoubles], squares[V::kDoubles], l1[V::kDoubles];
 
   PYPARAM_TARGET PYPARAM_INLINE explicit Lanes(T first) {
     for (int i = 0; i < V::kValues; ++i) {
       min[i] = max[i] = first - typename V::Values{};
       least[i] = V::kMagnitude - typename V::ValueBits{};
-      largest[i] = typename V::ValueBits{};
     }
     for (int i = 0; i < V::kDoubles; ++i) sum[i] = squares[i] = l1[i] = typename V::Doubles{};
   }
 
-  // Takes in sixteen values, whose magnitudes add to l1 as read from `of_magnitudes`.
-  PYPARAM_TARGET PYPARAM_INLINE void take(const T* x, const T* of_magnitudes, double shift) {
+  // Takes in sixteen values. In the places that `summed` has zeros for, nothing is added to l1 and to unshifted
+  // sums; elsewhere it holds the same as x.
+  PYPARAM_TARGET PYPARAM_INLINE void take(const T* x, const T* summed, double shift) {
 #pragma GCC unroll 16
     for (int i = 0; i < V::kValues; ++i) {
       typename V::Values v;
@@ -98,15 +111,14 @@ struct Lanes {
       min[i] = v < min[i] ? v : min[i];
       max[i] = v > max[i] ? v : max[i];
       least[i] = bits < least[i] ? bits : least[i];
-      largest[i] = bits > largest[i] ? bits : largest[i];
     }
 #pragma GCC unroll 16
     for (int i = 0; i < V::kDoubles; ++i) {
-      const typename V::Doubles v = V::widen(x + i * V::kPerDoubles);
-      const typename V::Doubles d = v - shift;
+      const typename V::Doubles v = V::widen(summed + i * V::kPerDoubles);
+      const typename V::Doubles d = kShifted ? V::widen(x + i * V::kPerDoubles) - shift : v;
       sum[i] += d;
       squares[i] += d * d;
-      l1[i] += V::abs(x == of_magnitudes ? v : V::widen(of_magnitudes + i * V::kPerDoubles));
+      l1[i] += V::abs(v);
     }
   }
 
@@ -116,32 +128,38 @@ struct Lanes {
     out.l1 = add_lanes(l1);
     out.min = least_lane<T>(min);
     out.max = largest_lane<T>(max);
-    out.least_bits = least_lane<typename V::Bits>(least);
-    out.largest_bits = largest_lane<typename V::Bits>(largest);
+    out.least = least_lane<typename V::Bits>(least);
   }
 };
 
-template <typename T>
-PYPARAM_TARGET PYPARAM_INLINE void take_all(const T* x, const T* of_magnitudes, int64_t n, T shift, Sums<T>& out) {
-  Lanes<T> lanes(shift);
+// How far ahead of a full block's values memory is asked for: the hardware does not look past a page's end.
+constexpr int64_t kAhead = 8192;
+
+template <typename T, bool kShifted>
+PYPARAM_TARGET PYPARAM_INLINE void take_all(const T* x, const T* summed, int64_t n, T shift, Sums<T>& out) {
+  Lanes<T, kShifted> lanes(kShifted ? shift : x[0]);
   int64_t i = 0;
-  if (x == of_magnitudes) {
-    for (; i + kLanes <= n; i += kLanes) lanes.take(x + i, x + i, shift);
+  if (n == kBlock && x == summed) {
+    for (; i < n; i += kLanes) {
+      __builtin_prefetch(reinterpret_cast<const char*>(x + i) + kAhead);
+      if (sizeof(T) == 8) __builtin_prefetch(reinterpret_cast<const char*>(x + i) + kAhead + 64);
+      lanes.take(x + i, x + i, shift);
+    }
   } else {
-    for (; i + kLanes <= n; i += kLanes) lanes.take(x + i, of_magnitudes + i, shift);
+    for (; i + kLanes <= n; i += kLanes) lanes.take(x + i, summed + i, shift);
   }
   if (i < n) {
-    // The rest, filled up with the shift, which adds nothing to its own sums, and with zeros for l1.
-    T rest[kLanes], magnitudes[kLanes];
+    // The rest, filled up with a value that changes no extreme, and with zeros.
+    T rest[kLanes], rest_summed[kLanes];
     for (int lane = 0; lane < kLanes; ++lane) {
-      rest[lane] = shift;
-      magnitudes[lane] = 0;
+      rest[lane] = kShifted ? shift : x[0];
+      rest_summed[lane] = 0;
     }
     for (int lane = 0; i < n; ++i, ++lane) {
       rest[lane] = x[i];
-      magnitudes[lane] = of_magnitudes[i];
+      rest_summed[lane] = summed[i];
     }
-    lanes.take(rest, magnitudes, shift);
+    lanes.take(rest, rest_summed, shift);
   }
   lanes.finish(out);
 }
@@ -199,7 +217,7 @@ PYPARAM_TARGET static __attribute__((noinline)) void measure_carefully(const T* 
       magnitudes[i] = finite ? x[i] : 0;
     }
     Sums<T> sums;
-    take_all<T>(values, magnitudes, n, shift, sums);
+    take_all<T, true>(values, magnitudes, n, shift, sums);
     out.min = sums.min;
     out.max = sums.max;
     if (out.exponent != 0) {
@@ -208,7 +226,7 @@ PYPARAM_TARGET static __attribute__((noinline)) void measure_carefully(const T* 
         magnitudes[i] *= static_cast<T>(scale);
       }
       shift *= static_cast<T>(scale);
-      take_all<T>(values, magnitudes, n, shift, sums);
+      take_all<T, true>(values, magnitudes, n, shift, sums);
     }
     set_moments(out, shift, sums.sum, sums.squares);
     out.l1 = sums.l1;
@@ -216,15 +234,26 @@ PYPARAM_TARGET static __attribute__((noinline)) void measure_carefully(const T* 
   count_small(x, n, normal, out);
 }
 
+// Sums about the mean, for values that lie far from zero for their spread. A shift in T, so that filling up
+// with it adds nothing.
 template <typename T>
-PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal) {
+PYPARAM_TARGET static __attribute__((noinline)) void center(const T* x, int64_t n, double mean, Statistics& out) {
+  const auto shift = static_cast<T>(mean);
+  Sums<T> sums;
+  take_all<T, true>(x, x, n, shift, sums);
+  set_moments(out, shift, sums.sum, sums.squares);
+}
+
+template <typename T>
+PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal, MagnitudeRange* range) {
   using V = Vectors<T>;
   Statistics out;
   Sums<T> sums;
-  take_all<T>(x, x, n, x[0], sums);
-  bool careful = sums.largest_bits >= V::kInfinity;
+  take_all<T, false>(x, x, n, 0, sums);
+  // An infinity or a NaN anywhere makes l1 one.
+  bool careful = !is_finite(sums.l1);
   if constexpr (sizeof(T) == 8) {
-    careful = careful || scaling_exponent(bit_cast<double>(sums.largest_bits)) != 0;
+    careful = careful || scaling_exponent(-sums.min > sums.max ? -sums.min : sums.max) != 0;
   }
   if (__builtin_expect(careful, false)) {
     measure_carefully(x, n, normal, out);
@@ -234,16 +263,22 @@ PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal
   out.min = sums.min;
   out.max = sums.max;
   out.l1 = sums.l1;
-  set_moments(out, x[0], sums.sum, sums.squares);
-  if (sums.least_bits < bit_cast<typename V::Bits>(normal)) count_small(x, n, normal, out);
+  set_moments(out, 0, sums.sum, sums.squares);
+  // The subtraction in it lost ten bits or more.
+  if (out.m2 < 0x1p-10 * sums.squares) center(x, n, out.mean, out);
+  if (sums.least < bit_cast<typename V::Bits>(normal)) count_small(x, n, normal, out);
+  if (sizeof(T) == 4 && range != nullptr && sums.least != 0) {
+    range->smallest = static_cast<uint32_t>(sums.least);
+    range->largest = magnitude_bits(static_cast<float>(max_abs_of(out)));
+  }
   return out;
 }
 
-PYPARAM_TARGET static Statistics measure_float(const float* x, int64_t n, float normal) {
-  return measure<float>(x, n, normal);
+PYPARAM_TARGET static Statistics measure_float(const float* x, int64_t n, float normal, MagnitudeRange* range) {
+  return measure<float>(x, n, normal, range);
 }
 PYPARAM_TARGET static Statistics measure_double(const double* x, int64_t n) {
-  return measure<double>(x, n, std::numeric_limits<double>::min());
+  return measure<double>(x, n, std::numeric_limits<double>::min(), nullptr);
 }
 
 template <typename Stored, typename To>
@@ -289,24 +324,66 @@ PYPARAM_TARGET static void narrow(const double* from, int64_t n, float* to) {
   for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]);
 }
 
-PYPARAM_TARGET static int64_t count_below(const float* x, int64_t n, uint32_t limit) {
-  const auto signed_limit = static_cast<int32_t>(limit);
-  int32_t count = 0;
-  for (int64_t i = 0; i < n; ++i) count += (bit_cast<int32_t>(x[i]) & 0x7fffffff) < signed_limit;
-  return count;
+template <bool kBinned>
+PYPARAM_TARGET PYPARAM_INLINE void count(const float* x, int64_t n, uint32_t* tables, const Limits& limits,
+                                         Limits& counts) {
+  using V = Vectors<float>;
+  typename V::ValueBits limit[kCountedAtOnce], below[kCountedAtOnce];
+#pragma GCC unroll 8
+  for (int l = 0; l < kCountedAtOnce; ++l) {
+    limit[l] = static_cast<int32_t>(limits[l]) - typename V::ValueBits{};
+    below[l] = typename V::ValueBits{};
+  }
+  const auto bin = [&](int64_t i) PYPARAM_TARGET __attribute__((always_inline)) {
+    ++tables[(i % 2) * kBins + (bit_cast<uint32_t>(x[i]) >> kBinShift)];
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    // The tables wait for memory and the limits for the vector units: together they take the time of one.
+    if (kBinned) {
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kLanes; ++lane) bin(i + lane);
+    }
+#pragma GCC unroll 16
+    for (int part = 0; part < V::kValues; ++part) {
+      typename V::ValueBits v;
+      std::memcpy(&v, x + i + part * V::kPerValues, kBytes);
+      v &= V::kMagnitude;
+#pragma GCC unroll 8
+      for (int l = 0; l < kCountedAtOnce; ++l) below[l] -= v < limit[l];
+    }
+  }
+  for (int l = 0; l < kCountedAtOnce; ++l) {
+    counts[l] = 0;
+    for (int lane = 0; lane < V::kPerValues; ++lane) counts[l] += static_cast<uint32_t>(below[l][lane]);
+  }
+  for (; i < n; ++i) {
+    if (kBinned) bin(i);
+    for (int l = 0; l < kCountedAtOnce; ++l) counts[l] += magnitude_bits(x[i]) < limits[l];
+  }
+}
+
+PYPARAM_TARGET static void count_below(const float* x, int64_t n, const Limits& limits, Limits& counts) {
+  count<false>(x, n, nullptr, limits, counts);
+}
+PYPARAM_TARGET static void count_bins(const float* x, int64_t n, uint32_t* tables, const Limits& limits,
+                                      Limits& counts) {
+  count<true>(x, n, tables, limits, counts);
 }
 
 PYPARAM_TARGET static MagnitudeRange magnitude_range(const float* x, int64_t n) {
-  int32_t smallest = 0x7fffffff;
+  // Unsigned, so that a zero less one is the largest of all; two loops, which vectorize.
+  uint32_t before = 0xffffffffu;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t less_one = (bit_cast<uint32_t>(x[i]) & 0x7fffffffu) - 1u;
+    before = std::min(before, less_one);
+  }
   int32_t largest = 0;
   for (int64_t i = 0; i < n; ++i) {
     const int32_t bits = bit_cast<int32_t>(x[i]) & 0x7fffffff;
-    const int32_t finite = bits < 0x7f800000 ? bits : 0;
-    const int32_t nonzero = finite == 0 ? 0x7fffffff : finite;
-    smallest = nonzero < smallest ? nonzero : smallest;
-    largest = finite > largest ? finite : largest;
+    largest = std::max(largest, bits < 0x7f800000 ? bits : 0);
   }
-  return {static_cast<uint32_t>(smallest), static_cast<uint32_t>(largest)};
+  return {before < 0x7f7fffffu ? before + 1u : 0x7fffffffu, static_cast<uint32_t>(largest)};
 }
 
 enum class Part { kMagnitude, kSquare };
@@ -368,7 +445,7 @@ PYPARAM_TARGET static void extremes_double(const double* x, int64_t n, double* l
 }
 
 static constexpr LaneKernels kernels = {
-    measure_float, measure_double, widen,          narrow,         count_below,    magnitude_range,
+    measure_float, measure_double, widen,         narrow,         count_below,    magnitude_range, count_bins,
     squares_float, squares_double, sum_abs_float,  sum_abs_double, extremes_float, extremes_double,
 };
 
