@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+from unreadable import UNREADABLE
 
 from pyparam import Comparison, ParamTable, compare
 
@@ -400,6 +401,19 @@ def test_repeated_names_are_refused() -> None:
         compare({"x": torch.ones(1)}, ParamTable([n for n, _ in twice], [t for _, t in twice]))
 
 
+def test_nothing_is_kept_alive() -> None:
+    tensor, other = torch.ones(3), torch.zeros(3)
+    before = sys.getrefcount(tensor)
+    found = compare({"x": tensor, "y": tensor}, {"x": other, "y": other.half(), "z": other})
+    with pytest.raises(ValueError, match="meta"):
+        compare({"x": tensor, "y": tensor}, {"x": other, "y": torch.ones(3, device="meta")})
+    assert sys.getrefcount(tensor) == before
+    dead = weakref.ref(tensor)
+    del tensor
+    assert dead() is None
+    assert found["x"].max_abs == 1
+
+
 # --- the class ---------------------------------------------------------------------------------------------
 
 
@@ -509,39 +523,12 @@ def test_repr(found: Comparison) -> None:
 # --- what cannot be compared -------------------------------------------------------------------------------
 
 
-def freed() -> Tensor:
-    tensor = torch.ones(3)
-    tensor.untyped_storage().resize_(0)
-    return tensor
+def packed() -> Tensor:
+    return torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
 
 
-def fake() -> Tensor:
-    with FakeTensorMode():
-        return torch.ones(3)
-
-
-REFUSED: dict[str, tuple[Callable[[], Tensor], type[Exception], str]] = {
-    "meta": (lambda: torch.ones(3, device="meta"), ValueError, "is on the meta device and has no data"),
-    "sparse": (
-        lambda: torch.ones(3).to_sparse(),
-        TypeError,
-        r"is sparse \(layout Sparse\); expected a strided tensor",
-    ),
-    "nested": (lambda: torch.nested.nested_tensor([torch.ones(3)]), TypeError, "is a nested tensor"),
-    "fake": (fake, TypeError, "is a FakeTensor, which answers through __torch_dispatch__"),
-    "quantized": (
-        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
-        TypeError,
-        r"is quantized \(QInt8\)",
-    ),
-    "lazy": (nn.UninitializedParameter, ValueError, "is not initialised yet"),
-    "freed": (freed, ValueError, "has no memory behind it"),
-    "packed": (
-        lambda: torch.zeros(3, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
-        TypeError,
-        "has dtype Float4_e2m1fn_x2, whose elements are not single numbers",
-    ),
-}
+PACKED = (packed, TypeError, "has dtype Float4_e2m1fn_x2, whose elements are not single numbers")
+REFUSED = {**UNREADABLE, "packed": PACKED}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+from unreadable import UNREADABLE
 
 import pyparam
 from pyparam import Fingerprint, compare, fingerprint
@@ -436,52 +437,25 @@ def test_wrong_types_are_refused() -> None:
 # --- tensors that have no bytes to read --------------------------------------------------------------------
 
 
-def freed() -> Tensor:
-    tensor = torch.ones(3)
-    tensor.untyped_storage().resize_(0)
-    return tensor
-
-
-def fake() -> Tensor:
-    with FakeTensorMode():
-        return torch.ones(3)
-
-
-REFUSED: dict[str, tuple[Callable[[], Tensor], type[Exception], str]] = {
-    "meta": (lambda: torch.ones(3, device="meta"), ValueError, "is on the meta device and has no data"),
-    "sparse": (
-        lambda: torch.ones(3).to_sparse(),
-        TypeError,
-        r"is sparse \(layout Sparse\); expected a strided tensor",
-    ),
-    "mkldnn": (
-        lambda: torch.ones(3).to_mkldnn(),
-        TypeError,
-        "has the layout Mkldnn; expected a strided tensor",
-    ),
-    "nested": (lambda: torch.nested.nested_tensor([torch.ones(3)]), TypeError, "is a nested tensor"),
-    "jagged": (
-        lambda: torch.nested.nested_tensor([torch.ones(3)], layout=torch.jagged),
-        TypeError,
-        "is a NestedTensor, which answers through __torch_dispatch__",
-    ),
-    "fake": (fake, TypeError, r"is a FakeTensor, which answers through __torch_dispatch__.*it has no data"),
-    "quantized": (
-        lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
-        TypeError,
-        r"is quantized \(QInt8\); expected a plain tensor \(take its \.int_repr\(\) or \.dequantize\(\)\)",
-    ),
-    "lazy": (nn.UninitializedParameter, ValueError, "is not initialised yet"),
-    "freed": (freed, ValueError, r"has no memory behind it \(its storage was freed\)"),
-}
-
-
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("kind", REFUSED)
+@pytest.mark.parametrize("kind", UNREADABLE)
 def test_refused_by_name(kind: str) -> None:
-    make, error, words = REFUSED[kind]
+    make, error, words = UNREADABLE[kind]
     with pytest.raises(error, match=rf"^fingerprint: parameter 'bad\.one' {words}"):
         fingerprint({"good": torch.ones(2), "bad.one": make()})
+
+
+def test_nothing_is_kept_alive() -> None:
+    tensor = torch.ones(3)
+    before = sys.getrefcount(tensor)
+    found = fingerprint([("x", tensor)])
+    with pytest.raises(ValueError, match="meta"):
+        fingerprint([("x", tensor), ("y", torch.ones(1, device="meta"))])
+    assert sys.getrefcount(tensor) == before
+    dead = weakref.ref(tensor)
+    del tensor
+    assert dead() is None
+    assert found.names == ("x",)
 
 
 def test_repeated_names_are_refused() -> None:
