@@ -52,7 +52,7 @@ class Difference:
         return self.differing == 0 and self.dtypes is None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; an infinity, which JSON has no word for, becomes the string ``"inf"``."""
+        """Plain data for JSON; an infinity, which JSON has no word for, is None."""
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -367,8 +367,8 @@ def _some(names: Sequence[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
-def _plain(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pyparam._cli.source import load, mistakes
+from pyparam._cli.terminal import working
 from pyparam._compare import Comparison
 from pyparam._compare import compare as compare_sources
 from pyparam._fingerprint import Fingerprint
@@ -54,16 +55,20 @@ def compare(
     with mistakes():
         source_a, source_b = load(a), load(b)
         if fingerprint:
-            same = _by_fingerprint(fingerprint_source(source_a), fingerprint_source(source_b), as_json)
+            with working(f"fingerprints of {a} and {b}"):
+                prints = fingerprint_source(source_a), fingerprint_source(source_b)
+            same = _by_fingerprint(*prints, as_json)
         else:
-            same = _by_value(compare_sources(source_a, source_b), worst, by.value, as_json)
+            with working(f"comparing {a} with {b}"):
+                found = compare_sources(source_a, source_b)
+            same = _by_value(found, worst, by.value, as_json)
     raise typer.Exit(0 if same else 1)
 
 
 def _by_value(found: Comparison, worst: int, by: str, as_json: bool) -> bool:
-    rows = found.worst(worst, by)
     if as_json:
-        typer.echo(_json({**found.to_dict(), "worst": [row.name for row in rows]}))
+        rows = [row.name for row in found.worst(worst, by)]
+        typer.echo(_json({**found.to_dict(), "worst": rows}))
     else:
         typer.echo(found.to_text(worst, by))
     return found.equal
