@@ -2,6 +2,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "bindings/measure.h"
+#include "bindings/outline.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
@@ -63,6 +64,7 @@ void bind_script(py::module_& m);
 PYBIND11_MODULE(_C, m) {
   pyparam::bind_walk(m);
   pyparam::bind_measure(m);
+  pyparam::bind_outline(m);
 
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))
