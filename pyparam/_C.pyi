@@ -19,7 +19,6 @@ class ParamTable:
 
 def walk_script(module: object, buffers: bool, remove_duplicate: bool) -> ParamTable: ...
 
-<<<<<<< HEAD
 # measure
 class LayoutColumns:
     def __len__(self) -> int: ...
@@ -67,8 +66,9 @@ def merge_histograms(
 def histogram_quantiles(
     offsets: Tensor, bins: Tensor, counts: Tensor, extremes: Tensor, one_value: Tensor, q: Tensor, /
 ) -> Tensor: ...
+def measure_progress() -> tuple[int, int]: ...
 def bin_edges(bin: int) -> tuple[float, float]: ...
-=======
+
 # --- outline ---------------------------------------------------------------------------------------------
 
 class Holding:
@@ -112,4 +112,3 @@ def outline_of_module(
     module: object, type_label: Callable[[type], str | None], module_label: Callable[[Any], str]
 ) -> Outline: ...
 def outline_of_table(table: ParamTable, buffer: Sequence[bool]) -> Outline: ...
->>>>>>> view

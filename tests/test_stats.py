@@ -14,7 +14,7 @@ from reference_measure import FLOAT8, values_of
 from torch import Tensor, nn
 
 import pyparam
-from pyparam._rows import plain
+from pyparam._rows import finite_or_none
 from pyparam._stats import _NUMBERS
 
 FLOAT_COLUMNS = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
@@ -100,7 +100,7 @@ def test_to_dict(stats: pyparam.Stats) -> None:
     assert found["parameters"]["a.weight"]["shape"] == [30, 4]
     assert found["parameters"]["a.weight"]["dtype"] == "torch.float32"
     assert found["parameters"]["a.bias"]["zeros"] == 4
-    assert json.loads(json.dumps(plain(found)))["parameters"]["b"]["std"] is None
+    assert json.loads(json.dumps(finite_or_none(found)))["parameters"]["b"]["std"] is None
     assert "quantiles" not in pyparam.measure([torch.ones(2)]).to_dict()["total"]
 
 

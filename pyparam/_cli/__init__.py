@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyparam._cli import show
+from pyparam._cli import show, stats
 
 app = typer.Typer(
     name="pyparam",
@@ -26,6 +26,7 @@ def _version_holder() -> None:
 
 
 app.command("show")(show.show)
+app.command("stats")(stats.stats)
 
 
 def main() -> None:
