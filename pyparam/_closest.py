@@ -12,6 +12,11 @@ def missing(name: object, names: Collection[str], holder: str) -> KeyError:
     """The KeyError for a name that ``holder`` lacks, with the closest names it has."""
     if not isinstance(name, str):
         return KeyError(f"{holder} is indexed by names, not by {name!r} ({type(name).__name__})")
+    return KeyError(f"no entry named {name!r} in {holder} of {len(names)}{hint(closest(name, names))}")
+
+
+def closest(name: str, names: Collection[str]) -> list[str]:
+    """Up to three of ``names`` that are like ``name``, the closest first."""
     candidates: Collection[str] = names
     if len(names) > _MANY:
         # Comparing with every name of a very large model takes seconds: the attribute is seldom what is
@@ -19,6 +24,9 @@ def missing(name: object, names: Collection[str], holder: str) -> KeyError:
         ending = name.rsplit(".", 1)[-1]
         alike = [known for known in names if known.endswith(ending)]
         candidates = alike[:_MANY] or list(names)[:_MANY]
-    close = difflib.get_close_matches(name, candidates, n=3, cutoff=0.6)
-    hint = f"; close to it: {', '.join(map(repr, close))}" if close else ""
-    return KeyError(f"no entry named {name!r} in {holder} of {len(names)}{hint}")
+    return difflib.get_close_matches(name, candidates, n=3, cutoff=0.6)
+
+
+def hint(close: Collection[str]) -> str:
+    """The end of a message that says what is close; "" where nothing is."""
+    return f"; close to it: {', '.join(map(repr, close))}" if close else ""

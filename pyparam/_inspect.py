@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
-import os
-import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from pyparam._closest import closest, hint
 from pyparam._native import _C
-from pyparam._nodes import ModuleNode, Node, Tree, TreeNode
-from pyparam._table import ParamTable, table_of
+from pyparam._nodes import ModuleNode, Node, node_of
+from pyparam._table import ParamTable
+from pyparam._view.words import ranges
 
 _MISSING = object()
-_NUMBERED = re.compile(r"(.*?)(\d{1,18})", re.DOTALL)
 
 
 def inspect(source: Any) -> Inspector:
@@ -39,27 +37,7 @@ def inspect(source: Any) -> Inspector:
     """
     if isinstance(source, Inspector):
         return source
-    return Inspector(_node_of(source))
-
-
-def _node_of(source: Any) -> Node:
-    label = type(source).__name__
-    if isinstance(source, (str, os.PathLike)):
-        from pyparam._sources.path import open
-
-        label = os.path.basename(os.fspath(source).rstrip("/")) or str(source)
-        source = open(source)
-    if isinstance(source, nn.Module):
-        return ModuleNode(source)
-    if isinstance(source, torch._C.ScriptModule):
-        return ModuleNode(torch.jit._recursive.wrap_cpp_module(source))  # type: ignore[attr-defined,no-untyped-call]
-    # An iterator gives its tensors once, so it is asked once; only what names its buffers is asked twice.
-    table = table_of(source, buffers=True, remove_duplicate=False)
-    buffers: frozenset[str] = frozenset()
-    if hasattr(source, "named_buffers"):
-        parameters = table_of(source, buffers=False, remove_duplicate=False)
-        buffers = frozenset(table.names).difference(parameters.names)
-    return TreeNode(Tree(table, buffers, label))
+    return Inspector(node_of(source))
 
 
 class Inspector:
@@ -71,11 +49,17 @@ class Inspector:
     - ``["0.block 1.0.bias"]`` reaches a parameter, buffer or module by qualified name. An entry of that very
       name comes before a path; a tensor comes before a module.
     - Attributes are those of the module. A module comes back as an Inspector, all else as it is. The four
-      names ``name``, ``parent``, ``module`` and ``select`` yield to an entry of the model that has that name.
-    - Nothing can be set through it: change the tensors (``inspect(net)[0].bias.data.fill_(1)``), or the model.
+      names ``name``, ``parent``, ``module`` and ``select`` yield to an entry of the model that has that
+      name.
+    - Nothing can be set through it: change the tensors (``inspect(net)[0].bias.data.fill_(1)``), or the
+      model.
     """
 
     __slots__ = ("__key", "__node", "__parent", "__weakref__")
+
+    __key: str
+    __node: Node
+    __parent: Inspector | None
 
     def __init__(self, node: Node, parent: Inspector | None = None, key: str = "") -> None:
         object.__setattr__(self, "_Inspector__node", node)
@@ -109,7 +93,7 @@ class Inspector:
 
     @property
     def select(self) -> Any:
-        """``select(pattern)``: the ParamTable of the parameters below that match; see ``ParamTable.select``."""
+        """``select(pattern)``: the parameters below that match, as ``ParamTable.select`` gives them."""
         entry = self.__entry("select")
         return self.__pyparam_table__().select if entry is _MISSING else entry
 
@@ -178,8 +162,9 @@ class Inspector:
             if name in names:  # it is there, and its own code failed
                 raise
             cause = error if self.__node.real is not None else None
+            close = _close(name, names)
             raise AttributeError(
-                f"{self.__where()} has no parameter, buffer, module or attribute {name!r}{_close(name, names)}"
+                f"{self.__where()} has no parameter, buffer, module or attribute {name!r}{close}"
             ) from cause
         return self.__wrap(name, ModuleNode(value)) if isinstance(value, nn.Module) else value
 
@@ -226,19 +211,26 @@ class Inspector:
         return at
 
     def __unknown_name(self, name: str, deepest: Inspector, left: list[str]) -> Any:
-        if deepest is self and self.__node.is_container and not isinstance(self.module, (nn.Sequential, nn.ModuleList)):
+        if (
+            deepest is self
+            and self.__node.is_container
+            and not isinstance(self.module, (nn.Sequential, nn.ModuleList))
+        ):
             try:
                 return self.__ask_container(name)  # a class with names of its own
             except (KeyError, IndexError, TypeError, ValueError):
                 pass
         start = ".".join(name.split(".")[: -len(left)])
-        close = difflib.get_close_matches(left[0], deepest.__keys()[:4000], n=3, cutoff=0.6)
+        close = closest(left[0], deepest.__keys())
         whole = [".".join([key, *left[1:]]) for key in close]
-        hints = [".".join(filter(None, (start, w if w in deepest else k))) for w, k in zip(whole, close, strict=True)]
+        hints = [
+            ".".join(filter(None, (start, w if w in deepest else k)))
+            for w, k in zip(whole, close, strict=True)
+        ]
         raise KeyError(
             f"{name!r} is no parameter, buffer or module of {self.__where()}"
             + (f": there is {start!r}, and no {left[0]!r} in it" if start else "")
-            + (f"; close to it: {', '.join(map(repr, hints))}" if hints else "")
+            + hint(hints)
         )
 
     def __ask_container(self, key: Any) -> Any:
@@ -251,8 +243,8 @@ class Inspector:
             except TypeError:
                 size = ""
             kind: type[LookupError] = IndexError if isinstance(error, IndexError) else KeyError
-            hint = _close(key, self.__keys()) if isinstance(key, str) else ""
-            raise kind(f"{self.__where()}{size} has no {key!r}{hint}") from None
+            close = _close(key, self.__keys()) if isinstance(key, str) else ""
+            raise kind(f"{self.__where()}{size} has no {key!r}{close}") from None
         if not isinstance(value, nn.Module):
             return value
         if isinstance(key, int) and isinstance(module, (nn.Sequential, nn.ModuleList)):
@@ -269,7 +261,7 @@ class Inspector:
         entries, _ = found
         wanted = number if number >= 0 else max(entries, default=-1) + 1 + number
         if wanted not in entries:
-            there = f"its entries are numbered {_ranges(entries)}" if entries else "it is empty"
+            there = f"its entries are numbered {ranges(entries)}" if entries else "it is empty"
             raise IndexError(f"{self.__where()} has no [{number}]: {there}")
         key, entry = entries[wanted]
         return entry if isinstance(entry, Tensor) else self.__wrap(key, entry)
@@ -296,15 +288,17 @@ class Inspector:
 
     def __iter__(self) -> Iterator[Any]:
         """As the module iterates. Without modules: over the entries of a list, over the names of all else."""
-        if self.__node.is_container or (
-            self.__node.real is not None and hasattr(type(self.__node.real), "__iter__")
-        ) and not isinstance(self.__node.real, torch.jit.ScriptModule):
+        real = self.__node.real
+        if real is not None and not isinstance(real, torch.jit.ScriptModule):
+            if not self.__node.is_container and not hasattr(type(real), "__iter__"):
+                raise TypeError(f"{self.__where()} is not iterable")
             return self.__iterate_container()
         keys = self.__keys()
-        if self.__node.real is not None and not isinstance(self.__node.real, torch.jit.ScriptModule):
-            raise TypeError(f"{self.__where()} is not iterable")
         if self.__node.slice_label is not None or (keys and all(key.isdecimal() for key in keys)):
-            return (entry if isinstance(entry, Tensor) else self.__wrap(key, entry) for key, entry in self.__entries())
+            return (
+                entry if isinstance(entry, Tensor) else self.__wrap(key, entry)
+                for key, entry in self.__entries()
+            )
         return iter(keys)
 
     def __iterate_container(self) -> Iterator[Any]:
@@ -338,14 +332,17 @@ class Inspector:
             return True
         wanted = item.__node.identity if isinstance(item, Inspector) else item
         return any(
-            wanted is (entry if isinstance(entry, Tensor) else entry.identity) for _, entry in self.__entries()
+            wanted is (entry if isinstance(entry, Tensor) else entry.identity)
+            for _, entry in self.__entries()
         )
 
     def __eq__(self, other: object) -> bool:
         """Two Inspectors of one module are equal, and equal to the module."""
         if isinstance(other, Inspector):
-            return self.__node.identity == other.__node.identity
-        return other is self.__node.real if isinstance(other, nn.Module) else NotImplemented
+            return bool(self.__node.identity == other.__node.identity)
+        if isinstance(other, nn.Module):
+            return other is self.__node.real
+        return NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.__node.identity)
@@ -438,16 +435,18 @@ class Inspector:
         path, _, key = target.rpartition(".")
         try:
             found = self[target]
-            owner: Any = self[path] if kind != "module" and path else self
+            owner = self[path] if kind != "module" else self
         except KeyError as error:
             raise AttributeError(error.args[0]) from None
         if kind == "module":
             if isinstance(found, Inspector):
                 return found
-        elif isinstance(found, Tensor) and isinstance(owner, Inspector):
-            if any(k == key for k, _ in owner.__node.own_tensors(buffers=kind == "buffer")):
-                return found
+        elif isinstance(owner, Inspector) and key in dict(owner.__own_tensors(kind == "buffer")):
+            return found
         raise AttributeError(f"{target!r} of {self.__where()} is no {kind}")
+
+    def __own_tensors(self, buffers: bool) -> list[tuple[str, Tensor]]:
+        return self.__node.own_tensors(buffers=buffers)
 
     # --- protocols -----------------------------------------------------------------------------------------
 
@@ -491,17 +490,6 @@ def _state_dict_arguments(
     return OrderedDict() if destination is None else destination, prefix, keep_vars
 
 
-def _close(name: str, names: Any) -> str:
-    """A hint at names like this one; "" where there is none."""
-    known = [other for other in names if not other.startswith("_")]
-    close = difflib.get_close_matches(name, known[:4000], n=3, cutoff=0.6)
-    return f"; close to it: {', '.join(map(repr, close))}" if close else ""
-
-
-def _ranges(numbers: Any) -> str:
-    """ "0 to 3" for 0, 1, 2, 3; "0, 2" for 0 and 2; shortened where there are many."""
-    ordered = sorted(numbers)
-    if ordered == list(range(ordered[0], ordered[-1] + 1)) and len(ordered) > 1:
-        return f"{ordered[0]} to {ordered[-1]}"
-    shown = ", ".join(map(str, ordered[:8]))
-    return shown if len(ordered) <= 8 else f"{shown}, … {ordered[-1]}"
+def _close(name: str, names: Iterable[str]) -> str:
+    """A hint at public names like this one; "" where there is none."""
+    return hint(closest(name, [other for other in names if not other.startswith("_")]))

@@ -6,6 +6,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import torch
+from torch import Tensor
+
 from pyparam._bins import Bins
 from pyparam._native import _C
 from pyparam._sources import path, table_of
@@ -62,6 +65,26 @@ def measure(
         bins=None if found.bins is None else Bins(*found.bins),
         points=points,
         missing=[names[i] for i in found.missing],
+    )
+
+
+@torch.library.register_fake("pyparam::measure_histogram")  # type: ignore[untyped-decorator]
+def _measure_histogram_shapes(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """In Python, since how many bins have values depends on the data."""
+    rows = len(tensors) + 1
+    like = tensors[0] if tensors else torch.empty(0)
+    entries = torch.library.get_ctx().new_dynamic_size()
+
+    def make(dtype: torch.dtype, *shape: int | torch.SymInt) -> Tensor:
+        return like.new_empty(shape, dtype=dtype)
+
+    return (
+        make(torch.float64, rows, 11),
+        make(torch.int64, rows, 8),
+        make(torch.int64, rows, 21),
+        make(torch.int64, rows + 1),
+        make(torch.int32, entries),
+        make(torch.int64, entries),
     )
 
 

@@ -6,6 +6,7 @@ submodule, a node. A slice of a node is a node again, which knows that its entri
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from pyparam._native import _C
 from pyparam._outline import module_label, outline_of_module, outline_of_table
-from pyparam._table import ParamTable, table_of
+from pyparam._sources import table_of
+from pyparam._table import ParamTable
 
 Pairs: TypeAlias = "list[tuple[str, Tensor]]"
 
@@ -71,7 +73,9 @@ class ModuleNode:
     @property
     def is_container(self) -> bool:
         """Whether its class says what indexing means. TorchScript's classes only pretend to."""
-        return hasattr(type(self.module), "__getitem__") and not isinstance(self.module, torch.jit.ScriptModule)
+        return hasattr(type(self.module), "__getitem__") and not isinstance(
+            self.module, torch.jit.ScriptModule
+        )
 
     def sliced(self, entries: list[tuple[str, Tensor | Node]], label: str) -> ModuleNode:
         # A module outside the model, which only lists what it was given.
@@ -200,3 +204,24 @@ def _table(rows: Pairs, *, remove_duplicate: bool) -> ParamTable:
         seen: set[int] = set()
         rows = [row for row in rows if not (id(row[1]) in seen or seen.add(id(row[1])))]  # type: ignore[func-returns-value]
     return ParamTable([name for name, _ in rows], [tensor for _, tensor in rows])
+
+
+def node_of(source: Any) -> Node:
+    """The node of a source's root."""
+    label = type(source).__name__
+    if isinstance(source, (str, os.PathLike)):
+        from pyparam._sources.path import open
+
+        label = os.path.basename(os.fspath(source).rstrip("/")) or str(source)
+        source = open(source)
+    if isinstance(source, nn.Module):
+        return ModuleNode(source)
+    if isinstance(source, torch._C.ScriptModule):
+        return ModuleNode(torch.jit._recursive.wrap_cpp_module(source))  # type: ignore[no-untyped-call]
+    # An iterator gives its tensors once, so it is asked once; only what names its buffers is asked twice.
+    table = table_of(source, buffers=True, remove_duplicate=False)
+    buffers: frozenset[str] = frozenset()
+    if hasattr(source, "named_buffers"):
+        parameters = table_of(source, buffers=False, remove_duplicate=False)
+        buffers = frozenset(table.names).difference(parameters.names)
+    return TreeNode(Tree(table, buffers, label))

@@ -37,4 +37,4 @@ def module_label(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         # A module that was frozen or made by hand can lack the name of the class it came from.
         return str(getattr(module, "original_name", None) or type(module).__name__)
-    return str(module._get_name())
+    return str(module._get_name())  # type: ignore[no-untyped-call]

@@ -104,22 +104,22 @@ def cells(row: Row) -> list[str]:
         row.name,
         shape,
         dtype,
-        *(_number(value) for value in numbers),
+        *(number(value) for value in numbers),
         *(f"{count:,}" for count in counts),
-        *(_number(value) for value in row.quantiles.values()),
+        *(number(value) for value in row.quantiles.values()),
     ]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4g}"
 
 
-def plain(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
     """For JSON: NaN and infinities, which it has not, become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): finite_or_none(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [finite_or_none(item) for item in value]
     return value

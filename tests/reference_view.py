@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -58,11 +60,37 @@ def held(module: nn.Module, *, buffers: bool = False) -> dict[str, int]:
 
 
 def bare_chain(depth: int) -> nn.Module:
-    """``rest.rest. ... .layer``: nested ``depth`` deep, with one Linear at the bottom. Quick to build."""
-    module = nn.Module()
-    module.layer = nn.Linear(2, 2)
-    for _ in range(depth - 1):
-        above = nn.Module()
-        above._modules["rest"] = module
-        module = above
-    return module
+    """``rest.rest. ... .layer``: nested ``depth`` deep, with one Linear at the bottom."""
+    gc.disable()  # it would look at every level again and again
+    try:
+        module = nn.Module()
+        module.layer = nn.Linear(2, 2)
+        for _ in range(depth - 1):
+            above = nn.Module()
+            above._modules["rest"] = module
+            module = above
+        return module
+    finally:
+        gc.enable()
+
+
+class Zoo(nn.Module):
+    """Every kind of container, a tied parameter, buffers and None entries."""
+
+    def __init__(self):
+        super().__init__()
+        self.stack = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2, bias=False))
+        self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(4))
+        self.heads = nn.ModuleDict({"cls": nn.Linear(2, 5), "weight": nn.Linear(2, 7)})
+        self.scales = nn.ParameterList([torch.ones(1), torch.zeros(2)])
+        self.gains = nn.ParameterDict({"a": torch.ones(3), "b": torch.zeros(1)})
+        self.norm = nn.BatchNorm1d(2)
+        self.tied = nn.Linear(2, 2)
+        self.tied.weight = self.layers[0].weight
+        self.nothing = None
+        self.add_module("absent", None)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)

@@ -546,6 +546,8 @@ def test_scripts() -> None:
 
 
 def test_the_histogram_op() -> None:
+    histogram_op = torch.ops.pyparam.measure_histogram.default
+    torch.library.opcheck(histogram_op, (sample(),), test_utils=OPCHECK)
     outputs = torch.ops.pyparam.measure_histogram([torch.ones(4), torch.empty(0)])
     assert [tuple(t.shape) for t in outputs] == [(3, 11), (3, 8), (3, 21), (4,), (2,), (2,)]
     assert outputs[3].tolist() == [0, 1, 1, 2]

@@ -7,11 +7,11 @@ import weakref
 
 import pytest
 import torch
-from benchmarks.models import mixture, net, tree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from benchmarks.models import mixture, net, tree
 from pyparam import ParamTable
 from pyparam._outline import outline_of_module, outline_of_table
 from pyparam._view.text import summarize
@@ -70,11 +70,15 @@ def test_folds_and_counts_what_the_reference_does(model):
     todo = [(0, model)]
     while todo:
         node, module = todo.pop()
-        groups = [list(summary.outline.series(first, last)) for first, last, _, _ in summary.outline.groups(node)]
+        groups = [
+            list(summary.outline.series(first, last)) for first, last, _, _ in summary.outline.groups(node)
+        ]
         assert groups == fold(module)
         for buffers in (False, True):
             assert holding(summary, node, buffers) == held(module, buffers=buffers)
-        todo += [(child, module._modules[summary.outline.key(child)]) for child in summary.outline.children(node)]
+        todo += [
+            (child, module._modules[summary.outline.key(child)]) for child in summary.outline.children(node)
+        ]
 
 
 @given(modules(), st.data())
@@ -87,7 +91,9 @@ def test_totals_count_shared_modules_and_parameters_once(model, data):
         return
     for i in range(data.draw(st.integers(1, 3))):
         data.draw(st.sampled_from(everything)).add_module(f"again {i}", data.draw(st.sampled_from(linears)))
-        data.draw(st.sampled_from(linears)).register_parameter(f"w{i}", data.draw(st.sampled_from(linears)).weight)
+        data.draw(st.sampled_from(linears)).register_parameter(
+            f"w{i}", data.draw(st.sampled_from(linears)).weight
+        )
     summary = summarize(model)
     todo = [(0, model)]
     while todo:
@@ -121,7 +127,9 @@ def test_what_is_folded_is_alike_in_ties_too(parts, data):
             for name, p in block.named_parameters(remove_duplicate=False):
                 start = first_name[id(p)]
                 inside = start.startswith(key + ".")
-                entries.append((name, p.shape, p.dtype, p.requires_grad, start[len(key) :] if inside else start))
+                entries.append(
+                    (name, p.shape, p.dtype, p.requires_grad, start[len(key) :] if inside else start)
+                )
             shapes.append(entries)
         absolute = [[e[:4] for e in entries] for entries in shapes]
         assert all(a == absolute[0] for a in absolute)

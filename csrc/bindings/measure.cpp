@@ -111,6 +111,7 @@ void bind_measure(py::module_& m) {
       .def_readonly("missing", &Measurement::missing);
 
   m.def("measure", &measure, py::arg("table"), py::arg("grad"), py::arg("histogram"), py::arg("maps"), unlocked);
+  m.def("measure_progress", &measure_progress);
   m.def("total_norm", &total_norm, py::arg("table"), py::arg("p"), py::arg("grad"), unlocked);
   m.def("clip_grad_norm_", &clip_grad_norm_, py::arg("table"), py::arg("max_norm"), py::arg("norm_type"),
         py::arg("error_if_nonfinite"), unlocked);

@@ -32,14 +32,6 @@ int64_t saturating_add(int64_t a, int64_t b) {
   return __builtin_add_overflow(a, b, &sum) ? std::numeric_limits<int64_t>::max() : sum;
 }
 
-// Splits "block 12" into the length of "block " and 12; -1 where no number (or a too long one) ends the name.
-std::pair<size_t, int64_t> numbered(const std::string& name) {
-  size_t begin = name.size();
-  while (begin > 0 && name[begin - 1] >= '0' && name[begin - 1] <= '9') --begin;
-  if (begin == name.size() || name.size() - begin > 18) return {name.size(), -1};
-  return {begin, std::stoll(name.substr(begin))};
-}
-
 bool follows(const std::string& a, const std::string& b) {
   const auto [length_a, number_a] = numbered(a);
   const auto [length_b, number_b] = numbered(b);
@@ -58,20 +50,30 @@ std::string joined(const std::vector<const std::string*>& parts) {
 
 }  // namespace
 
+std::pair<size_t, int64_t> numbered(const std::string& name) {
+  size_t begin = name.size();
+  while (begin > 0 && name[begin - 1] >= '0' && name[begin - 1] <= '9') --begin;
+  if (begin == name.size() || name.size() - begin > 18) return {name.size(), -1};
+  return {begin, std::stoll(name.substr(begin))};
+}
+
 uint32_t Strings::number(std::string_view text) {
-  const auto [it, fresh] = numbers_.try_emplace(std::string(text), static_cast<uint32_t>(texts_.size()));
+  const auto [it, fresh] =
+      numbers_.try_emplace(std::string(text), static_cast<uint32_t>(texts_.size()));
   if (fresh) texts_.push_back(&it->first);
   return it->second;
 }
 
-int64_t Outline::open(std::string_view name, std::string_view label, const void* type, int64_t repeats) {
+int64_t Outline::open(std::string_view name, std::string_view label, const void* type,
+                      int64_t repeats) {
   return open(strings_.number(name), strings_.number(label), type, repeats);
 }
 
 int64_t Outline::open(uint32_t name, uint32_t label, const void* type, int64_t repeats) {
   const auto index = static_cast<int64_t>(nodes_.size());
   const auto entry = static_cast<int64_t>(entries_.size());
-  nodes_.push_back({name, label, type, open_.empty() ? -1 : open_.back(), -1, entry, entry, repeats});
+  nodes_.push_back(
+      {name, label, type, open_.empty() ? -1 : open_.back(), -1, entry, entry, repeats});
   if (repeats >= 0) repeating_.push_back(index);
   open_.push_back(index);
   return index;
@@ -129,7 +131,8 @@ void Outline::measure() {
   for (int kind : {0, 1}) before_[kind].push_back(sums[kind]);
 }
 
-// Post-order: the module that a node repeats has been counted before, unless it is an ancestor (a cycle).
+// Post-order: the module that a node repeats has been counted before, unless it is an ancestor (a
+// cycle).
 void Outline::count_names() {
   std::vector<bool> done(nodes_.size(), false);
   for (int kind : {0, 1}) named_[kind].assign(nodes_.size(), Holding{});
@@ -138,11 +141,15 @@ void Outline::count_names() {
     for (int kind : {0, 1}) {
       Holding& own = named_[kind][static_cast<size_t>(i)];
       if (node.repeats >= 0) {
-        if (done[static_cast<size_t>(node.repeats)]) own = named_[kind][static_cast<size_t>(node.repeats)];
+        if (done[static_cast<size_t>(node.repeats)])
+          own = named_[kind][static_cast<size_t>(node.repeats)];
       } else {
-        const auto first = static_cast<size_t>(node.first_entry), last = static_cast<size_t>(node.last_entry);
-        own.names = saturating_add(own.names, before_[kind][last].names - before_[kind][first].names);
-        own.elements = saturating_add(own.elements, before_[kind][last].elements - before_[kind][first].elements);
+        const auto first = static_cast<size_t>(node.first_entry),
+                   last = static_cast<size_t>(node.last_entry);
+        own.names =
+            saturating_add(own.names, before_[kind][last].names - before_[kind][first].names);
+        own.elements = saturating_add(own.elements,
+                                      before_[kind][last].elements - before_[kind][first].elements);
       }
       if (node.parent >= 0) {
         Holding& above = named_[kind][static_cast<size_t>(node.parent)];
@@ -154,10 +161,10 @@ void Outline::count_names() {
   }
 }
 
-// Every subtree gets a number; two subtrees have the same one exactly where their classes, names, shapes,
-// dtypes, devices, layouts and frozen states are the same all the way down. A node's key holds its children's
-// numbers, so the whole is linear in the size of the model. Which tensor a tied one is tied to is not in it:
-// see share_alike.
+// Every subtree gets a number; two subtrees have the same one exactly where their classes, names,
+// shapes, dtypes, devices, layouts and frozen states are the same all the way down. A node's key
+// holds its children's numbers, so the whole is linear in the size of the model. Which tensor a
+// tied one is tied to is not in it: see share_alike.
 void Outline::sign() {
   signatures_.assign(nodes_.size(), -1);
   std::unordered_map<std::string, int32_t> numbers;
@@ -177,7 +184,8 @@ void Outline::sign() {
         const auto at = static_cast<size_t>(e);
         const at::Tensor& tensor = tensors_[at];
         put(key, entries_[at].name);
-        const unsigned flags = (entries_[at].buffer ? 1u : 0u) | (tensor.requires_grad() ? 2u : 0u) |
+        const unsigned flags = (entries_[at].buffer ? 1u : 0u) |
+                               (tensor.requires_grad() ? 2u : 0u) |
                                (sharing_.cluster[at] >= 0 ? 4u : 0u);
         put(key, static_cast<uint8_t>(flags));
         put(key, tensor.scalar_type());
@@ -186,7 +194,8 @@ void Outline::sign() {
         put(key, tensor.layout());
         put_shape(key, tensor);
       }
-      for (int64_t child = i + 1; child < node.end; child = nodes_[static_cast<size_t>(child)].end) {
+      for (int64_t child = i + 1; child < node.end;
+           child = nodes_[static_cast<size_t>(child)].end) {
         put(key, nodes_[static_cast<size_t>(child)].name);
         put(key, signatures_[static_cast<size_t>(child)]);
       }
@@ -196,10 +205,11 @@ void Outline::sign() {
   }
 }
 
-// Whether two subtrees of the same signature repeat the same modules and tie the same tensors: either the very
-// same ones, or their own at the same places.
+// Whether two subtrees of the same signature repeat the same modules and tie the same tensors:
+// either the very same ones, or their own at the same places.
 bool Outline::share_alike(int64_t a, int64_t b) const {
-  const auto same_place = [](int64_t first_a, int64_t first_b, int64_t begin_a, int64_t begin_b, int64_t end_b) {
+  const auto same_place = [](int64_t first_a, int64_t first_b, int64_t begin_a, int64_t begin_b,
+                             int64_t end_b) {
     if (first_a == first_b) return true;
     return first_b >= begin_b && first_b < end_b && first_a - begin_a == first_b - begin_b;
   };
@@ -207,13 +217,15 @@ bool Outline::share_alike(int64_t a, int64_t b) const {
     return std::make_pair(std::lower_bound(sorted.begin(), sorted.end(), begin),
                           std::lower_bound(sorted.begin(), sorted.end(), end));
   };
-  const int64_t begin_a = nodes_[static_cast<size_t>(a)].first_entry, begin_b = nodes_[static_cast<size_t>(b)].first_entry;
+  const int64_t begin_a = nodes_[static_cast<size_t>(a)].first_entry,
+                begin_b = nodes_[static_cast<size_t>(b)].first_entry;
   const int64_t end_b = entries_end(b);
   auto [tied_a, tied_a_end] = in_range(tied_, begin_a, entries_end(a));
   auto [tied_b, tied_b_end] = in_range(tied_, begin_b, end_b);
   if (tied_a_end - tied_a != tied_b_end - tied_b) return false;
   const auto first = [&](int64_t entry) {
-    return sharing_.members[static_cast<size_t>(sharing_.cluster[static_cast<size_t>(entry)])].front();
+    return sharing_.members[static_cast<size_t>(sharing_.cluster[static_cast<size_t>(entry)])]
+        .front();
   };
   for (; tied_a != tied_a_end; ++tied_a, ++tied_b) {
     if (!same_place(first(*tied_a), first(*tied_b), begin_a, begin_b, end_b)) return false;
@@ -223,8 +235,8 @@ bool Outline::share_alike(int64_t a, int64_t b) const {
   auto [again_b, again_b_end] = in_range(repeating_, b, nodes_end_b);
   if (again_a_end - again_a != again_b_end - again_b) return false;
   for (; again_a != again_a_end; ++again_a, ++again_b) {
-    if (!same_place(nodes_[static_cast<size_t>(*again_a)].repeats, nodes_[static_cast<size_t>(*again_b)].repeats, a, b,
-               nodes_end_b)) {
+    if (!same_place(nodes_[static_cast<size_t>(*again_a)].repeats,
+                    nodes_[static_cast<size_t>(*again_b)].repeats, a, b, nodes_end_b)) {
       return false;
     }
   }
@@ -233,10 +245,12 @@ bool Outline::share_alike(int64_t a, int64_t b) const {
 
 bool Outline::alike(int64_t a, int64_t b) const {
   if (nodes_[static_cast<size_t>(b)].repeats == a) return true;
-  return signatures_[static_cast<size_t>(a)] == signatures_[static_cast<size_t>(b)] && share_alike(a, b);
+  return signatures_[static_cast<size_t>(a)] == signatures_[static_cast<size_t>(b)] &&
+         share_alike(a, b);
 }
 
-// Neighbours are folded where they are alike and either numbered in a row or blocks of several modules.
+// Neighbours are folded where they are alike and either numbered in a row or blocks of several
+// modules.
 std::vector<OutlineGroup> Outline::groups(int64_t node) const {
   std::vector<OutlineGroup> out;
   const int64_t end = this->node(node).end;
@@ -247,9 +261,10 @@ std::vector<OutlineGroup> Outline::groups(int64_t node) const {
       const OutlineNode& first = nodes_[static_cast<size_t>(group.first)];
       const OutlineNode& last = nodes_[static_cast<size_t>(group.last)];
       const bool block = first.end - group.first > 1;
-      const bool same = next.repeats >= 0 && (next.repeats == group.first || next.repeats == first.repeats);
-      if ((block || follows(strings_[last.name], strings_[next.name])) && (group.count == 1 || same == group.same_module) &&
-          alike(group.first, child)) {
+      const bool same =
+          next.repeats >= 0 && (next.repeats == group.first || next.repeats == first.repeats);
+      if ((block || follows(strings_[last.name], strings_[next.name])) &&
+          (group.count == 1 || same == group.same_module) && alike(group.first, child)) {
         group.last = child;
         group.count += 1;
         group.same_module = same;
@@ -264,7 +279,8 @@ std::vector<OutlineGroup> Outline::groups(int64_t node) const {
 std::vector<int64_t> Outline::children(int64_t node) const {
   std::vector<int64_t> out;
   const int64_t end = this->node(node).end;
-  for (int64_t child = node + 1; child < end; child = nodes_[static_cast<size_t>(child)].end) out.push_back(child);
+  for (int64_t child = node + 1; child < end; child = nodes_[static_cast<size_t>(child)].end)
+    out.push_back(child);
   return out;
 }
 
@@ -284,8 +300,8 @@ std::string Outline::name_of_entry(int64_t entry) const {
   return name.append(strings_[found.name]);
 }
 
-// The entries of a subtree, as ascending disjoint ranges: its own, and those of modules it repeats that stand
-// before it.
+// The entries of a subtree, as ascending disjoint ranges: its own, and those of modules it repeats
+// that stand before it.
 std::vector<Outline::Span> Outline::spans(int64_t node) const {
   std::vector<Span> found;
   std::vector<int64_t> left{node};
@@ -297,12 +313,14 @@ std::vector<Outline::Span> Outline::spans(int64_t node) const {
     if (!taken.insert(at).second) continue;
     const int64_t end = nodes_[static_cast<size_t>(at)].end;
     found.push_back({nodes_[static_cast<size_t>(at)].first_entry, entries_end(at)});
-    for (auto it = std::lower_bound(repeating_.begin(), repeating_.end(), at); it != repeating_.end() && *it < end; ++it) {
+    for (auto it = std::lower_bound(repeating_.begin(), repeating_.end(), at);
+         it != repeating_.end() && *it < end; ++it) {
       const int64_t original = nodes_[static_cast<size_t>(*it)].repeats;
       if (original < at || original >= end) left.push_back(original);
     }
   }
-  std::sort(found.begin(), found.end(), [](const Span& a, const Span& b) { return a.begin < b.begin; });
+  std::sort(found.begin(), found.end(),
+            [](const Span& a, const Span& b) { return a.begin < b.begin; });
   std::vector<Span> out;
   for (const Span& span : found) {
     if (!out.empty() && span.begin < out.back().end) {
@@ -317,26 +335,33 @@ std::vector<Outline::Span> Outline::spans(int64_t node) const {
 // Sums over the subtree's entries, less what its tied ones share with earlier ones among them.
 Holding Outline::holding(int64_t node, bool buffers) const {
   const int kind = buffers ? 1 : 0;
-  const Holding& named = named_[kind][static_cast<size_t>(this->node(node).repeats >= 0 ? nodes_[static_cast<size_t>(node)].repeats : node)];
+  const Holding& named = named_[kind][static_cast<size_t>(
+      this->node(node).repeats >= 0 ? nodes_[static_cast<size_t>(node)].repeats : node)];
   Holding out;
   out.names = named.names;
   out.elements = named.elements;
   std::unordered_set<int64_t> clusters;
   for (const Span& span : spans(node)) {
-    const Holding &low = before_[kind][static_cast<size_t>(span.begin)], &high = before_[kind][static_cast<size_t>(span.end)];
+    const Holding &low = before_[kind][static_cast<size_t>(span.begin)],
+                  &high = before_[kind][static_cast<size_t>(span.end)];
     out.tensors += high.tensors - low.tensors;
     out.unique += high.unique - low.unique;
     out.bytes += high.bytes - low.bytes;
     out.trainable += high.trainable - low.trainable;
-    for (auto it = std::lower_bound(tied_.begin(), tied_.end(), span.begin); it != tied_.end() && *it < span.end; ++it) {
+    for (auto it = std::lower_bound(tied_.begin(), tied_.end(), span.begin);
+         it != tied_.end() && *it < span.end; ++it) {
       const auto entry = static_cast<size_t>(*it);
-      if (entries_[entry].buffer != buffers || clusters.insert(sharing_.cluster[entry]).second) continue;
+      if (entries_[entry].buffer != buffers || clusters.insert(sharing_.cluster[entry]).second)
+        continue;
       const Facts& facts = facts_[entry];
       const int64_t fresh = sharing_.fresh_bytes[entry];
       const int64_t shared_bytes = facts.bytes - fresh;
-      const auto part = facts.bytes == 0 ? 1.0 : static_cast<double>(shared_bytes) / static_cast<double>(facts.bytes);
-      const int64_t shared =
-          fresh == 0 ? facts.elements : static_cast<int64_t>(static_cast<double>(facts.elements) * part);
+      const auto part = facts.bytes == 0
+                            ? 1.0
+                            : static_cast<double>(shared_bytes) / static_cast<double>(facts.bytes);
+      const int64_t shared = fresh == 0
+                                 ? facts.elements
+                                 : static_cast<int64_t>(static_cast<double>(facts.elements) * part);
       out.bytes -= shared_bytes;
       out.unique -= shared;
       out.tensors -= fresh == 0 ? 1 : 0;
@@ -362,7 +387,8 @@ int64_t Outline::own_entry(int64_t node, std::string_view name) const {
 }
 
 Outline Outline::restricted(const std::vector<bool>& keep, int64_t root) const {
-  if (keep.size() != entries_.size()) throw std::invalid_argument("outline: a mask of another length");
+  if (keep.size() != entries_.size())
+    throw std::invalid_argument("outline: a mask of another length");
   std::vector<int64_t> kept_before(entries_.size() + 1, 0);
   for (size_t i = 0; i < keep.size(); ++i) kept_before[i + 1] = kept_before[i] + (keep[i] ? 1 : 0);
   Outline out;
@@ -373,7 +399,8 @@ Outline Outline::restricted(const std::vector<bool>& keep, int64_t root) const {
       ends.pop_back();
     }
     const OutlineNode& node = nodes_[static_cast<size_t>(i)];
-    const bool any = kept_before[static_cast<size_t>(entries_end(i))] > kept_before[static_cast<size_t>(node.first_entry)];
+    const bool any = kept_before[static_cast<size_t>(entries_end(i))] >
+                     kept_before[static_cast<size_t>(node.first_entry)];
     if (i > root && !any) {
       i = node.end;
       continue;
@@ -390,101 +417,6 @@ Outline Outline::restricted(const std::vector<bool>& keep, int64_t root) const {
   for (; !ends.empty(); ends.pop_back()) out.close();
   out.finish();
   return out;
-}
-
-namespace {
-
-// The tree of a table's names while it is found: the rows come in any order.
-struct Branch {
-  uint32_t name;
-  std::vector<size_t> rows;
-  std::vector<size_t> children;
-};
-
-std::vector<Branch> branches_of(const ParamTable& table, Strings& strings) {
-  std::vector<Branch> branches{{strings.number(""), {}, {}}};
-  std::unordered_map<uint64_t, size_t> places;  // (branch above, name) to branch
-  places.reserve(table.size());
-  std::string last_owner;
-  size_t last = 0;
-  for (size_t row = 0; row < table.size(); ++row) {
-    // An owner of "" is the root, unless a dot leads the name: then it is a part without letters.
-    const bool owned = table.names.length(row) != table.names.attribute(row).size();
-    const std::string owner = table.names.owner(row);
-    if (!owned || last == 0 || owner != last_owner) {
-      last = 0;
-      for (size_t begin = 0; owned && begin <= owner.size();) {
-        const size_t dot = std::min(owner.find('.', begin), owner.size());
-        const uint32_t name = strings.number(std::string_view(owner).substr(begin, dot - begin));
-        const auto [it, fresh] =
-            places.try_emplace((static_cast<uint64_t>(last) << 32) | name, branches.size());
-        if (fresh) {
-          branches[last].children.push_back(branches.size());
-          branches.push_back({name, {}, {}});
-        }
-        last = it->second;
-        begin = dot + 1;
-      }
-      last_owner = owner;
-    }
-    branches[last].rows.push_back(row);
-  }
-  return branches;
-}
-
-// Children that are numbered ("2", "block 2") go in the order of their numbers: a checkpoint lists "10" before
-// "2".
-void sort_numbers(std::vector<Branch>& branches, const Strings& strings) {
-  const auto name = [&](size_t child) -> const std::string& { return strings[branches[child].name]; };
-  for (Branch& branch : branches) {
-    if (branch.children.size() < 2) continue;
-    const std::string& first = name(branch.children.front());
-    const size_t length = numbered(first).first;
-    const auto in_series = [&](size_t child) {
-      const auto [prefix, number] = numbered(name(child));
-      return number >= 0 && prefix == length && name(child).compare(0, length, first, 0, length) == 0;
-    };
-    if (!std::all_of(branch.children.begin(), branch.children.end(), in_series)) continue;
-    std::stable_sort(branch.children.begin(), branch.children.end(),
-                     [&](size_t a, size_t b) { return numbered(name(a)).second < numbered(name(b)).second; });
-  }
-}
-
-}  // namespace
-
-Outline outline_of_table(const ParamTable& table, const std::vector<bool>& buffer) {
-  if (!buffer.empty() && buffer.size() != table.size()) {
-    throw std::invalid_argument("outline: names and kinds differ in length");
-  }
-  Outline outline;
-  std::vector<Branch> branches = branches_of(table, outline.strings());
-  sort_numbers(branches, outline.strings());
-  const uint32_t no_label = outline.strings().number("");
-  struct Step {
-    size_t branch;
-    size_t next;
-  };
-  std::vector<Step> steps;
-  const auto enter = [&](size_t branch) {
-    outline.open(branches[branch].name, no_label, nullptr, -1);
-    for (size_t row : branches[branch].rows) {
-      outline.add(outline.strings().number(table.names.attribute(row)), table.tensors[row],
-                  !buffer.empty() && buffer[row]);
-    }
-    steps.push_back({branch, 0});
-  };
-  enter(0);
-  while (!steps.empty()) {
-    Step& step = steps.back();
-    if (step.next == branches[step.branch].children.size()) {
-      outline.close();
-      steps.pop_back();
-      continue;
-    }
-    enter(branches[step.branch].children[step.next++]);
-  }
-  outline.finish();
-  return outline;
 }
 
 }  // namespace pyparam

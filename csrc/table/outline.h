@@ -1,7 +1,8 @@
 // The tree of a model as plain data: what is where, which blocks are alike, and what each holds.
 //
-// It knows tensors, names and labels, no modules. Whoever builds it (from modules, or from qualified names)
-// opens and closes nodes in pre-order and adds each node's own tensors before its children.
+// It knows tensors, names and labels, no modules. Whoever builds it (from modules, or from
+// qualified names) opens and closes nodes in pre-order and adds each node's own tensors before its
+// children.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -10,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "table/param_table.h"
@@ -31,15 +33,20 @@ class Strings {
   std::vector<const std::string*> texts_;  // keys of the map, which stay where they are
 };
 
+// Splits "block 12" into the length of "block " and 12; -1 where no number (or a too long one) ends
+// the name.
+std::pair<size_t, int64_t> numbered(const std::string& name);
+
 struct OutlineNode {
   uint32_t name;
-  uint32_t label;         // what a person calls the module's class
-  const void* type;       // which class it is; compared, never followed
-  int64_t parent;         // -1 for the root
-  int64_t end;            // the node after this subtree
-  int64_t first_entry;    // own entries are [first_entry, last_entry)
+  uint32_t label;       // what a person calls the module's class
+  const void* type;     // which class it is; compared, never followed
+  int64_t parent;       // -1 for the root
+  int64_t end;          // the node after this subtree
+  int64_t first_entry;  // own entries are [first_entry, last_entry)
   int64_t last_entry;
-  int64_t repeats;        // the earlier node that is the same module, or -1; such a node has nothing of its own
+  int64_t repeats;  // the earlier node that is the same module, or -1; such a node has nothing of
+                    // its own
 };
 
 struct OutlineEntry {
@@ -48,8 +55,8 @@ struct OutlineEntry {
   bool buffer;
 };
 
-// What a subtree holds, of parameters or of buffers. `names` and `elements` count every name; `tensors`,
-// `unique`, `bytes` and `trainable` count memory once.
+// What a subtree holds, of parameters or of buffers. `names` and `elements` count every name;
+// `tensors`, `unique`, `bytes` and `trainable` count memory once.
 struct Holding {
   int64_t names = 0;
   int64_t elements = 0;
@@ -70,7 +77,8 @@ struct OutlineGroup {
 class Outline {
  public:
   // --- building
-  int64_t open(std::string_view name, std::string_view label, const void* type, int64_t repeats = -1);
+  int64_t open(std::string_view name, std::string_view label, const void* type,
+               int64_t repeats = -1);
   int64_t open(uint32_t name, uint32_t label, const void* type, int64_t repeats);
   void add(uint32_t name, const at::Tensor& tensor, bool buffer);
   void close();
@@ -96,8 +104,8 @@ class Outline {
   int64_t child(int64_t node, std::string_view name) const;
   int64_t own_entry(int64_t node, std::string_view name) const;
 
-  // The outline of a subtree's entries whose mask is set and of the nodes above them. Nodes that repeat a module
-  // have no entries and drop out.
+  // The outline of a subtree's entries whose mask is set and of the nodes above them. Nodes that
+  // repeat a module have no entries and drop out.
   Outline restricted(const std::vector<bool>& keep, int64_t root) const;
 
  private:
@@ -122,15 +130,18 @@ class Outline {
   std::vector<at::Tensor> tensors_;
   std::vector<int64_t> open_, closed_;  // the nodes still open; all nodes in the order they closed
   Sharing sharing_;
-  std::vector<int64_t> tied_;           // entries in a cluster, ascending
-  std::vector<int64_t> repeating_;      // nodes that repeat a module, ascending
+  std::vector<int64_t> tied_;       // entries in a cluster, ascending
+  std::vector<int64_t> repeating_;  // nodes that repeat a module, ascending
   std::vector<Facts> facts_;
-  std::vector<Holding> before_[2];      // [buffers][entry]: sums over all entries before it, each counted whole
-  std::vector<Holding> named_[2];       // [buffers][node]: names and elements with repeated modules counted again
+  std::vector<Holding>
+      before_[2];  // [buffers][entry]: sums over all entries before it, each counted whole
+  std::vector<Holding>
+      named_[2];  // [buffers][node]: names and elements with repeated modules counted again
   std::vector<int32_t> signatures_;
 };
 
-// The tree that a table's qualified names describe. `buffer` says which rows are buffers; empty: none.
+// The tree that a table's qualified names describe. `buffer` says which rows are buffers; empty:
+// none.
 Outline outline_of_table(const ParamTable& table, const std::vector<bool>& buffer);
 
 }  // namespace pyparam

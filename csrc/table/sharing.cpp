@@ -33,14 +33,15 @@ Range range_of(const at::Tensor& tensor, int64_t index) {
     }
     const auto item = static_cast<int64_t>(tensor.itemsize());
     c10::StorageImpl* storage = tensor.storage().unsafeGetStorageImpl();
-    // The address is compared, never read, so a storage that guards its pointer (a fake one) need not mind.
+    // The address is compared, never read, so a storage that guards its pointer (a fake one) need
+    // not mind.
     const auto address = reinterpret_cast<uintptr_t>(storage->_mutable_data_ptr_no_checks().get());
     const auto begin = address + static_cast<uintptr_t>(tensor.storage_offset() * item);
-    // Storages without memory are their own spaces: their addresses are odd, devices' numbers are small.
-    const uintptr_t space = address == 0
-                                ? reinterpret_cast<uintptr_t>(storage) + 1
-                                : static_cast<uintptr_t>(tensor.device().type()) * 256 +
-                                      static_cast<uint8_t>(tensor.device().index());
+    // Storages without memory are their own spaces: their addresses are odd, devices' numbers are
+    // small.
+    const uintptr_t space = address == 0 ? reinterpret_cast<uintptr_t>(storage) + 1
+                                         : static_cast<uintptr_t>(tensor.device().type()) * 256 +
+                                               static_cast<uint8_t>(tensor.device().index());
     return {space, begin, begin + static_cast<uintptr_t>((last + 1) * item), index};
   } catch (const std::exception&) {
     return own_range(tensor, index);
@@ -96,7 +97,8 @@ Sharing find_sharing(const std::vector<at::Tensor>& tensors) {
       ++j;
     }
     if (j - i > 1) {
-      runs.emplace_back(ranges.begin() + static_cast<std::ptrdiff_t>(i), ranges.begin() + static_cast<std::ptrdiff_t>(j));
+      runs.emplace_back(ranges.begin() + static_cast<std::ptrdiff_t>(i),
+                        ranges.begin() + static_cast<std::ptrdiff_t>(j));
       std::sort(runs.back().begin(), runs.back().end(),
                 [](const Range& a, const Range& b) { return a.tensor < b.tensor; });
     }
@@ -133,7 +135,9 @@ int64_t elements_of(const at::Tensor& tensor) noexcept {
 
 int64_t bytes_of(const at::Tensor& tensor) noexcept {
   try {
-    const auto dense = [](const at::Tensor& t) { return t.numel() * static_cast<int64_t>(t.itemsize()); };
+    const auto dense = [](const at::Tensor& t) {
+      return t.numel() * static_cast<int64_t>(t.itemsize());
+    };
     switch (tensor.layout()) {
       case at::kSparse:
         return dense(tensor._indices()) + dense(tensor._values());

@@ -9,25 +9,26 @@
 namespace pyparam {
 
 struct Sharing {
-  // For each tensor the number of its cluster, or -1 where it shares nothing. Clusters are numbered in the
-  // order of their first members.
+  // For each tensor the number of its cluster, or -1 where it shares nothing. Clusters are numbered
+  // in the order of their first members.
   std::vector<int64_t> cluster;
   // The tensor before this one in its cluster, or -1.
   std::vector<int64_t> previous;
-  // The bytes of this tensor that no earlier tensor of its cluster covers. Only for members of a cluster.
+  // The bytes of this tensor that no earlier tensor of its cluster covers. Only for members of a
+  // cluster.
   std::vector<int64_t> fresh_bytes;
   // The members of each cluster, in order.
   std::vector<std::vector<int64_t>> members;
 };
 
-// Tensors share where they are one object, or where their byte ranges within a storage (or between storages
-// over one address) overlap. Disjoint slices of one storage share nothing. A range reaches from a tensor's
-// first to its last element, so that interleaved views count as sharing. Storages without memory (meta, fake)
-// are told apart by identity. Linear but for one sort.
+// Tensors share where they are one object, or where their byte ranges within a storage (or between
+// storages over one address) overlap. Disjoint slices of one storage share nothing. A range reaches
+// from a tensor's first to its last element, so that interleaved views count as sharing. Storages
+// without memory (meta, fake) are told apart by identity. Linear but for one sort.
 Sharing find_sharing(const std::vector<at::Tensor>& tensors);
 
-// The bytes that a tensor's elements take: numel times item size for strided tensors, the parts of a sparse
-// one together, 0 where that cannot be told (symbolic sizes). Never throws.
+// The bytes that a tensor's elements take: numel times item size for strided tensors, the parts of
+// a sparse one together, 0 where that cannot be told (symbolic sizes). Never throws.
 int64_t bytes_of(const at::Tensor& tensor) noexcept;
 
 // The number of elements, 0 where that cannot be told. Never throws.

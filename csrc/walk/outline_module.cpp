@@ -32,7 +32,8 @@ class Numbers {
     const auto [it, fresh] = labels_.try_emplace(type, -1);
     if (fresh) {
       kept_.push_back(Ref::borrow(reinterpret_cast<PyObject*>(type)));
-      const Ref label = Ref::checked(PyObject_CallOneArg(type_label_, reinterpret_cast<PyObject*>(type)));
+      const Ref label =
+          Ref::checked(PyObject_CallOneArg(type_label_, reinterpret_cast<PyObject*>(type)));
       if (label.get() != Py_None) it->second = of_str(label.get(), "type's label");
     }
     if (it->second >= 0) return static_cast<uint32_t>(it->second);
@@ -47,7 +48,8 @@ class Numbers {
       throw PythonError{};
     }
     const Ref utf8 = Ref::checked(PyUnicode_AsEncodedString(text, "utf-8", "surrogatepass"));
-    return strings_.number({PyBytes_AS_STRING(utf8.get()), static_cast<size_t>(PyBytes_GET_SIZE(utf8.get()))});
+    return strings_.number(
+        {PyBytes_AS_STRING(utf8.get()), static_cast<size_t>(PyBytes_GET_SIZE(utf8.get()))});
   }
 
   Strings& strings_;
@@ -103,8 +105,8 @@ class Builder {
     while (items.next(key, value)) {
       if (value == Py_None) continue;
       if (!THPVariable_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "%R of a %.200s is no tensor but a %.200s", key, Py_TYPE(view.module)->tp_name,
-                     Py_TYPE(value)->tp_name);
+        PyErr_Format(PyExc_TypeError, "%R of a %.200s is no tensor but a %.200s", key,
+                     Py_TYPE(view.module)->tp_name, Py_TYPE(value)->tp_name);
         throw PythonError{};
       }
       outline_.add(numbers_.of_name(key), THPVariable_Unpack(value), buffers);

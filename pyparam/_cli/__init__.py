@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyparam._cli import compare, show
+from pyparam._cli import compare, show, stats
 
 app = typer.Typer(
     name="pyparam",
@@ -27,6 +27,7 @@ def _version_holder() -> None:
 
 app.command("compare")(compare.compare)
 app.command("show")(show.show)
+app.command("stats")(stats.stats)
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import inspect
 import os
@@ -17,6 +16,8 @@ from typing import Annotated, Any
 import torch
 import typer
 from torch import nn
+
+from pyparam._closest import closest, hint
 
 _FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 
@@ -59,7 +60,8 @@ def mistakes() -> Iterator[None]:
 def load(source: str, *, meta: bool = False) -> Any:
     """The source that SOURCE names: a path as it is, or what a factory makes.
 
-    ``demo`` is the nested network of the demonstration. What exists as a file is a path, whatever it looks like.
+    ``demo`` is the nested network of the demonstration. What exists as a file is a path, whatever it looks
+    like.
     """
     if source == "demo":
         from pyparam._demo import net
@@ -75,7 +77,9 @@ def load(source: str, *, meta: bool = False) -> Any:
         return source
     if os.sep in source or os.path.splitext(source)[1]:
         raise Mistake(f"there is no file {source!r}{_close_file(source)}")
-    raise Mistake(f"{source!r} is neither a file, nor package.module:factory, nor 'demo'{_close_file(source)}")
+    raise Mistake(
+        f"{source!r} is neither a file, nor package.module:factory, nor 'demo'{_close_file(source)}"
+    )
 
 
 def _on_meta(meta: bool) -> contextlib.AbstractContextManager[Any]:
@@ -88,8 +92,7 @@ def _close_file(path: str) -> str:
         names = os.listdir(folder or ".")
     except OSError:
         return ""
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"; close to it: {', '.join(repr(os.path.join(folder, n)) for n in close)}" if close else ""
+    return hint([os.path.join(folder, other) for other in closest(name, names)])
 
 
 def _from_factory(module_name: str, name: str, meta: bool) -> Any:
@@ -98,9 +101,8 @@ def _from_factory(module_name: str, name: str, meta: bool) -> Any:
     made: Any = module
     for part in name.split("."):
         if not hasattr(made, part):
-            close = difflib.get_close_matches(part, [n for n in dir(made) if not n.startswith("_")], n=3)
-            hint = f"; close to it: {', '.join(close)}" if close else ""
-            raise Mistake(f"{module_name} has no {name!r}{hint}")
+            close = closest(part, [other for other in dir(made) if not other.startswith("_")])
+            raise Mistake(f"{module_name} has no {name!r}{hint(close)}")
         made = getattr(made, part)
     if not callable(made) or isinstance(made, nn.Module):
         if meta:
@@ -122,7 +124,9 @@ def _imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
-            raise Mistake(f"there is no module {error.name!r} to import (searched: the current directory and sys.path)") from None
+            raise Mistake(
+                f"there is no module {error.name!r} to import (searched: the current directory and sys.path)"
+            ) from None
         raise Mistake(f"importing {name} failed: {_told(error)}") from None
     except Exception as error:
         raise Mistake(f"importing {name} failed: {_told(error)}") from None
@@ -142,14 +146,17 @@ def _check_arguments(factory: Any, where: str) -> None:
 def _told(error: BaseException) -> str:
     """An error of someone else's code, with the line it came from."""
     text = "".join(traceback.format_exception_only(error)).strip()
-    frames = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in frames if f.filename != __file__ and not f.filename.startswith("<frozen ")]
-    # The line of the user's own code: the last outside torch and the standard library.
-    libraries = (os.path.dirname(torch.__file__), os.path.dirname(os.__file__))
-    own = [f for f in frames if not f.filename.startswith(libraries) or "site-packages" in f.filename]
-    own = [f for f in own if not f.filename.startswith(libraries[0])] or frames
-    if not own:
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in every if f.filename != __file__ and not f.filename.startswith("<frozen ")]
+    if not frames:
         return text
-    last = own[-1]
+    # The line of the user's own code: the last outside torch and the standard library.
+    last = next((frame for frame in reversed(frames) if not _is_library(frame.filename)), frames[-1])
     line = f"\n    {last.line}" if last.line else ""
     return f"{text}\n  at {last.filename}:{last.lineno}, in {last.name}{line}"
+
+
+def _is_library(filename: str) -> bool:
+    standard = os.path.dirname(os.__file__)
+    in_standard = filename.startswith(standard + os.sep) and "site-packages" not in filename
+    return in_standard or filename.startswith(os.path.dirname(torch.__file__) + os.sep)

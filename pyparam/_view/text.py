@@ -64,7 +64,8 @@ def _selected(outline: _C.Outline, select: Any) -> _C.Outline:
     table = ParamTable(names, [outline.entry_tensor(entry) for entry in range(count)])
     kept = set(table.select(select).names)
     if not kept:
-        raise ValueError(f"nothing matches {select!r} among {plural(count, 'parameter or buffer', 'parameters and buffers')}")
+        among = plural(count, "parameter or buffer", "parameters and buffers")
+        raise ValueError(f"nothing matches {select!r} among {among}")
     return outline.restricted([name in kept for name in names], 0)
 
 
@@ -93,7 +94,10 @@ class _Cells(NamedTuple):
 
 
 _HEAD = _Cells(
-    *(Piece(title, "head") for title in ("module", "type", "tensors", "dtype", "device", "parameters", "bytes", ""))
+    *(
+        Piece(title, "head")
+        for title in ("module", "type", "tensors", "dtype", "device", "parameters", "bytes", "")
+    )
 )
 _RIGHT = {"parameters", "bytes"}
 
@@ -210,7 +214,9 @@ def _totals(summary: Summary, trains: bool) -> list[Line]:
         )
     if summary.buffers.names:
         held = summary.buffers
-        text = f"{plural(held.unique, 'buffer element')} in {plural(held.tensors, 'buffer')}, {size(held.bytes)}"
+        text = (
+            f"{plural(held.unique, 'buffer element')} in {plural(held.tensors, 'buffer')}, {size(held.bytes)}"
+        )
         lines.append([Piece(text, "total")])
     lines.append([Piece(plural(summary.modules, "module"), "total")] if _is_model(summary) else [])
     for names in summary.tied_names(_SHOWN_TIES):

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from pyparam._native import _C
 
@@ -30,7 +30,7 @@ class Entry:
     @property
     def uninitialized(self) -> bool:
         """Whether it is a lazy module's, which has no shape yet."""
-        return isinstance(self.tensor, UninitializedTensorMixin)
+        return is_lazy(self.tensor)
 
     @cached_property
     def shape(self) -> tuple[int | str, ...] | None:
@@ -65,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """A module, or consecutive modules that are alike in class, names, shapes, dtypes, devices and frozen state.
+    """A module, or consecutive modules alike in class, names, shapes, dtypes, devices and frozen state.
 
     ``parameters`` and ``buffers`` are those of one of the modules, with what lies below it.
     """
@@ -161,13 +161,13 @@ class Summary:
 
         - ``type``, ``modules``: of the whole model; ``parameters`` and ``buffers``: what it holds.
         - ``shared``: lists of the qualified names of tensors over the same memory.
-        - ``rows``, in pre-order: ``name`` and ``last`` (the qualified names of the first and last of ``count``
-          alike modules), ``depth``, ``type``, ``modules`` (of one block), ``one_module`` (all of them are the same object),
-          ``repeats`` (the earlier name of a module met again, or None), ``tensors`` (of one block's own:
-          ``key``, ``kind``, ``shape``, ``dtype``, ``device``, ``layout``, ``requires_grad``, ``shared_with``),
-          ``parameters`` and ``buffers`` (of one block).
-        - What something holds: ``names`` and ``elements`` count every name; ``tensors``, ``unique``, ``bytes``
-          and ``trainable`` (elements) count shared storage once.
+        - ``rows``, in pre-order: ``name`` and ``last`` (the qualified names of the first and last of
+          ``count`` alike modules), ``depth``, ``type``, ``modules`` (of one block), ``one_module`` (all of
+          them are the same object), ``repeats`` (the earlier name of a module met again, or None),
+          ``tensors`` (of one block's own: ``key``, ``kind``, ``shape``, ``dtype``, ``device``, ``layout``,
+          ``requires_grad``, ``shared_with``), ``parameters`` and ``buffers`` (of one block).
+        - What something holds: ``names`` and ``elements`` count every name; ``tensors``, ``unique``,
+          ``bytes`` and ``trainable`` (elements) count shared storage once.
         """
         return {
             "type": self.label,

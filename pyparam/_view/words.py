@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -18,7 +18,13 @@ def size(count: int) -> str:
         value /= 1024
     if unit == "B":
         return f"{count} B"
-    return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    return (
+        f"{value:.2f} {unit}"
+        if value < 10
+        else f"{value:.1f} {unit}"
+        if value < 100
+        else f"{value:.0f} {unit}"
+    )
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
@@ -39,4 +45,15 @@ def plain(text: str) -> str:
     """A name as a line may hold it: control characters and lone surrogates escaped."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text
+    )
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """ "0 to 3" for 0, 1, 2, 3; "0, 2" for 0 and 2; shortened where there are many."""
+    ordered = sorted(numbers)
+    if ordered == list(range(ordered[0], ordered[-1] + 1)) and len(ordered) > 1:
+        return f"{ordered[0]} to {ordered[-1]}"
+    shown = ", ".join(map(str, ordered[:8]))
+    return shown if len(ordered) <= 8 else f"{shown}, … {ordered[-1]}"

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #endif
 
+#include <atomic>
 #include <memory>
 #include <tuple>
 #include <vector>
@@ -54,6 +55,9 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
   }
   return out;
 }
+
+std::atomic<int64_t> bytes_done{0};
+std::atomic<int64_t> bytes_in_all{0};
 
 struct Columns {
   at::Tensor values;
@@ -108,10 +112,15 @@ Columns run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fil
   }
   std::vector<Statistics> parts(static_cast<size_t>(kept));
   const LaneKernels& lanes = lane_kernels();
+  int64_t in_all = 0;
+  for (int64_t t = 0; t < rows; ++t) in_all += list[t].values * value_size(list[t].format);
+  bytes_in_all = in_all;
+  bytes_done = 0;
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
     const Statistics part = measure_chunk(list, chunk, lanes, counter);
     const Elements& e = list[chunk.tensor];
+    if (chunk.length == kChunk) bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
     if (!maps.empty() && e.strided < 0) {
       release(maps, e.data + chunk.begin * value_size(e.format), chunk.length * value_size(e.format));
     }
@@ -186,6 +195,8 @@ Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps&
           tensor_of(bins.bins, at::kInt),
           tensor_of(bins.counts, at::kLong)};
 }
+
+std::pair<int64_t, int64_t> measure_progress() { return {bytes_done.load(), bytes_in_all.load()}; }
 
 // For every backend without a kernel of its own, so that a sparse or quantized tensor, or one on a device that
 // is not served, is refused by its place in the list.

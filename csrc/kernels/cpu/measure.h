@@ -71,4 +71,8 @@ using FileMaps = std::vector<std::pair<uintptr_t, size_t>>;
 // What the ops `measure` and `measure_histogram` compute, giving back the pages of `maps` along the way.
 Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps);
 
+// Bytes read so far and bytes in all of the measuring under way in this process, or of the last; for a progress
+// bar, which does not mind that two at once count together.
+std::pair<int64_t, int64_t> measure_progress();
+
 }  // namespace pyparam
