@@ -69,10 +69,15 @@ PYPARAM_FORMULA Digest finish(const Sums& sums) {
   return {left ^ mix(right + 3 * kStep), right};
 }
 
-// The word made of the last `count` < 8 bytes.
+// The word made of `count` <= 8 bytes, as a memcpy into a zero word, without its call.
 inline uint64_t partial_word(const void* bytes, int64_t count) {
   uint64_t word = 0;
-  std::memcpy(&word, bytes, static_cast<size_t>(count));
+  if (count == 8) {
+    std::memcpy(&word, bytes, 8);
+    return word;
+  }
+  const auto* byte = static_cast<const unsigned char*>(bytes);
+  for (int64_t i = 0; i < count; ++i) word |= static_cast<uint64_t>(byte[i]) << (8 * i);
   return word;
 }
 

@@ -40,7 +40,11 @@ PYPARAM_INLINE Sums sum_words(const char* bytes, int64_t nbytes, uint64_t first)
   const int64_t rest = nbytes - steps * kStepBytes;
   if (rest > 0) {
     uint64_t words[kLanes] = {};
-    std::memcpy(words, bytes + steps * kStepBytes, static_cast<size_t>(rest));
+    // Word by word: calling memcpy for a few bytes costs more than the few words do.
+    const char* from = bytes + steps * kStepBytes;
+    int64_t word = 0;
+    for (; (word + 1) * 8 <= rest; ++word) std::memcpy(&words[word], from + word * 8, 8);
+    if (word * 8 < rest) words[word] = hash::partial_word(from + word * 8, rest - word * 8);
     const auto present = static_cast<uint64_t>((rest + 7) / 8);
     for (int j = 0; j < kLanes; ++j) {
       const uint64_t mask = static_cast<uint64_t>(j) < present ? ~uint64_t{0} : 0;
