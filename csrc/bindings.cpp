@@ -60,6 +60,7 @@ std::vector<std::string> owner_names_of(const ParamTable& table) {
 }  // namespace
 
 namespace pyparam {
+void bind_files(py::module_& m);
 void bind_script(py::module_& m);
 }  // namespace pyparam
 
@@ -78,6 +79,7 @@ PYBIND11_MODULE(_C, m) {
       .def("tensor", [](const ParamTable& t, size_t i) { return t.tensors.at(i); }, py::arg("index"))
       .def("take", &take, py::arg("indices"));
 
+  pyparam::bind_files(m);
   pyparam::bind_script(m);
   pyparam::bind_compare(m);
   pyparam::bind_fingerprint(m);
