@@ -1,6 +1,9 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/compare.h"
+#include "bindings/fingerprint.h"
+#include "bindings/measure.h"
 #include "bindings/outline.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
@@ -66,6 +69,7 @@ void bind_script(py::module_& m);
 PYBIND11_MODULE(_C, m) {
   pyparam::bind_walk(m);
   pyparam::bind_outline(m);
+  pyparam::bind_measure(m);
 
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))
@@ -80,4 +84,6 @@ PYBIND11_MODULE(_C, m) {
 
   pyparam::bind_files(m);
   pyparam::bind_script(m);
+  pyparam::bind_compare(m);
+  pyparam::bind_fingerprint(m);
 }

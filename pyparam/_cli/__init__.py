@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyparam._cli import show
+from pyparam._cli import compare, show, stats
 
 app = typer.Typer(
     name="pyparam",
@@ -25,7 +25,9 @@ def _version_holder() -> None:
     """Looks into the parameters of a model or a checkpoint."""
 
 
+app.command("compare")(compare.compare)
 app.command("show")(show.show)
+app.command("stats")(stats.stats)
 
 
 def main() -> None:

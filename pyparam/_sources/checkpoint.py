@@ -130,6 +130,16 @@ class Checkpoint(Mapping[str, Tensor]):
         part, position = self._place(name)
         part.release(position)
 
+    def spare_maps(self) -> list[tuple[int, int]]:
+        """Address and size of the mapped files whose pages a reader may give back behind itself.
+
+        None of them while someone holds a tensor of the checkpoint, and none that was written to.
+        """
+        if self._live or self._closed:
+            return []
+        files = {id(entry.file): entry.file for entry in self._entries.values() if entry.file is not None}
+        return [file.span() for file in files.values() if file.is_pristine()]
+
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._live.get(name)
         if tensor is None:

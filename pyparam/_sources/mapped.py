@@ -65,6 +65,30 @@ class MappedFile:
             return torch.frombuffer(own, dtype=dtype).reshape(shape)
         return torch.frombuffer(view, dtype=dtype, count=count, offset=begin).reshape(shape)
 
+    def span(self) -> tuple[int, int]:
+        """Address and size in bytes of the file in memory."""
+        return torch.frombuffer(self._opened(), dtype=torch.uint8).data_ptr(), self.size
+
+    def is_pristine(self) -> bool:
+        """Whether nothing was written to the map, so that giving its pages back loses nothing.
+
+        False where the system does not tell.
+        """
+        begin, size = self.span()
+        inside = False
+        try:
+            with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    first, _, rest = line.partition(" ")
+                    if "-" in first:
+                        low, high = (int(part, 16) for part in first.split("-"))
+                        inside = low < begin + size and begin < high
+                    elif inside and first == "Anonymous:" and int(rest.split()[0]) > 0:
+                        return False
+        except OSError:
+            return False
+        return True
+
     def release(self, begin: int, end: int) -> None:
         """Gives the memory of the whole pages inside a byte range back; they are read again when next
         touched.

@@ -1,0 +1,96 @@
+// Tensors as plain data that kernels can read in pieces: a pointer where memory order will do, strides where not.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cpu/lanes.h"
+
+namespace pyparam::cpu {
+
+// The values of one tensor. A complex number is two values. They come in memory order where the tensor fills
+// its memory densely (transposed and channels-last tensors do), in logical order where it does not.
+struct Elements {
+  const char* data = nullptr;
+  int64_t values = 0;
+  Format format = Format::kFloat;
+  bool is_complex = false;
+  int32_t strided = -1;  // index of its strides, -1 where its memory is dense
+};
+
+// Sizes and strides in bytes of a tensor's dimensions, merged where possible, outermost first.
+struct Strides {
+  std::vector<int64_t> sizes;
+  std::vector<int64_t> bytes;
+  int64_t item = 0;  // bytes of one element; of a complex number both parts
+};
+
+// Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of `tensors[i]` for a
+// tensor without readable values: sparse, quantized, nested, meta, a packed type, on another device.
+class ElementList {
+ public:
+  ElementList(const char* op, at::TensorList tensors);
+
+  size_t size() const { return elements_.size(); }
+  const Elements& operator[](size_t i) const { return elements_[i]; }
+  // Counts of values, as the chunk planner takes them.
+  const std::vector<int64_t>& numels() const { return numels_; }
+
+  // Values [begin, begin + n) of tensor i as they are stored: a pointer into the tensor where memory is dense,
+  // else `buffer`, filled (n <= kBlock values of up to 8 bytes). In complex tensors, begin and n are even.
+  const void* stored(size_t i, int64_t begin, int64_t n, void* buffer) const {
+    const Elements& e = elements_[i];
+    if (e.strided < 0) return e.data + begin * value_size(e.format);
+    gather(e, begin, n, static_cast<char*>(buffer));
+    return buffer;
+  }
+
+ private:
+  void add(const char* op, size_t i, const at::Tensor& tensor);
+  void gather(const Elements& e, int64_t begin, int64_t n, char* out) const;
+
+  std::vector<Elements> elements_;
+  std::vector<int64_t> numels_;
+  std::vector<Strides> strides_;
+  std::vector<at::Tensor> resolved_;
+};
+
+// Scratch memory of one thread: a block as stored, and the block widened.
+struct Scratch {
+  alignas(64) char stored[kBlock * 8];
+  alignas(64) char widened[kBlock * 8];
+  alignas(64) float narrowed[kBlock];
+};
+
+// One block of values in the format it is measured in: the other pointer is null.
+struct BlockValues {
+  const float* floats = nullptr;
+  const double* doubles = nullptr;
+};
+inline BlockValues read_block(const ElementList& list, size_t i, int64_t begin, int64_t n,
+                              const LaneKernels& lanes, Scratch& scratch) {
+  const Format format = list[i].format;
+  const void* stored = list.stored(i, begin, n, scratch.stored);
+  BlockValues out;
+  if (format == Format::kFloat) {
+    out.floats = static_cast<const float*>(stored);
+  } else if (format == Format::kDouble) {
+    out.doubles = static_cast<const double*>(stored);
+  } else {
+    lanes.widen(format, stored, n, scratch.widened);
+    if (is_double(format)) {
+      out.doubles = reinterpret_cast<const double*>(scratch.widened);
+    } else {
+      out.floats = reinterpret_cast<const float*>(scratch.widened);
+    }
+  }
+  return out;
+}
+
+// Throws as ElementList does, for a tensor that is not plain strided memory of this process.
+void check_plain(const char* op, size_t i, const at::Tensor& tensor);
+
+}  // namespace pyparam::cpu

@@ -1,0 +1,79 @@
+// Which vector instructions the kernels use, decided once at run time, and the float mode they run in.
+//
+// A kernel is written once over vectors of PYPARAM_VECTOR_BYTES, in a header that its .cpp file includes for
+// each target. Results do not depend on the choice: the lanes that accumulate are the same sixteen for all.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#define PYPARAM_TARGET_AVX2 __attribute__((target("avx2")))
+#define PYPARAM_TARGET_AVX512 __attribute__((target("avx2,avx512f,avx512bw,avx512dq,avx512vl")))
+#endif
+
+namespace pyparam::cpu {
+
+enum class Isa { kBaseline, kAvx2, kAvx512 };
+
+// The best the machine has; PYPARAM_ISA=baseline or avx2 in the environment asks for less.
+inline Isa best_isa() {
+  static const Isa best = [] {
+    Isa found = Isa::kBaseline;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) found = Isa::kAvx2;
+    if (found == Isa::kAvx2 && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl")) {
+      found = Isa::kAvx512;
+    }
+    if (const char* asked = std::getenv("PYPARAM_ISA")) {
+      if (std::strcmp(asked, "baseline") == 0) found = Isa::kBaseline;
+      if (std::strcmp(asked, "avx2") == 0 && found == Isa::kAvx512) found = Isa::kAvx2;
+    }
+#endif
+    return found;
+  }();
+  return best;
+}
+
+// While it lives, this thread calculates with subnormals as IEEE 754 says, whatever
+// torch.set_flush_denormal asked for.
+class ExactFloats {
+ public:
+  ExactFloats() : saved_(read()) {
+    if (saved_ & kFlush) write(saved_ & ~kFlush);
+  }
+  ~ExactFloats() {
+    if (saved_ & kFlush) write(saved_);
+  }
+  ExactFloats(const ExactFloats&) = delete;
+  ExactFloats& operator=(const ExactFloats&) = delete;
+
+ private:
+#if defined(__x86_64__)
+  using Word = uint32_t;
+  static constexpr Word kFlush = 0x8040;  // flush-to-zero and denormals-are-zero
+  static Word read() { return _mm_getcsr(); }
+  static void write(Word word) { _mm_setcsr(word); }
+#elif defined(__aarch64__)
+  using Word = uint64_t;
+  static constexpr Word kFlush = Word{1} << 24;
+  static Word read() {
+    Word word;
+    asm volatile("mrs %0, fpcr" : "=r"(word));
+    return word;
+  }
+  static void write(Word word) { asm volatile("msr fpcr, %0" ::"r"(word)); }
+#else
+  using Word = uint32_t;
+  static constexpr Word kFlush = 0;
+  static Word read() { return 0; }
+  static void write(Word) {}
+#endif
+  Word saved_;
+};
+
+}  // namespace pyparam::cpu

@@ -1,0 +1,214 @@
+// measure: every statistic of every tensor, each element read once.
+#include "kernels/cpu/measure.h"
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <torch/library.h>
+
+#if defined(__linux__) || defined(__APPLE__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
+#include <atomic>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "kernels/chunks.h"
+#include "kernels/cpu/bins.h"
+#include "kernels/cpu/elements.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/parallel.h"
+
+namespace pyparam {
+
+namespace {
+
+using namespace cpu;
+
+// A partial result covers this many values, the same everywhere: what they add up to may not depend on threads.
+constexpr int64_t kChunk = 16 * kBlock;
+constexpr int64_t kGroup = 4 * kChunk;
+
+Scratch& scratch() {
+  static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
+  return *memory;
+}
+
+Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes, BinCounter* counter) {
+  const ExactFloats mode;
+  Scratch& memory = scratch();
+  const float normal = smallest_normal(list[chunk.tensor].format);
+  Statistics out;
+  for (int64_t done = 0; done < chunk.length; done += kBlock) {
+    const int64_t n = std::min(kBlock, chunk.length - done);
+    const BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
+    MagnitudeRange range;
+    const Statistics part = block.floats != nullptr ? lanes.measure_float(block.floats, n, normal, &range)
+                                                    : lanes.measure_double(block.doubles, n);
+    out = done == 0 ? part : combine(out, part);
+    if (counter == nullptr) continue;
+    if (block.doubles != nullptr) lanes.narrow(block.doubles, n, memory.narrowed);
+    counter->take(chunk.tensor, block, memory.narrowed, n, part, range, lanes);
+  }
+  return out;
+}
+
+std::atomic<int64_t> bytes_done{0};
+std::atomic<int64_t> bytes_in_all{0};
+
+struct Columns {
+  at::Tensor values;
+  at::Tensor counts;
+};
+
+Columns empty_columns(int64_t rows, at::Device device) {
+  const auto options = at::TensorOptions().device(device);
+  return {at::empty({rows, kValueColumns}, options.dtype(at::kDouble)),
+          at::empty({rows, kCountColumns}, options.dtype(at::kLong))};
+}
+
+// Gives back the pages that hold the bytes, if they are in one of the maps.
+void release(const FileMaps& maps, const void* data, int64_t bytes) {
+#if defined(__linux__) || defined(__APPLE__)
+  static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const auto end = begin + static_cast<uintptr_t>(bytes);
+  for (const auto& [address, size] : maps) {
+    if (begin < address || end > address + size) continue;
+    // A page shared with a neighbour goes too, or long files would leave many: it is clean, and comes back.
+    const uintptr_t first = begin / page * page;
+    madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+    return;
+  }
+#else
+  (void)maps, (void)data, (void)bytes;
+#endif
+}
+
+Columns run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps) {
+  const ElementList list("measure", tensors);
+  const auto rows = static_cast<int64_t>(list.size());
+  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
+  Columns out = empty_columns(rows + 1, at::kCPU);
+  double* values = out.values.mutable_data_ptr<double>();
+  int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
+  const auto write = [&](int64_t row, const Statistics& s) {
+    write_row(s, tensors[row].numel(), static_cast<int64_t>(tensors[row].nbytes()), values + row * kValueColumns,
+              counts + row * kCountColumns);
+  };
+
+  // Only tensors of several chunks need their partial results kept.
+  std::vector<int64_t> place(list.size(), -1);
+  int64_t kept = 0;
+  for (int64_t t = 0; t < rows; ++t) {
+    const int64_t chunks = plan.first[t + 1] - plan.first[t];
+    if (chunks > 1) {
+      place[t] = kept - plan.first[t];
+      kept += chunks;
+    }
+  }
+  std::vector<Statistics> parts(static_cast<size_t>(kept));
+  const LaneKernels& lanes = lane_kernels();
+  int64_t in_all = 0;
+  for (int64_t t = 0; t < rows; ++t) in_all += list[t].values * value_size(list[t].format);
+  bytes_in_all = in_all;
+  bytes_done = 0;
+  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
+    BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
+    const Statistics part = measure_chunk(list, chunk, lanes, counter);
+    const Elements& e = list[chunk.tensor];
+    if (chunk.length == kChunk) bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
+    if (!maps.empty() && e.strided < 0) {
+      release(maps, e.data + chunk.begin * value_size(e.format), chunk.length * value_size(e.format));
+    }
+    if (plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1) {
+      write(chunk.tensor, part);
+    } else {
+      parts[place[chunk.tensor] + index] = part;
+    }
+  });
+
+  Statistics total;
+  int64_t numel = 0;
+  int64_t nbytes = 0;
+  for (int64_t t = 0; t < rows; ++t) {
+    const int64_t chunks = plan.first[t + 1] - plan.first[t];
+    if (chunks == 0) write(t, Statistics{});
+    if (chunks > 1) {
+      Statistics sum = parts[place[t] + plan.first[t]];
+      for (int64_t c = 1; c < chunks; ++c) sum = combine(sum, parts[place[t] + plan.first[t] + c]);
+      write(t, sum);
+    }
+    total = combine(total, read_row(values + t * kValueColumns, counts + t * kCountColumns));
+    numel += counts[t * kCountColumns + kNumel];
+    nbytes += counts[t * kCountColumns + kBytes];
+  }
+  write_row(total, numel, nbytes, values + rows * kValueColumns, counts + rows * kCountColumns);
+  return out;
+}
+
+template <typename T>
+at::Tensor tensor_of(const std::vector<T>& from, at::ScalarType dtype) {
+  at::Tensor out = at::empty({static_cast<int64_t>(from.size())}, at::TensorOptions().dtype(dtype));
+  std::copy(from.begin(), from.end(), static_cast<T*>(out.mutable_data_ptr()));
+  return out;
+}
+
+std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
+  const Measured out = measure_tensors(tensors, false, {});
+  return {out.values, out.counts};
+}
+
+std::tuple<at::Tensor, at::Tensor> measure_meta(at::TensorList tensors) {
+  const at::Device device = tensors.empty() ? at::Device(at::kMeta) : tensors[0].device();
+  Columns out = empty_columns(static_cast<int64_t>(tensors.size()) + 1, device);
+  return {out.values, out.counts};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> measure_histogram(
+    at::TensorList tensors) {
+  const Measured out = measure_tensors(tensors, true, {});
+  return {out.values, out.counts, out.below, out.offsets, out.bins, out.bin_counts};
+}
+
+}  // namespace
+
+Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps) {
+  if (!histogram) {
+    Columns columns = run(tensors, nullptr, maps);
+    return {columns.values, columns.counts, {}, {}, {}, {}};
+  }
+  std::vector<BinCounter> counters(at::get_num_threads());
+  Columns columns = run(tensors, &counters, maps);
+  for (auto& counter : counters) counter.flush();
+  const auto rows = static_cast<int64_t>(tensors.size());
+  const SparseBins bins = collect(counters, rows);
+  at::Tensor below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
+  std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits, below.mutable_data_ptr<int64_t>());
+  return {columns.values,
+          columns.counts,
+          below,
+          tensor_of(bins.offsets, at::kLong),
+          tensor_of(bins.bins, at::kInt),
+          tensor_of(bins.counts, at::kLong)};
+}
+
+std::pair<int64_t, int64_t> measure_progress() { return {bytes_done.load(), bytes_in_all.load()}; }
+
+// For every backend without a kernel of its own, so that a sparse or quantized tensor, or one on a device that
+// is not served, is refused by its place in the list.
+TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) {
+  m.impl("measure", &measure);
+  m.impl("measure_histogram", &measure_histogram);
+}
+TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("measure", &measure_meta); }
+// Statistics have no gradient.
+TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
+  m.impl("measure", torch::CppFunction::makeFallthrough());
+  m.impl("measure_histogram", torch::CppFunction::makeFallthrough());
+}
+
+}  // namespace pyparam

@@ -1,0 +1,321 @@
+// total_norm and clip_grad_norm_: the norm of many tensors as of one vector, and scaling by it.
+#include <ATen/MemoryOverlap.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/result_type.h>
+#include <c10/util/irange.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/chunks.h"
+#include "kernels/cpu/elements.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/lanes.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/math.h"
+
+namespace pyparam::cpu {
+
+namespace {
+
+constexpr int64_t kChunk = 16 * kBlock;
+constexpr int64_t kGroup = 4 * kChunk;
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+void check_order(const char* op, double p) {
+  TORCH_CHECK_VALUE(p >= 0 || p == -kInf, op, ": the order of the norm must be 0, positive, inf or -inf, got ", p);
+}
+
+// scale * (sum of powers)^(1/p). The scale is 1 unless the powers would leave float64's range. For orders 0 and
+// 1 the sum alone counts, and for the infinite orders it is the extreme.
+struct NormPart {
+  double sum = 0;
+  double scale = 1;
+};
+
+NormPart combine_norms(const NormPart& a, const NormPart& b, double p) {
+  if (p == kInf) return {std::isnan(a.sum) || a.sum >= b.sum ? a.sum : b.sum};
+  if (p == -kInf) return {std::isnan(a.sum) || a.sum <= b.sum ? a.sum : b.sum};
+  if (b.sum == 0) return a;
+  if (a.sum == 0) return b;
+  if (a.scale == b.scale) return {a.sum + b.sum, a.scale};
+  const NormPart& large = a.scale > b.scale ? a : b;
+  const NormPart& small = a.scale > b.scale ? b : a;
+  return {large.sum + small.sum * std::pow(small.scale / large.scale, p), large.scale};
+}
+
+double norm_of(const NormPart& part, double p) {
+  if (p == 0 || p == 1 || std::isinf(p)) return part.sum;
+  if (part.sum == 0 || !std::isfinite(part.sum)) return part.sum;
+  return part.scale * (p == 2 ? std::sqrt(part.sum) : std::pow(part.sum, 1 / p));
+}
+
+template <typename T>
+int64_t count_nonzero(const T* x, int64_t n) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) count += magnitude_bits(x[i]) != 0;
+  return count;
+}
+
+template <typename T>
+NormPart sum_powers(const T* x, int64_t n, double p, double least, double largest) {
+  if (std::isnan(least) || largest == 0 || std::isinf(largest)) return {largest};
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::pow(std::fabs(static_cast<double>(x[i])) / largest, p);
+  return {sum, largest};
+}
+
+NormPart block_norm(const BlockValues& block, int64_t n, double p, const LaneKernels& lanes) {
+  const float* f = block.floats;
+  const double* d = block.doubles;
+  if (p == 0) return {static_cast<double>(f != nullptr ? count_nonzero(f, n) : count_nonzero(d, n))};
+  if (p == 1) return {f != nullptr ? lanes.sum_abs_float(f, n) : lanes.sum_abs_double(d, n)};
+  if (p == 2 && f != nullptr) return {lanes.squares_float(f, n)};
+  if (p == 2) {
+    const double sum = lanes.squares_double(d, n, 1);
+    if (sum > 0x1p-600 && sum < kInf) return {sum};
+  }
+  double least = 0;
+  double largest = 0;
+  f != nullptr ? lanes.extremes_float(f, n, &least, &largest) : lanes.extremes_double(d, n, &least, &largest);
+  if (p == kInf) return {largest};
+  if (p == -kInf) return {least};
+  if (p != 2) return f != nullptr ? sum_powers(f, n, p, least, largest) : sum_powers(d, n, p, least, largest);
+  if (largest == 0 || !(largest < kInf)) return {largest};
+  const auto exponent = static_cast<int>(scaling_exponent(largest));
+  return {lanes.squares_double(d, n, power_of_two(-exponent)), power_of_two(exponent)};
+}
+
+// The absolute values of complex numbers, in place of their parts.
+BlockValues magnitudes(const BlockValues& parts, int64_t n, double* out) {
+  for (int64_t i = 0; i < n / 2; ++i) {
+    if (parts.floats != nullptr) {
+      const double re = parts.floats[2 * i];
+      const double im = parts.floats[2 * i + 1];
+      out[i] = std::hypot(re, im);
+    } else {
+      out[i] = std::hypot(parts.doubles[2 * i], parts.doubles[2 * i + 1]);
+    }
+  }
+  BlockValues block;
+  block.doubles = out;
+  return block;
+}
+
+NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p, const LaneKernels& lanes) {
+  static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
+  const ExactFloats mode;
+  NormPart out;
+  for (int64_t done = 0; done < chunk.length; done += kBlock) {
+    int64_t n = std::min(kBlock, chunk.length - done);
+    BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, *memory);
+    alignas(64) double absolute[kBlock / 2];
+    if (p != 2 && list[chunk.tensor].is_complex) {
+      block = magnitudes(block, n, absolute);
+      n /= 2;
+    }
+    const NormPart part = block_norm(block, n, p, lanes);
+    out = done == 0 ? part : combine_norms(out, part, p);
+  }
+  return out;
+}
+
+// The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0 alone.
+double norm_of_list(const ElementList& list, double p, bool of_norms) {
+  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
+  std::vector<NormPart> parts(plan.chunks.size());
+  const LaneKernels& lanes = lane_kernels();
+  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) { parts[index] = chunk_norm(list, chunk, p, lanes); });
+  if (p == 0 && of_norms) {
+    int64_t nonzero = 0;
+    for (const auto t : c10::irange(list.size())) {
+      const auto begin = parts.begin() + plan.first[t];
+      const auto end = parts.begin() + plan.first[t + 1];
+      nonzero += std::any_of(begin, end, [](const NormPart& part) { return part.sum != 0; });
+    }
+    return static_cast<double>(nonzero);
+  }
+  if (parts.empty()) return p == -kInf && list.size() > 0 ? kInf : 0;
+  NormPart total = parts[0];
+  for (size_t i = 1; i < parts.size(); ++i) total = combine_norms(total, parts[i], p);
+  return norm_of(total, p);
+}
+
+// The dtype all tensors promote to, complex as its parts, and float32 at the least.
+at::ScalarType norm_dtype(at::TensorList tensors) {
+  at::ScalarType dtype = at::kFloat;
+  for (const auto& tensor : tensors) {
+    if (c10::toRealValueType(tensor.scalar_type()) == at::kDouble) dtype = at::kDouble;
+  }
+  return dtype;
+}
+
+at::Tensor scalar_tensor(double value, at::ScalarType dtype) {
+  const ExactFloats mode;
+  at::Tensor out = at::empty({}, at::TensorOptions().dtype(dtype));
+  if (dtype == at::kDouble) {
+    *out.mutable_data_ptr<double>() = value;
+  } else {
+    *out.mutable_data_ptr<float>() = static_cast<float>(value);
+  }
+  return out;
+}
+
+at::Tensor total_norm(at::TensorList tensors, double p) {
+  check_order("total_norm", p);
+  const ElementList list("total_norm", tensors);
+  return scalar_tensor(norm_of_list(list, p, false), norm_dtype(tensors));
+}
+
+at::Tensor norm_meta(at::TensorList tensors) {
+  const at::Device device = tensors.empty() ? at::Device(at::kMeta) : tensors[0].device();
+  return at::empty({}, at::TensorOptions().dtype(norm_dtype(tensors)).device(device));
+}
+at::Tensor total_norm_meta(at::TensorList tensors, double p) {
+  check_order("total_norm", p);
+  return norm_meta(tensors);
+}
+
+// max_norm / (norm + 1e-6), at most 1, in the norm's dtype and in the steps PyTorch takes.
+template <typename T>
+double clip_coefficient(double norm, double max_norm) {
+  const T reciprocal = T(1) / (static_cast<T>(norm) + static_cast<T>(1e-6));
+  const T coefficient = reciprocal * static_cast<T>(max_norm);
+  return coefficient > T(1) ? T(1) : coefficient;
+}
+
+template <typename T>
+void scale(void* data, int64_t n, float by) {
+  auto* x = static_cast<T*>(data);
+  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<T>(static_cast<float>(x[i]) * by);
+}
+
+void scale_chunk(const Elements& e, const Chunk& chunk, double by) {
+  void* data = const_cast<char*>(e.data) + chunk.begin * value_size(e.format);
+  switch (e.format) {
+    case Format::kFloat: return scale<float>(data, chunk.length, static_cast<float>(by));
+    case Format::kHalf: return scale<c10::Half>(data, chunk.length, static_cast<float>(by));
+    case Format::kBFloat16: return scale<c10::BFloat16>(data, chunk.length, static_cast<float>(by));
+    default: {
+      auto* x = static_cast<double*>(data);
+      for (int64_t i = 0; i < chunk.length; ++i) x[i] *= by;
+    }
+  }
+}
+
+// Whether some memory is in the list twice, by its first byte.
+bool has_repeats(const ElementList& list) {
+  size_t slots = 64;
+  while (slots < 2 * list.size()) slots *= 2;
+  std::vector<const char*> table(slots, nullptr);
+  for (const auto i : c10::irange(list.size())) {
+    const char* data = list[i].data;
+    if (data == nullptr) continue;
+    size_t slot = (reinterpret_cast<uintptr_t>(data) * 0x9e3779b97f4a7c15ull >> 20) & (slots - 1);
+    for (; table[slot] != nullptr; slot = (slot + 1) & (slots - 1)) {
+      if (table[slot] == data) return true;
+    }
+    table[slot] = data;
+  }
+  return false;
+}
+
+// Multiplies every tensor by the coefficient, in place.
+void scale_list(at::TensorList grads, const ElementList& list, double by) {
+  std::vector<int64_t> numels = list.numels();
+  std::vector<size_t> others;
+  for (const auto i : c10::irange(grads.size())) {
+    if (list[i].strided >= 0 || grads[i].is_conj() || grads[i].is_neg()) {
+      others.push_back(i);
+      numels[i] = 0;
+    } else {
+      grads[i].unsafeGetTensorImpl()->bump_version();
+    }
+  }
+  const ChunkPlan plan = plan_chunks(numels, kChunk, kGroup);
+  const auto work = [&](const Chunk& chunk, int64_t) { scale_chunk(list[chunk.tensor], chunk, by); };
+  if (has_repeats(list)) {
+    for (const auto c : c10::irange(plan.chunks.size())) work(plan.chunks[c], static_cast<int64_t>(c));
+  } else {
+    for_each_chunk(plan, work);
+  }
+  const at::NoGradGuard no_grad;
+  for (const size_t i : others) {
+    at::Tensor grad = grads[i];
+    grad.mul_(by);
+  }
+}
+
+void check_clippable(at::TensorList grads) {
+  for (const auto i : c10::irange(grads.size())) {
+    const at::ScalarType dtype = grads[i].scalar_type();
+    const at::ScalarType part = c10::toRealValueType(dtype);
+    TORCH_CHECK_TYPE(part == at::kFloat || part == at::kDouble || part == at::kHalf || part == at::kBFloat16,
+                     "clip_grad_norm_: tensors[", i, "] has dtype ", dtype,
+                     "; expected float16, bfloat16, float32, float64 or a complex dtype");
+    TORCH_CHECK_VALUE(at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
+                      "] is expanded: several of its elements are one memory location; clone() it first");
+  }
+}
+
+// The first tensor with a NaN or an infinity, -1 if none has one.
+int64_t first_nonfinite(const ElementList& list) {
+  for (const auto t : c10::irange(list.size())) {
+    const Chunk all{static_cast<int64_t>(t), 0, list[t].values};
+    if (list[t].values > 0 && !std::isfinite(chunk_norm(list, all, kInf, lane_kernels()).sum)) {
+      return static_cast<int64_t>(t);
+    }
+  }
+  return -1;
+}
+
+at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_type, bool error_if_nonfinite) {
+  check_order("clip_grad_norm_", norm_type);
+  const ElementList list("clip_grad_norm_", grads);
+  check_clippable(grads);
+  const at::ScalarType dtype = norm_dtype(grads);
+  const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), dtype);
+  const double norm = dtype == at::kDouble ? *out.const_data_ptr<double>() : *out.const_data_ptr<float>();
+  if (error_if_nonfinite && !std::isfinite(norm)) {
+    const int64_t first = first_nonfinite(list);
+    const std::string cause = first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
+                                        : "the first gradient with a NaN or an infinity is that of tensors[" +
+                                              std::to_string(first) + "]";
+    TORCH_CHECK(false, "The total norm of order ", norm_type,
+                " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
+                ". To disable this error and scale the gradients by the non-finite norm anyway, set "
+                "`error_if_nonfinite=False`");
+  }
+  const double coefficient =
+      dtype == at::kDouble ? clip_coefficient<double>(norm, max_norm) : clip_coefficient<float>(norm, max_norm);
+  // Multiplying by one would change nothing.
+  if (coefficient != 1) scale_list(grads, list, coefficient);
+  return out;
+}
+
+at::Tensor clip_grad_norm_meta(at::TensorList grads, double, double norm_type, bool) {
+  check_order("clip_grad_norm_", norm_type);
+  return norm_meta(grads);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) {
+  m.impl("total_norm", &total_norm);
+  m.impl("clip_grad_norm_", &clip_grad_norm_);
+}
+TORCH_LIBRARY_IMPL(pyparam, Meta, m) {
+  m.impl("total_norm", &total_norm_meta);
+  m.impl("clip_grad_norm_", &clip_grad_norm_meta);
+}
+TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
+  m.impl("total_norm", torch::CppFunction::makeFallthrough());
+  m.impl("clip_grad_norm_", torch::CppFunction::makeFallthrough());
+}
+
+}  // namespace pyparam::cpu

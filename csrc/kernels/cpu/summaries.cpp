@@ -1,0 +1,128 @@
+#include "kernels/cpu/summaries.h"
+
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels/cpu/measure.h"
+#include "kernels/histogram.h"
+#include "kernels/math.h"
+
+namespace pyparam {
+
+namespace {
+
+at::Tensor empty_like_rows(at::IntArrayRef sizes, at::ScalarType dtype) {
+  return at::empty(sizes, at::TensorOptions().dtype(dtype));
+}
+
+template <typename T>
+at::Tensor tensor_of(const std::vector<T>& from, at::ScalarType dtype) {
+  at::Tensor out = empty_like_rows({static_cast<int64_t>(from.size())}, dtype);
+  std::copy(from.begin(), from.end(), static_cast<T*>(out.mutable_data_ptr()));
+  return out;
+}
+
+struct SparseRow {
+  const int32_t* bins = nullptr;
+  const int64_t* counts = nullptr;
+  int64_t size = 0;
+};
+
+SparseRow sparse_row(const at::Tensor& offsets, const at::Tensor& bins, const at::Tensor& counts, int64_t row) {
+  if (row < 0) return {};
+  const auto* at = offsets.const_data_ptr<int64_t>();
+  return {bins.const_data_ptr<int32_t>() + at[row], counts.const_data_ptr<int64_t>() + at[row], at[row + 1] - at[row]};
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> merge_statistics(const at::Tensor& values_a, const at::Tensor& counts_a,
+                                                    const at::Tensor& index_a, const at::Tensor& values_b,
+                                                    const at::Tensor& counts_b, const at::Tensor& index_b) {
+  const int64_t rows = index_a.numel();
+  at::Tensor values = empty_like_rows({rows, kValueColumns}, at::kDouble);
+  at::Tensor counts = empty_like_rows({rows, kCountColumns}, at::kLong);
+  const auto* ia = index_a.const_data_ptr<int64_t>();
+  const auto* ib = index_b.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < rows; ++row) {
+    Statistics s;
+    int64_t numel = 0;
+    int64_t nbytes = 0;
+    const auto add = [&](const at::Tensor& v, const at::Tensor& c, int64_t from) {
+      if (from < 0) return;
+      const int64_t* from_counts = c.const_data_ptr<int64_t>() + from * kCountColumns;
+      s = combine(s, read_row(v.const_data_ptr<double>() + from * kValueColumns, from_counts));
+      numel += from_counts[kNumel];
+      nbytes += from_counts[kBytes];
+    };
+    add(values_a, counts_a, ia[row]);
+    add(values_b, counts_b, ib[row]);
+    write_row(s, numel, nbytes, values.mutable_data_ptr<double>() + row * kValueColumns,
+              counts.mutable_data_ptr<int64_t>() + row * kCountColumns);
+  }
+  return {values, counts};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
+    const at::Tensor& offsets_a, const at::Tensor& bins_a, const at::Tensor& counts_a, const at::Tensor& index_a,
+    const at::Tensor& offsets_b, const at::Tensor& bins_b, const at::Tensor& counts_b, const at::Tensor& index_b) {
+  std::vector<int64_t> offsets{0};
+  std::vector<int32_t> bins;
+  std::vector<int64_t> counts;
+  for (int64_t row = 0; row < index_a.numel(); ++row) {
+    const SparseRow a = sparse_row(offsets_a, bins_a, counts_a, index_a.const_data_ptr<int64_t>()[row]);
+    const SparseRow b = sparse_row(offsets_b, bins_b, counts_b, index_b.const_data_ptr<int64_t>()[row]);
+    for (int64_t i = 0, j = 0; i < a.size || j < b.size;) {
+      const int32_t next_a = i < a.size ? a.bins[i] : kBins;
+      const int32_t next_b = j < b.size ? b.bins[j] : kBins;
+      bins.push_back(std::min(next_a, next_b));
+      counts.push_back((next_a <= next_b ? a.counts[i] : 0) + (next_b <= next_a ? b.counts[j] : 0));
+      i += next_a <= next_b;
+      j += next_b <= next_a;
+    }
+    offsets.push_back(static_cast<int64_t>(bins.size()));
+  }
+  return {tensor_of(offsets, at::kLong), tensor_of(bins, at::kInt), tensor_of(counts, at::kLong)};
+}
+
+at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins, const at::Tensor& counts,
+                               const at::Tensor& extremes, const at::Tensor& one_value, const at::Tensor& q) {
+  const int64_t rows = offsets.numel() - 1;
+  at::Tensor out = empty_like_rows({rows, q.numel()}, at::kDouble);
+  std::vector<int64_t> through;  // counts up to and including each entry
+  for (int64_t row = 0; row < rows; ++row) {
+    const SparseRow r = sparse_row(offsets, bins, counts, row);
+    const double min = extremes.const_data_ptr<double>()[2 * row];
+    const double max = extremes.const_data_ptr<double>()[2 * row + 1];
+    const bool single = one_value.const_data_ptr<bool>()[row];
+    through.assign(static_cast<size_t>(r.size), 0);
+    int64_t n = 0;
+    for (int64_t e = 0; e < r.size; ++e) through[e] = n += r.counts[e];
+    const auto order_statistic = [&](int64_t rank) {
+      if (rank <= 0) return min;
+      if (rank >= n - 1) return max;
+      const auto e = std::upper_bound(through.begin(), through.end(), rank) - through.begin();
+      const auto position = static_cast<double>(rank - (through[e] - r.counts[e]));
+      const double value = value_in_bin(r.bins[e], position, static_cast<double>(r.counts[e]), single);
+      return std::min(std::max(value, min), max);
+    };
+    double* to = out.mutable_data_ptr<double>() + row * q.numel();
+    for (int64_t i = 0; i < q.numel(); ++i) {
+      if (n == 0) {
+        to[i] = not_a_number();
+        continue;
+      }
+      const double at = q.const_data_ptr<double>()[i] * static_cast<double>(n - 1);
+      const auto rank = static_cast<int64_t>(std::floor(at));
+      const double part = at - static_cast<double>(rank);
+      const double low = order_statistic(rank);
+      to[i] = part == 0 ? low : low + (order_statistic(rank + 1) - low) * part;
+    }
+  }
+  return out;
+}
+
+}  // namespace pyparam

@@ -1,0 +1,14 @@
+// What lets one header serve a plain C++ compiler and nvcc.
+#pragma once
+
+#if defined(__CUDACC__) || defined(__HIPCC__)
+#define PYPARAM_HD __host__ __device__
+#define PYPARAM_INLINE __forceinline__
+#else
+#define PYPARAM_HD
+// Inlined into callers that are compiled for AVX2 or AVX-512, and so compiled for them too.
+#define PYPARAM_INLINE inline __attribute__((always_inline))
+#endif
+
+// A formula of the shared headers: on host and device, inlined everywhere.
+#define PYPARAM_FORMULA PYPARAM_HD PYPARAM_INLINE

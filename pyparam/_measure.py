@@ -1,0 +1,119 @@
+"""measure: every statistic of every parameter in one pass."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from pyparam._bins import Bins
+from pyparam._native import _C
+from pyparam._sources import path, table_of
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._stats import Stats
+from pyparam._table import ParamTable, named_errors
+
+
+def measure(
+    source: Any, *, grad: bool = False, histogram: bool = False, quantiles: Sequence[float] = ()
+) -> Stats:
+    """Measures every parameter of a source, reading each element once.
+
+    A row a parameter and ``stats.total`` for all together: numel, nbytes, dtype, device, shape; min, max,
+    mean, std (with Bessel's correction, as ``torch.std``), rms, l1, l2, max_abs; zeros, nans, posinfs,
+    neginfs, subnormals. Extremes and moments are over the finite elements, so that one NaN does not blank a
+    row; they are NaN where there is no finite element (l1 and l2 are 0), and std is NaN for fewer than two.
+
+    Sums are in float64, centred on the mean of a few thousand values at a time, so that values far from zero
+    for their spread lose nothing, and scaled where squares would leave float64's range. Results are the same
+    bits for any number of threads and any vector unit. Complex elements count as two values, real and
+    imaginary; bool as 0 and 1; integers beyond 2**53 as the nearest float64. Subnormals are those of the
+    parameter's own dtype. Parameters that share storage are each measured, and each counts in the total.
+
+    Args:
+        source: anything with parameters (see ``table_of``). A checkpoint streams: pages of the file are
+            given back as they are done with, so memory stays small for a file of any size.
+        grad: measures the gradients instead. Parameters without one have no row; ``stats.missing`` lists
+            them.
+        histogram: counts each value by the upper 16 bits of its float32 (sign, exponent, 7 bits of mantissa)
+            too, for ``stats.histogram``, ``stats.quantile`` and ``stats.underflow``.
+        quantiles: numbers in [0, 1], for ``stats.quantiles``; counts the histogram as well.
+
+    Raises:
+        TypeError: naming a parameter that is sparse, quantized, nested, of a dtype without single numbers, or
+            a tensor subclass with its values elsewhere (DTensor).
+        ValueError: naming a parameter on the meta device, or a quantile outside [0, 1].
+    """
+    points = _points(quantiles)
+    if path.accepts(source):
+        source = path.open(source)
+    maps = source.spare_maps() if isinstance(source, Checkpoint) else []
+    table = table_of(source)
+    with row_errors(table, grad):
+        found = _C.measure(table._native, grad, histogram or bool(points), maps)
+    absent = set(found.missing)
+    names = table.names
+    present = [name for i, name in enumerate(names) if i not in absent] if absent else list(names)
+    return Stats(
+        names=present,
+        values=found.values,
+        counts=found.counts,
+        layouts=found.layouts,
+        bins=None if found.bins is None else Bins(*found.bins),
+        points=points,
+        missing=[names[i] for i in found.missing],
+    )
+
+
+@torch.library.register_fake("pyparam::measure_histogram")  # type: ignore[untyped-decorator]
+def _measure_histogram_shapes(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """In Python, since how many bins have values depends on the data."""
+    rows = len(tensors) + 1
+    like = tensors[0] if tensors else torch.empty(0)
+    entries = torch.library.get_ctx().new_dynamic_size()
+
+    def make(dtype: torch.dtype, *shape: int | torch.SymInt) -> Tensor:
+        return like.new_empty(shape, dtype=dtype)
+
+    return (
+        make(torch.float64, rows, 11),
+        make(torch.int64, rows, 8),
+        make(torch.int64, rows, 21),
+        make(torch.int64, rows + 1),
+        make(torch.int32, entries),
+        make(torch.int64, entries),
+    )
+
+
+@contextlib.contextmanager
+def row_errors(
+    table: ParamTable,
+    grad: bool,
+    error: type[Exception] | tuple[type[Exception], ...] = (TypeError, ValueError),
+) -> Iterator[None]:
+    """``named_errors``; with ``grad`` for ops over the gradients that are there."""
+    named = cast(ParamTable, _WithGradients(table)) if grad else table
+    with named_errors(named, error):
+        yield
+
+
+class _WithGradients:
+    """The names of a table's parameters that have a gradient, found when someone asks."""
+
+    def __init__(self, table: ParamTable) -> None:
+        self._table = table
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, tensor in self._table if tensor.grad is not None]
+
+
+def _points(quantiles: Sequence[float]) -> tuple[float, ...]:
+    points = tuple(float(q) for q in quantiles)
+    for q in points:
+        if not 0 <= q <= 1:
+            raise ValueError(f"measure: quantiles must lie in [0, 1], got {q}")
+    return points
