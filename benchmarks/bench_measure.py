@@ -47,9 +47,7 @@ def large() -> list[Tensor]:
 
 def test_all_statistics_float32(benchmark: Any, large: list[Tensor]) -> None:
     table = table_of(large)
-    torch.testing.assert_close(
-        of_eight(pyparam.measure(table)), eight(large).double(), rtol=1e-3, atol=1e-4
-    )
+    torch.testing.assert_close(of_eight(pyparam.measure(table)), eight(large).double(), rtol=1e-3, atol=1e-4)
     versus(benchmark, lambda: pyparam.measure(table), lambda: eight(large), rounds=3, floor=100)
 
 

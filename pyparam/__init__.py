@@ -19,10 +19,14 @@ from pyparam._inspect import Inspector, inspect
 from pyparam._install import install, installed, uninstall
 from pyparam._measure import measure
 from pyparam._norm import clip_grad_norm_, total_norm
+from pyparam._save import load_file_, save_file
+from pyparam._share import ties
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open
 from pyparam._stats import Stats
 from pyparam._table import ParamTable
+from pyparam._tie import keep_ties, retie_, tie_, untie_
+from pyparam._tied import Tie
 from pyparam._view.text import show
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "Inspector",
     "ParamTable",
     "Stats",
+    "Tie",
     "buffers",
     "clip_grad_norm_",
     "compare",
@@ -42,6 +47,8 @@ __all__ = [
     "inspect",
     "install",
     "installed",
+    "keep_ties",
+    "load_file_",
     "measure",
     "modules",
     "named_buffers",
@@ -49,9 +56,14 @@ __all__ = [
     "named_parameters",
     "open",
     "parameters",
+    "retie_",
+    "save_file",
     "show",
     "state_dict",
+    "tie_",
+    "ties",
     "total_norm",
     "uninstall",
+    "untie_",
     "walk",
 ]

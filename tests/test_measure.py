@@ -37,9 +37,9 @@ def assert_row(row: pyparam.Stats, tensor: Tensor, tolerance: float = 1e-13) -> 
     scale = expected["l1"] / max(1, tensor.numel())
     assert row.mean == pytest.approx(expected["mean"], rel=tolerance, abs=tolerance * scale, nan_ok=True)
     for name in ("std", "rms", "l1", "l2"):
-        assert getattr(row, name) == pytest.approx(
-            expected[name], rel=tolerance, abs=1e-300, nan_ok=True
-        ), name
+        assert getattr(row, name) == pytest.approx(expected[name], rel=tolerance, abs=1e-300, nan_ok=True), (
+            name
+        )
 
 
 def some(dtype: torch.dtype, count: int, seed: int = 0) -> Tensor:
@@ -348,8 +348,16 @@ def test_shared_storage_counts_each_time() -> None:
     ("tensor", "error", "words"),
     [
         (lambda: torch.eye(3).to_sparse(), TypeError, r"parameter 'b' is sparse \(layout torch.sparse_coo\)"),
-        (lambda: torch.eye(3).to_sparse_csr(), TypeError, r"parameter 'b' is sparse \(layout torch.sparse_csr\)"),
-        (lambda: torch.empty(3, device="meta"), ValueError, "parameter 'b' is on the meta device and has no values"),
+        (
+            lambda: torch.eye(3).to_sparse_csr(),
+            TypeError,
+            r"parameter 'b' is sparse \(layout torch.sparse_csr\)",
+        ),
+        (
+            lambda: torch.empty(3, device="meta"),
+            ValueError,
+            "parameter 'b' is on the meta device and has no values",
+        ),
         (
             lambda: torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8),
             TypeError,

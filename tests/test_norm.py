@@ -84,7 +84,12 @@ def test_the_whole_range_of_float64(scale: float) -> None:
     x = torch.full((10_000,), scale, dtype=torch.float64)
     assert pyparam.total_norm([x]).item() == pytest.approx(100 * scale, rel=1e-9)
     assert pyparam.total_norm([x], 3).item() == pytest.approx(scale * 10_000 ** (1 / 3), rel=1e-9)
-    mixed = [torch.ones(3, dtype=torch.float64), x, torch.zeros(2), torch.full((2,), 1e-250, dtype=torch.float64)]
+    mixed = [
+        torch.ones(3, dtype=torch.float64),
+        x,
+        torch.zeros(2),
+        torch.full((2,), 1e-250, dtype=torch.float64),
+    ]
     assert pyparam.total_norm(mixed).item() == pytest.approx(max(100 * scale, 3**0.5), rel=1e-9)
 
 
@@ -120,7 +125,9 @@ def test_of_nothing() -> None:
 
 @pytest.mark.parametrize("p", [-1, -0.5, math.nan])
 def test_other_orders_are_refused(p: float) -> None:
-    with pytest.raises(ValueError, match="total_norm: the order of the norm must be 0, positive, inf or -inf"):
+    with pytest.raises(
+        ValueError, match="total_norm: the order of the norm must be 0, positive, inf or -inf"
+    ):
         pyparam.total_norm([torch.ones(2)], p)
     with pytest.raises(ValueError, match="clip_grad_norm_: the order of the norm must be"):
         pyparam.clip_grad_norm_([torch.ones(2, requires_grad=True)], 1.0, p)
@@ -276,14 +283,20 @@ def test_refusals_change_nothing() -> None:
     good = torch.full((3,), 9.0)
     cases: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
         (lambda: torch.eye(3).to_sparse(), TypeError, "parameter '1' is sparse"),
-        (lambda: torch.ones(3).to(torch.float8_e5m2), TypeError, "parameter '1' has dtype .*expected float16"),
+        (
+            lambda: torch.ones(3).to(torch.float8_e5m2),
+            TypeError,
+            "parameter '1' has dtype .*expected float16",
+        ),
         (lambda: torch.ones(1).expand(3), ValueError, "parameter '1' is expanded"),
     ]
     for make, error, words in cases:
         parameters = with_gradients([good.clone()])
         bad = make()
-        other = nn.Parameter(torch.zeros(bad.shape, dtype=bad.dtype)) if not bad.is_sparse else nn.Parameter(
-            torch.zeros(3, 3)
+        other = (
+            nn.Parameter(torch.zeros(bad.shape, dtype=bad.dtype))
+            if not bad.is_sparse
+            else nn.Parameter(torch.zeros(3, 3))
         )
         other.grad = bad
         with pytest.raises(error, match=words):

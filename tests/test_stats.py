@@ -120,7 +120,17 @@ def test_to_pandas_without_pandas(stats: pyparam.Stats, monkeypatch: pytest.Monk
 
 def test_repr(stats: pyparam.Stats) -> None:
     lines = repr(stats).splitlines()
-    assert lines[0].split() == ["name", "shape", "dtype", "mean", "std", "min", "max", "zeros", "nonfinite"] + [
+    assert lines[0].split() == [
+        "name",
+        "shape",
+        "dtype",
+        "mean",
+        "std",
+        "min",
+        "max",
+        "zeros",
+        "nonfinite",
+    ] + [
         "q0.25",
         "q0.5",
     ]

@@ -1,4 +1,5 @@
-// measure, total_norm and clip_grad_norm_ over a table, without a list of tensors going through Python.
+// measure, total_norm and clip_grad_norm_ over a table, without a list of tensors going through
+// Python.
 #include "bindings/measure.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -14,6 +15,7 @@
 #include "table/gradients.h"
 #include "table/layouts.h"
 #include "table/param_table.h"
+#include "table/prefetch.h"
 
 namespace py = pybind11;
 
@@ -32,17 +34,22 @@ std::string type_name(const at::Tensor& tensor) {
   return py::str(py::type::of(object).attr("__name__")).cast<std::string>();
 }
 
-// Refuses what dispatch would not bring to the op that reads values: tensors whose values are behind
-// __torch_dispatch__, nested ones, and those of the meta device, for which the op only tells shapes.
+// Refuses what dispatch would not bring to the op that reads values: tensors whose values are
+// behind
+// __torch_dispatch__, nested ones, and those of the meta device, for which the op only tells
+// shapes.
 const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Tensor>& tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) {
+    if (i + kAheadOfTensors < tensors.size()) prefetch(tensors[i + kAheadOfTensors]);
     const at::Tensor& tensor = tensors[i];
-    TORCH_CHECK_TYPE(!tensor.is_nested(), verb, ": tensors[", i, "] is nested; expected a strided tensor, ",
-                     "such as one of its .unbind()");
-    TORCH_CHECK_TYPE(!tensor.key_set().has(c10::DispatchKey::Python), verb, ": tensors[", i, "] is a ",
-                     type_name(tensor), ", whose values are not in one plain tensor; pass those that are, ",
+    TORCH_CHECK_TYPE(!tensor.is_nested(), verb, ": tensors[", i,
+                     "] is nested; expected a strided tensor, ", "such as one of its .unbind()");
+    TORCH_CHECK_TYPE(!tensor.key_set().has(c10::DispatchKey::Python), verb, ": tensors[", i,
+                     "] is a ", type_name(tensor),
+                     ", whose values are not in one plain tensor; pass those that are, ",
                      "such as its .to_local() or .full_tensor()");
-    TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": tensors[", i, "] is on the meta device and has no values");
+    TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": tensors[", i,
+                      "] is on the meta device and has no values");
   }
   return tensors;
 }
@@ -54,17 +61,19 @@ struct Measurement {
 };
 
 Measurement measure(const ParamTable& table, bool grad, bool histogram, const FileMaps& maps) {
-  static const auto of_all = op<std::tuple<at::Tensor, at::Tensor>(at::TensorList)>("pyparam::measure");
+  static const auto of_all =
+      op<std::tuple<at::Tensor, at::Tensor>(at::TensorList)>("pyparam::measure");
   static const auto with_bins =
-      op<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(at::TensorList)>(
-          "pyparam::measure_histogram");
+      op<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
+          at::TensorList)>("pyparam::measure_histogram");
   const Gradients found = grad ? gradients(table) : Gradients{};
   const std::vector<at::Tensor>& tensors = plain("measure", grad ? found.present : table.tensors);
   Measured out;
   if (!maps.empty()) {
     out = measure_tensors(tensors, histogram, maps);
   } else if (histogram) {
-    std::tie(out.values, out.counts, out.below, out.offsets, out.bins, out.bin_counts) = with_bins.call(tensors);
+    std::tie(out.values, out.counts, out.below, out.offsets, out.bins, out.bin_counts) =
+        with_bins.call(tensors);
   } else {
     std::tie(out.values, out.counts) = of_all.call(tensors);
   }
@@ -76,9 +85,12 @@ at::Tensor total_norm(const ParamTable& table, double p, bool grad) {
   return handle.call(plain("total_norm", grad ? gradients(table).present : table.tensors), p);
 }
 
-at::Tensor clip_grad_norm_(const ParamTable& table, double max_norm, double norm_type, bool error_if_nonfinite) {
-  static const auto handle = op<at::Tensor(at::TensorList, double, double, bool)>("pyparam::clip_grad_norm_");
-  return handle.call(plain("clip_grad_norm_", gradients(table).present), max_norm, norm_type, error_if_nonfinite);
+at::Tensor clip_grad_norm_(const ParamTable& table, double max_norm, double norm_type,
+                           bool error_if_nonfinite) {
+  static const auto handle =
+      op<at::Tensor(at::TensorList, double, double, bool)>("pyparam::clip_grad_norm_");
+  return handle.call(plain("clip_grad_norm_", gradients(table).present), max_norm, norm_type,
+                     error_if_nonfinite);
 }
 
 }  // namespace
@@ -88,7 +100,8 @@ void bind_measure(py::module_& m) {
 
   py::class_<LayoutColumns>(m, "LayoutColumns")
       .def("__len__", &LayoutColumns::size)
-      .def("shape", [](const LayoutColumns& c, size_t i) { return py::tuple(py::cast(c.shape(i))); })
+      .def("shape",
+           [](const LayoutColumns& c, size_t i) { return py::tuple(py::cast(c.shape(i))); })
       .def("dtype",
            [](const LayoutColumns& c, size_t i) {
              return py::reinterpret_borrow<py::object>(
@@ -99,26 +112,30 @@ void bind_measure(py::module_& m) {
   py::class_<Measurement>(m, "Measurement")
       .def_property_readonly("values", [](const Measurement& m) { return m.measured.values; })
       .def_property_readonly("counts", [](const Measurement& m) { return m.measured.counts; })
-      .def_property_readonly("bins",
-                             [](const Measurement& m) {
-                               const Measured& of = m.measured;
-                               using Bins = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-                               return of.bins.defined()
-                                          ? std::optional<Bins>({of.below, of.offsets, of.bins, of.bin_counts})
-                                          : std::nullopt;
-                             })
+      .def_property_readonly(
+          "bins",
+          [](const Measurement& m) {
+            const Measured& of = m.measured;
+            using Bins = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+            return of.bins.defined()
+                       ? std::optional<Bins>({of.below, of.offsets, of.bins, of.bin_counts})
+                       : std::nullopt;
+          })
       .def_readonly("layouts", &Measurement::layouts)
       .def_readonly("missing", &Measurement::missing);
 
-  m.def("measure", &measure, py::arg("table"), py::arg("grad"), py::arg("histogram"), py::arg("maps"), unlocked);
+  m.def("measure", &measure, py::arg("table"), py::arg("grad"), py::arg("histogram"),
+        py::arg("maps"), unlocked);
   m.def("measure_progress", &measure_progress);
   m.def("total_norm", &total_norm, py::arg("table"), py::arg("p"), py::arg("grad"), unlocked);
-  m.def("clip_grad_norm_", &clip_grad_norm_, py::arg("table"), py::arg("max_norm"), py::arg("norm_type"),
-        py::arg("error_if_nonfinite"), unlocked);
+  m.def("clip_grad_norm_", &clip_grad_norm_, py::arg("table"), py::arg("max_norm"),
+        py::arg("norm_type"), py::arg("error_if_nonfinite"), unlocked);
   m.def("merge_statistics", &merge_statistics, unlocked);
   m.def("merge_histograms", &merge_histograms, unlocked);
   m.def("histogram_quantiles", &histogram_quantiles, unlocked);
-  m.def("bin_edges", [](int bin) { return std::make_tuple(bin_inner(bin), bin_outer(bin)); }, py::arg("bin"));
+  m.def(
+      "bin_edges", [](int bin) { return std::make_tuple(bin_inner(bin), bin_outer(bin)); },
+      py::arg("bin"));
 }
 
 }  // namespace pyparam

@@ -1,5 +1,5 @@
-// The formulas of measuring: what one value is, and how partial results combine. No torch header: compiles
-// under any C++17 compiler and nvcc, and is the only place where these formulas stand.
+// The formulas of measuring: what one value is, and how partial results combine. No torch header:
+// compiles under any C++17 compiler and nvcc, and is the only place where these formulas stand.
 #pragma once
 
 #include <cmath>
@@ -21,16 +21,19 @@ PYPARAM_FORMULA bool is_nan(float x) { return magnitude_bits(x) > 0x7f800000u; }
 PYPARAM_FORMULA bool is_nan(double x) { return magnitude_bits(x) > 0x7ff0000000000000ull; }
 
 PYPARAM_FORMULA double infinity() { return bit_cast<double>(static_cast<uint64_t>(0x7ff) << 52); }
-PYPARAM_FORMULA double not_a_number() { return bit_cast<double>(static_cast<uint64_t>(0x7ff8) << 48); }
+PYPARAM_FORMULA double not_a_number() {
+  return bit_cast<double>(static_cast<uint64_t>(0x7ff8) << 48);
+}
 // 2^exponent, for exponent in [-1022, 1023].
 PYPARAM_FORMULA double power_of_two(int exponent) {
   return bit_cast<double>(static_cast<uint64_t>(exponent + 1023) << 52);
 }
 
-// Statistics of a run of values. Counts are over all values, extremes and moments over the finite ones.
+// Statistics of a run of values. Counts are over all values, extremes and moments over the finite
+// ones.
 //
-// The moments are those of x * 2^-exponent. The exponent is 0 unless squares of the values would leave
-// float64's range, which only float64 values can make them do.
+// The moments are those of x * 2^-exponent. The exponent is 0 unless squares of the values would
+// leave float64's range, which only float64 values can make them do.
 struct Statistics {
   int64_t finite = 0;
   int64_t zeros = 0;
@@ -40,10 +43,11 @@ struct Statistics {
   int64_t neginfs = 0;
   double min = bit_cast<double>(0x7ff0000000000000ull);
   double max = bit_cast<double>(0xfff0000000000000ull);
-  double mean = 0;      // of the finite values, rounded
-  double mean_low = 0;  // and what the rounding left out, which matters where parts differ in it alone
-  double m2 = 0;        // sum of (x - mean)^2
-  double l1 = 0;        // sum of |x|
+  double mean = 0;  // of the finite values, rounded
+  double mean_low =
+      0;          // and what the rounding left out, which matters where parts differ in it alone
+  double m2 = 0;  // sum of (x - mean)^2
+  double l1 = 0;  // sum of |x|
   int64_t exponent = 0;
 };
 
@@ -111,9 +115,9 @@ PYPARAM_FORMULA Statistics combine(Statistics a, Statistics b) {
   return out;
 }
 
-// The moments of a run of `finite` values from sums shifted by some value: of (x - shift) and (x - shift)^2.
-// The subtraction below loses about log2(1 + (shift - mean)^2 / variance) bits: none with a shift near the
-// mean, and log2(finite) bits at most with one of the values as the shift.
+// The moments of a run of `finite` values from sums shifted by some value: of (x - shift) and (x -
+// shift)^2. The subtraction below loses about log2(1 + (shift - mean)^2 / variance) bits: none with
+// a shift near the mean, and log2(finite) bits at most with one of the values as the shift.
 PYPARAM_FORMULA void set_moments(Statistics& s, double shift, double sum, double squares) {
   if (s.finite == 0) return;
   const double mean = sum / static_cast<double>(s.finite);
@@ -147,8 +151,12 @@ PYPARAM_FORMULA double rms_of(const Statistics& s) {
   return unscale(sqrt(s.m2 / static_cast<double>(s.finite) + s.mean * s.mean), s.exponent);
 }
 PYPARAM_FORMULA double l1_of(const Statistics& s) { return unscale(s.l1, s.exponent); }
-PYPARAM_FORMULA double min_of(const Statistics& s) { return s.finite == 0 ? not_a_number() : s.min; }
-PYPARAM_FORMULA double max_of(const Statistics& s) { return s.finite == 0 ? not_a_number() : s.max; }
+PYPARAM_FORMULA double min_of(const Statistics& s) {
+  return s.finite == 0 ? not_a_number() : s.min;
+}
+PYPARAM_FORMULA double max_of(const Statistics& s) {
+  return s.finite == 0 ? not_a_number() : s.max;
+}
 PYPARAM_FORMULA double max_abs_of(const Statistics& s) {
   if (s.finite == 0) return not_a_number();
   return -s.min > s.max ? -s.min : s.max;

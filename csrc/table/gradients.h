@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "table/param_table.h"
+#include "table/prefetch.h"
 
 namespace pyparam {
 
@@ -25,6 +26,7 @@ inline Gradients gradients(const ParamTable& table) {
   Gradients out;
   out.present.reserve(table.size());
   for (size_t i = 0; i < table.size(); ++i) {
+    if (i + kAheadOfTensors < table.size()) prefetch(table.tensors[i + kAheadOfTensors]);
     const at::Tensor& grad = gradient_of(table.tensors[i]);
     if (grad.defined()) {
       out.present.push_back(grad);

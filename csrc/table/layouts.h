@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "table/prefetch.h"
+
 namespace pyparam {
 
 class LayoutColumns {
@@ -15,7 +17,9 @@ class LayoutColumns {
     dtypes_.reserve(tensors.size());
     devices_.reserve(tensors.size());
     dims_.reserve(2 * tensors.size());
-    for (const auto& tensor : tensors) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if (i + kAheadOfTensors < tensors.size()) prefetch(tensors[i + kAheadOfTensors]);
+      const at::Tensor& tensor = tensors[i];
       const auto sizes = tensor.sizes();
       dims_.insert(dims_.end(), sizes.begin(), sizes.end());
       ends_.push_back(dims_.size());
@@ -27,7 +31,8 @@ class LayoutColumns {
   size_t size() const { return ends_.size(); }
   std::vector<int64_t> shape(size_t i) const {
     const size_t begin = i == 0 ? 0 : ends_.at(i - 1);
-    return {dims_.begin() + static_cast<int64_t>(begin), dims_.begin() + static_cast<int64_t>(ends_.at(i))};
+    return {dims_.begin() + static_cast<int64_t>(begin),
+            dims_.begin() + static_cast<int64_t>(ends_.at(i))};
   }
   at::ScalarType dtype(size_t i) const { return dtypes_.at(i); }
   at::Device device(size_t i) const { return devices_.at(i); }

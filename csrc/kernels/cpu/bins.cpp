@@ -174,7 +174,8 @@ SparseBins collect(const std::vector<BinCounter>& counters, int64_t rows) {
     for (const auto& run : counter.runs()) all.push_back({run.row, &counter, &run});
     entries += counter.bins().size();
   }
-  std::stable_sort(all.begin(), all.end(), [](const Where& a, const Where& b) { return a.row < b.row; });
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Where& a, const Where& b) { return a.row < b.row; });
 
   SparseBins out;
   out.offsets.reserve(static_cast<size_t>(rows) + 2);

@@ -12,11 +12,12 @@
 
 namespace pyparam::cpu {
 
-// How many values lie below each rounding limit (see histogram.h), zeros among them. While counting, limits that
-// are edges of bins are left at zero.
+// How many values lie below each rounding limit (see histogram.h), zeros among them. While
+// counting, limits that are edges of bins are left at zero.
 using BelowLimits = std::array<int64_t, kLimits>;
 
-// Sparse histograms one after another: row r has entries offsets[r] .. offsets[r + 1], bins ascending.
+// Sparse histograms one after another: row r has entries offsets[r] .. offsets[r + 1], bins
+// ascending.
 struct SparseBins {
   std::vector<int64_t> offsets;
   std::vector<int32_t> bins;
@@ -35,11 +36,11 @@ struct BinRun {
 // Counts on one thread. Counts are integers, so it does not matter which thread counts what.
 class BinCounter {
  public:
-  // A block of the given row, with the statistics it has been found to have and their range of magnitudes, if
-  // known. Of float64 values, `narrowed` are the nearest float32, and those that round to an infinity count as the
-  // largest float32.
-  void take(int64_t row, const BlockValues& block, const float* narrowed, int64_t n, const Statistics& of_block,
-            MagnitudeRange range, const LaneKernels& lanes);
+  // A block of the given row, with the statistics it has been found to have and their range of
+  // magnitudes, if known. Of float64 values, `narrowed` are the nearest float32, and those that
+  // round to an infinity count as the largest float32.
+  void take(int64_t row, const BlockValues& block, const float* narrowed, int64_t n,
+            const Statistics& of_block, MagnitudeRange range, const LaneKernels& lanes);
   void flush();
 
   const std::vector<BinRun>& runs() const { return runs_; }

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "kernels/cpu/formats.h"
+#include "table/prefetch.h"
 
 namespace pyparam::cpu {
 
@@ -16,17 +17,25 @@ namespace {
 
 std::string layout_name(at::Layout layout) {
   switch (layout) {
-    case at::kSparse: return "sparse (layout torch.sparse_coo)";
-    case at::kSparseCsr: return "sparse (layout torch.sparse_csr)";
-    case at::kSparseCsc: return "sparse (layout torch.sparse_csc)";
-    case at::kSparseBsr: return "sparse (layout torch.sparse_bsr)";
-    case at::kSparseBsc: return "sparse (layout torch.sparse_bsc)";
-    case at::kJagged: return "nested (layout torch.jagged)";
-    default: return "of a layout of its own (" + c10::str(layout) + ")";
+    case at::kSparse:
+      return "sparse (layout torch.sparse_coo)";
+    case at::kSparseCsr:
+      return "sparse (layout torch.sparse_csr)";
+    case at::kSparseCsc:
+      return "sparse (layout torch.sparse_csc)";
+    case at::kSparseBsr:
+      return "sparse (layout torch.sparse_bsr)";
+    case at::kSparseBsc:
+      return "sparse (layout torch.sparse_bsc)";
+    case at::kJagged:
+      return "nested (layout torch.jagged)";
+    default:
+      return "of a layout of its own (" + c10::str(layout) + ")";
   }
 }
 
-// The tensor's dimensions, those of size one dropped and neighbours merged where one step follows the other.
+// The tensor's dimensions, those of size one dropped and neighbours merged where one step follows
+// the other.
 Strides merged_strides(const at::Tensor& tensor) {
   Strides out;
   out.item = static_cast<int64_t>(tensor.element_size());
@@ -52,7 +61,8 @@ Strides merged_strides(const at::Tensor& tensor) {
 
 template <typename Item>
 void copy_row(const char* from, int64_t stride, int64_t n, char* out) {
-  for (int64_t i = 0; i < n; ++i) std::memcpy(out + i * sizeof(Item), from + i * stride, sizeof(Item));
+  for (int64_t i = 0; i < n; ++i)
+    std::memcpy(out + i * sizeof(Item), from + i * stride, sizeof(Item));
 }
 
 struct Pair64 {
@@ -65,11 +75,16 @@ void copy_row(const char* from, int64_t stride, int64_t item, int64_t n, char* o
     return;
   }
   switch (item) {
-    case 1: return copy_row<uint8_t>(from, stride, n, out);
-    case 2: return copy_row<uint16_t>(from, stride, n, out);
-    case 4: return copy_row<uint32_t>(from, stride, n, out);
-    case 8: return copy_row<uint64_t>(from, stride, n, out);
-    default: return copy_row<Pair64>(from, stride, n, out);
+    case 1:
+      return copy_row<uint8_t>(from, stride, n, out);
+    case 2:
+      return copy_row<uint16_t>(from, stride, n, out);
+    case 4:
+      return copy_row<uint32_t>(from, stride, n, out);
+    case 8:
+      return copy_row<uint64_t>(from, stride, n, out);
+    default:
+      return copy_row<Pair64>(from, stride, n, out);
   }
 }
 
@@ -77,40 +92,57 @@ void copy_row(const char* from, int64_t stride, int64_t item, int64_t n, char* o
 
 void check_plain(const char* op, size_t i, const at::Tensor& tensor) {
   TORCH_CHECK_VALUE(tensor.defined(), op, ": tensors[", i, "] is undefined");
-  TORCH_CHECK_VALUE(!tensor.is_meta(), op, ": tensors[", i, "] is on the meta device and has no values");
-  TORCH_CHECK_TYPE(!tensor.is_quantized(), op, ": tensors[", i, "] is quantized (", tensor.scalar_type(),
+  TORCH_CHECK_VALUE(!tensor.is_meta(), op, ": tensors[", i,
+                    "] is on the meta device and has no values");
+  TORCH_CHECK_TYPE(!tensor.is_quantized(), op, ": tensors[", i, "] is quantized (",
+                   tensor.scalar_type(),
                    "); expected plain numbers, such as those of .dequantize() or .int_repr()");
-  TORCH_CHECK_TYPE(!tensor.is_nested(), op, ": tensors[", i, "] is nested; expected a strided tensor, ",
-                   "such as one of its .unbind()");
+  TORCH_CHECK_TYPE(!tensor.is_nested(), op, ": tensors[", i,
+                   "] is nested; expected a strided tensor, ", "such as one of its .unbind()");
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, op, ": tensors[", i, "] is ",
-                   layout_name(tensor.layout()), "; expected a strided tensor, such as its .values() or .to_dense()");
+                   layout_name(tensor.layout()),
+                   "; expected a strided tensor, such as its .values() or .to_dense()");
   TORCH_CHECK_VALUE(tensor.device().is_cpu(), op, ": tensors[", i, "] is on ", tensor.device(),
                     "; expected a tensor on the CPU");
-  TORCH_CHECK_TYPE(tensor.has_storage() && (tensor.numel() == 0 || tensor.const_data_ptr() != nullptr), op,
-                   ": tensors[", i, "] has no memory of its own (a wrapper of other tensors, or freed)");
+  TORCH_CHECK_TYPE(
+      tensor.has_storage() && (tensor.numel() == 0 || tensor.const_data_ptr() != nullptr), op,
+      ": tensors[", i, "] has no memory of its own (a wrapper of other tensors, or freed)");
 }
 
 ElementList::ElementList(const char* op, at::TensorList tensors) {
   elements_.reserve(tensors.size());
   numels_.reserve(tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) add(op, i, tensors[i]);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (i + kAheadOfTensors < tensors.size()) pyparam::prefetch(tensors[i + kAheadOfTensors]);
+    if (i + kAheadOfStorages < tensors.size()) prefetch_storage(tensors[i + kAheadOfStorages]);
+    add(op, i, tensors[i]);
+  }
 }
 
 void ElementList::add(const char* op, size_t i, const at::Tensor& given) {
-  check_plain(op, i, given);
+  // Most tensors are of the plainest kind, which their keys alone tell.
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet kOdd(
+      {DispatchKey::Conjugate, DispatchKey::Negative, DispatchKey::ZeroTensor});
+  const bool ordinary =
+      given.defined() && given.key_set().has(DispatchKey::CPU) && !given.key_set().has_any(kOdd);
+  if (!ordinary || !given.has_storage() || given.layout() != at::kStrided)
+    check_plain(op, i, given);
   const at::Tensor* tensor = &given;
-  if (given.is_conj() || given.is_neg()) {
+  if (!ordinary && (given.is_conj() || given.is_neg())) {
     resolved_.push_back(given.resolve_conj().resolve_neg());
     tensor = &resolved_.back();
   }
   const auto format = stored_format(tensor->scalar_type());
   TORCH_CHECK_TYPE(format.has_value(), op, ": tensors[", i, "] has dtype ", tensor->scalar_type(),
-                   ", whose elements are not single numbers; expected a floating, complex, integer or bool dtype");
+                   ", whose elements are not single numbers; expected a floating, complex, integer "
+                   "or bool dtype");
   Elements e;
   e.format = *format;
   e.is_complex = tensor->is_complex();
   e.values = tensor->numel() * (e.is_complex ? 2 : 1);
   e.data = e.values == 0 ? nullptr : static_cast<const char*>(tensor->const_data_ptr());
+  if (e.values > 0 && e.data == nullptr) check_plain(op, i, *tensor);
   if (e.values > 0 && !tensor->is_contiguous() && !tensor->is_non_overlapping_and_dense()) {
     e.strided = static_cast<int32_t>(strides_.size());
     strides_.push_back(merged_strides(*tensor));

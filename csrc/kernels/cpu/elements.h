@@ -1,4 +1,5 @@
-// Tensors as plain data that kernels can read in pieces: a pointer where memory order will do, strides where not.
+// Tensors as plain data that kernels can read in pieces: a pointer where memory order will do,
+// strides where not.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,12 +8,15 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/chunks.h"
 #include "kernels/cpu/lanes.h"
+#include "table/prefetch.h"
 
 namespace pyparam::cpu {
 
-// The values of one tensor. A complex number is two values. They come in memory order where the tensor fills
-// its memory densely (transposed and channels-last tensors do), in logical order where it does not.
+// The values of one tensor. A complex number is two values. They come in memory order where the
+// tensor fills its memory densely (transposed and channels-last tensors do), in logical order where
+// it does not.
 struct Elements {
   const char* data = nullptr;
   int64_t values = 0;
@@ -28,8 +32,9 @@ struct Strides {
   int64_t item = 0;  // bytes of one element; of a complex number both parts
 };
 
-// Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of `tensors[i]` for a
-// tensor without readable values: sparse, quantized, nested, meta, a packed type, on another device.
+// Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of
+// `tensors[i]` for a tensor without readable values: sparse, quantized, nested, meta, a packed
+// type, on another device.
 class ElementList {
  public:
   ElementList(const char* op, at::TensorList tensors);
@@ -39,8 +44,17 @@ class ElementList {
   // Counts of values, as the chunk planner takes them.
   const std::vector<int64_t>& numels() const { return numels_; }
 
-  // Values [begin, begin + n) of tensor i as they are stored: a pointer into the tensor where memory is dense,
-  // else `buffer`, filled (n <= kBlock values of up to 8 bytes). In complex tensors, begin and n are even.
+  // Asks for the memory of a small piece that is read soon.
+  void prefetch(const Chunk& chunk) const {
+    const Elements& e = elements_[static_cast<size_t>(chunk.tensor)];
+    const int64_t bytes = chunk.length * value_size(e.format);
+    if (bytes <= 4096)
+      prefetch_bytes(e.data + chunk.begin * value_size(e.format), static_cast<int>(bytes / 64) + 1);
+  }
+
+  // Values [begin, begin + n) of tensor i as they are stored: a pointer into the tensor where
+  // memory is dense, else `buffer`, filled (n <= kBlock values of up to 8 bytes). In complex
+  // tensors, begin and n are even.
   const void* stored(size_t i, int64_t begin, int64_t n, void* buffer) const {
     const Elements& e = elements_[i];
     if (e.strided < 0) return e.data + begin * value_size(e.format);

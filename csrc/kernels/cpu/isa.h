@@ -1,7 +1,9 @@
-// Which vector instructions the kernels use, decided once at run time, and the float mode they run in.
+// Which vector instructions the kernels use, decided once at run time, and the float mode they run
+// in.
 //
-// A kernel is written once over vectors of PYPARAM_VECTOR_BYTES, in a header that its .cpp file includes for
-// each target. Results do not depend on the choice: the lanes that accumulate are the same sixteen for all.
+// A kernel is written once over vectors of PYPARAM_VECTOR_BYTES, in a header that its .cpp file
+// includes for each target. Results do not depend on the choice: the lanes that accumulate are the
+// same sixteen for all.
 #pragma once
 
 #include <cstdint>

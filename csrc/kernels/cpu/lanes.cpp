@@ -38,40 +38,34 @@
 
 namespace pyparam::cpu {
 
-int value_size(Format format) {
-  switch (format) {
-    case Format::kDouble:
-    case Format::kInt64:
-    case Format::kUInt64: return 8;
-    case Format::kFloat:
-    case Format::kInt32:
-    case Format::kUInt32: return 4;
-    case Format::kHalf:
-    case Format::kBFloat16:
-    case Format::kInt16:
-    case Format::kUInt16: return 2;
-    default: return 1;
-  }
-}
-
 float smallest_normal(Format format) {
   switch (format) {
-    case Format::kHalf: return Half::smallest_normal();
-    case Format::kFloat8e5m2: return Float8e5m2::smallest_normal();
-    case Format::kFloat8e4m3fn: return Float8e4m3fn::smallest_normal();
-    case Format::kFloat8e5m2fnuz: return Float8e5m2fnuz::smallest_normal();
-    case Format::kFloat8e4m3fnuz: return Float8e4m3fnuz::smallest_normal();
-    case Format::kFloat8e8m0fnu: return Float8e8m0fnu::smallest_normal();
-    default: return std::numeric_limits<float>::min();
+    case Format::kHalf:
+      return Half::smallest_normal();
+    case Format::kFloat8e5m2:
+      return Float8e5m2::smallest_normal();
+    case Format::kFloat8e4m3fn:
+      return Float8e4m3fn::smallest_normal();
+    case Format::kFloat8e5m2fnuz:
+      return Float8e5m2fnuz::smallest_normal();
+    case Format::kFloat8e4m3fnuz:
+      return Float8e4m3fnuz::smallest_normal();
+    case Format::kFloat8e8m0fnu:
+      return Float8e8m0fnu::smallest_normal();
+    default:
+      return std::numeric_limits<float>::min();
   }
 }
 
 const LaneKernels& lane_kernels() {
 #if defined(__x86_64__)
   switch (best_isa()) {
-    case Isa::kAvx512: return avx512::kernels;
-    case Isa::kAvx2: return avx2::kernels;
-    case Isa::kBaseline: break;
+    case Isa::kAvx512:
+      return avx512::kernels;
+    case Isa::kAvx2:
+      return avx2::kernels;
+    case Isa::kBaseline:
+      break;
   }
 #endif
   return baseline::kernels;

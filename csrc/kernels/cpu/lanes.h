@@ -1,7 +1,7 @@
 // The inner loops over one block of values, for the instructions this machine has.
 //
-// Sums run in sixteen float64 lanes: value i goes to lane i % 16, and the lanes add up as a binary tree. So a
-// result is the same bits whether a vector holds 2, 4 or 8 of the lanes.
+// Sums run in sixteen float64 lanes: value i goes to lane i % 16, and the lanes add up as a binary
+// tree. So a result is the same bits whether a vector holds 2, 4 or 8 of the lanes.
 #pragma once
 
 #include <array>
@@ -16,17 +16,51 @@ constexpr int64_t kBlock = 4096;
 
 // How the values of a tensor are stored, complex numbers as pairs of values.
 enum class Format : uint8_t {
-  kFloat, kDouble,                                   // as they are
-  kHalf, kBFloat16, kFloat8e5m2, kFloat8e4m3fn,      // exactly representable as float32 ...
-  kFloat8e5m2fnuz, kFloat8e4m3fnuz, kFloat8e8m0fnu,
-  kBool, kUInt8, kInt8, kInt16, kUInt16,
-  kInt32, kUInt32, kInt64, kUInt64,                  // ... as float64, beyond 2^53 the nearest
+  kFloat,
+  kDouble,  // as they are
+  kHalf,
+  kBFloat16,
+  kFloat8e5m2,
+  kFloat8e4m3fn,  // exactly representable as float32 ...
+  kFloat8e5m2fnuz,
+  kFloat8e4m3fnuz,
+  kFloat8e8m0fnu,
+  kBool,
+  kUInt8,
+  kInt8,
+  kInt16,
+  kUInt16,
+  kInt32,
+  kUInt32,
+  kInt64,
+  kUInt64,  // ... as float64, beyond 2^53 the nearest
 };
 
 // Which of the two a format is widened to.
-constexpr bool is_double(Format format) { return format == Format::kDouble || format >= Format::kInt32; }
-int value_size(Format format);
-float smallest_normal(Format format);  // of formats that widen to float32; smallest positive for integers
+constexpr bool is_double(Format format) {
+  return format == Format::kDouble || format >= Format::kInt32;
+}
+constexpr int value_size(Format format) {
+  switch (format) {
+    case Format::kDouble:
+    case Format::kInt64:
+    case Format::kUInt64:
+      return 8;
+    case Format::kFloat:
+    case Format::kInt32:
+    case Format::kUInt32:
+      return 4;
+    case Format::kHalf:
+    case Format::kBFloat16:
+    case Format::kInt16:
+    case Format::kUInt16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+float smallest_normal(
+    Format format);  // of formats that widen to float32; smallest positive for integers
 
 // The magnitude bits of a block's float32 values other than zeros, infinities and NaNs.
 struct MagnitudeRange {
@@ -41,8 +75,8 @@ using Limits = std::array<uint32_t, kCountedAtOnce>;
 
 // Blocks have 1 to kBlock values. `normal` is the smallest normal value of the type they come from.
 struct LaneKernels {
-  // `range`, unless null, gets that of the block's float32 magnitudes if it is there for nothing: if no value is
-  // zero, infinite or NaN. Else it is left alone.
+  // `range`, unless null, gets that of the block's float32 magnitudes if it is there for nothing:
+  // if no value is zero, infinite or NaN. Else it is left alone.
   Statistics (*measure_float)(const float* x, int64_t n, float normal, MagnitudeRange* range);
   Statistics (*measure_double)(const double* x, int64_t n);
 
@@ -52,10 +86,13 @@ struct LaneKernels {
   // How many values have magnitude bits below each of the limits, and the range of the magnitudes.
   void (*count_below)(const float* x, int64_t n, const Limits& limits, Limits& counts);
   MagnitudeRange (*magnitude_range)(const float* x, int64_t n);
-  // Counts below the limits too, and each value in one of two tables of kBins by its upper half. All are finite.
-  void (*count_bins)(const float* x, int64_t n, uint32_t* tables, const Limits& limits, Limits& counts);
+  // Counts below the limits too, and each value in one of two tables of kBins by its upper half.
+  // All are finite.
+  void (*count_bins)(const float* x, int64_t n, uint32_t* tables, const Limits& limits,
+                     Limits& counts);
 
-  // Parts of norms: sum of squares, sum and least and largest of magnitudes; NaN where there is one.
+  // Parts of norms: sum of squares, sum and least and largest of magnitudes; NaN where there is
+  // one.
   double (*squares_float)(const float* x, int64_t n);
   double (*squares_double)(const double* x, int64_t n, double scale);
   double (*sum_abs_float)(const float* x, int64_t n);

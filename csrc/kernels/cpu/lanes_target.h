@@ -1,5 +1,6 @@
-// The loops of lanes.h for one target. lanes.cpp includes this file once for each, with PYPARAM_NAMESPACE,
-// PYPARAM_TARGET (the function attribute) and PYPARAM_VECTOR_BYTES defined, so there is no include guard.
+// The loops of lanes.h for one target. lanes.cpp includes this file once for each, with
+// PYPARAM_NAMESPACE, PYPARAM_TARGET (the function attribute) and PYPARAM_VECTOR_BYTES defined, so
+// there is no include guard.
 
 namespace pyparam::cpu::PYPARAM_NAMESPACE {
 
@@ -34,7 +35,8 @@ struct Vectors {
 #elif defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 32
     return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
 #elif defined(__x86_64__)
-    return (Doubles)_mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+    return (Doubles)_mm_cvtps_pd(
+        _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 #else
     typedef float Narrow __attribute__((vector_size(kBytes / 2)));
     Narrow narrow;
@@ -62,7 +64,8 @@ PYPARAM_TARGET static inline T least_lane(const void* vectors) {
   T lanes[kLanes];
   std::memcpy(lanes, vectors, sizeof(lanes));
   for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i + width] < lanes[i] ? lanes[i + width] : lanes[i];
+    for (int i = 0; i < width; ++i)
+      lanes[i] = lanes[i + width] < lanes[i] ? lanes[i + width] : lanes[i];
   }
   return lanes[0];
 }
@@ -72,7 +75,8 @@ PYPARAM_TARGET static inline T largest_lane(const void* vectors) {
   T lanes[kLanes];
   std::memcpy(lanes, vectors, sizeof(lanes));
   for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i + width] > lanes[i] ? lanes[i + width] : lanes[i];
+    for (int i = 0; i < width; ++i)
+      lanes[i] = lanes[i + width] > lanes[i] ? lanes[i + width] : lanes[i];
   }
   return lanes[0];
 }
@@ -100,8 +104,8 @@ struct Lanes {
     for (int i = 0; i < V::kDoubles; ++i) sum[i] = squares[i] = l1[i] = typename V::Doubles{};
   }
 
-  // Takes in sixteen values. In the places that `summed` has zeros for, nothing is added to l1 and to unshifted
-  // sums; elsewhere it holds the same as x.
+  // Takes in sixteen values. In the places that `summed` has zeros for, nothing is added to l1 and
+  // to unshifted sums; elsewhere it holds the same as x.
   PYPARAM_TARGET PYPARAM_INLINE void take(const T* x, const T* summed, double shift) {
 #pragma GCC unroll 16
     for (int i = 0; i < V::kValues; ++i) {
@@ -132,11 +136,13 @@ struct Lanes {
   }
 };
 
-// How far ahead of a full block's values memory is asked for: the hardware does not look past a page's end.
+// How far ahead of a full block's values memory is asked for: the hardware does not look past a
+// page's end.
 constexpr int64_t kAhead = 8192;
 
 template <typename T, bool kShifted>
-PYPARAM_TARGET PYPARAM_INLINE void take_all(const T* x, const T* summed, int64_t n, T shift, Sums<T>& out) {
+PYPARAM_TARGET PYPARAM_INLINE void take_all(const T* x, const T* summed, int64_t n, T shift,
+                                            Sums<T>& out) {
   Lanes<T, kShifted> lanes(kShifted ? shift : x[0]);
   int64_t i = 0;
   if (n == kBlock && x == summed) {
@@ -165,7 +171,8 @@ PYPARAM_TARGET PYPARAM_INLINE void take_all(const T* x, const T* summed, int64_t
 }
 
 template <typename T>
-PYPARAM_TARGET static __attribute__((noinline)) void count_small(const T* x, int64_t n, T normal, Statistics& out) {
+PYPARAM_TARGET static __attribute__((noinline)) void count_small(const T* x, int64_t n, T normal,
+                                                                 Statistics& out) {
   using V = Vectors<T>;
   const auto normal_bits = bit_cast<typename V::Bits>(normal);
   int32_t zeros = 0;
@@ -181,8 +188,8 @@ PYPARAM_TARGET static __attribute__((noinline)) void count_small(const T* x, int
 
 // A block with infinities or NaNs in it, or (float64) with values whose squares leave the range.
 template <typename T>
-PYPARAM_TARGET static __attribute__((noinline)) void measure_carefully(const T* x, int64_t n, T normal,
-                                                                        Statistics& out) {
+PYPARAM_TARGET static __attribute__((noinline)) void measure_carefully(const T* x, int64_t n,
+                                                                       T normal, Statistics& out) {
   using V = Vectors<T>;
   int32_t nans = 0;
   int32_t posinfs = 0;
@@ -234,10 +241,11 @@ PYPARAM_TARGET static __attribute__((noinline)) void measure_carefully(const T* 
   count_small(x, n, normal, out);
 }
 
-// Sums about the mean, for values that lie far from zero for their spread. A shift in T, so that filling up
-// with it adds nothing.
+// Sums about the mean, for values that lie far from zero for their spread. A shift in T, so that
+// filling up with it adds nothing.
 template <typename T>
-PYPARAM_TARGET static __attribute__((noinline)) void center(const T* x, int64_t n, double mean, Statistics& out) {
+PYPARAM_TARGET static __attribute__((noinline)) void center(const T* x, int64_t n, double mean,
+                                                            Statistics& out) {
   const auto shift = static_cast<T>(mean);
   Sums<T> sums;
   take_all<T, true>(x, x, n, shift, sums);
@@ -245,7 +253,8 @@ PYPARAM_TARGET static __attribute__((noinline)) void center(const T* x, int64_t 
 }
 
 template <typename T>
-PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal, MagnitudeRange* range) {
+PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal,
+                                                 MagnitudeRange* range) {
   using V = Vectors<T>;
   Statistics out;
   Sums<T> sums;
@@ -274,7 +283,8 @@ PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal
   return out;
 }
 
-PYPARAM_TARGET static Statistics measure_float(const float* x, int64_t n, float normal, MagnitudeRange* range) {
+PYPARAM_TARGET static Statistics measure_float(const float* x, int64_t n, float normal,
+                                               MagnitudeRange* range) {
   return measure<float>(x, n, normal, range);
 }
 PYPARAM_TARGET static Statistics measure_double(const double* x, int64_t n) {
@@ -295,28 +305,45 @@ PYPARAM_TARGET static inline void expand(const void* from, int64_t n, void* to) 
 
 PYPARAM_TARGET static void widen(Format format, const void* from, int64_t n, void* to) {
   switch (format) {
-    case Format::kFloat: return convert<float, float>(from, n, to);
-    case Format::kDouble: return convert<double, double>(from, n, to);
-    case Format::kHalf: return expand<Half>(from, n, to);
-    case Format::kBFloat16: return expand<BFloat16>(from, n, to);
-    case Format::kFloat8e5m2: return expand<Float8e5m2>(from, n, to);
-    case Format::kFloat8e4m3fn: return expand<Float8e4m3fn>(from, n, to);
-    case Format::kFloat8e5m2fnuz: return expand<Float8e5m2fnuz>(from, n, to);
-    case Format::kFloat8e4m3fnuz: return expand<Float8e4m3fnuz>(from, n, to);
-    case Format::kFloat8e8m0fnu: return expand<Float8e8m0fnu>(from, n, to);
+    case Format::kFloat:
+      return convert<float, float>(from, n, to);
+    case Format::kDouble:
+      return convert<double, double>(from, n, to);
+    case Format::kHalf:
+      return expand<Half>(from, n, to);
+    case Format::kBFloat16:
+      return expand<BFloat16>(from, n, to);
+    case Format::kFloat8e5m2:
+      return expand<Float8e5m2>(from, n, to);
+    case Format::kFloat8e4m3fn:
+      return expand<Float8e4m3fn>(from, n, to);
+    case Format::kFloat8e5m2fnuz:
+      return expand<Float8e5m2fnuz>(from, n, to);
+    case Format::kFloat8e4m3fnuz:
+      return expand<Float8e4m3fnuz>(from, n, to);
+    case Format::kFloat8e8m0fnu:
+      return expand<Float8e8m0fnu>(from, n, to);
     case Format::kBool:
       for (int64_t i = 0; i < n; ++i) {
         static_cast<float*>(to)[i] = static_cast<const uint8_t*>(from)[i] != 0 ? 1.0f : 0.0f;
       }
       return;
-    case Format::kUInt8: return convert<uint8_t, float>(from, n, to);
-    case Format::kInt8: return convert<int8_t, float>(from, n, to);
-    case Format::kInt16: return convert<int16_t, float>(from, n, to);
-    case Format::kUInt16: return convert<uint16_t, float>(from, n, to);
-    case Format::kInt32: return convert<int32_t, double>(from, n, to);
-    case Format::kUInt32: return convert<uint32_t, double>(from, n, to);
-    case Format::kInt64: return convert<int64_t, double>(from, n, to);
-    case Format::kUInt64: return convert<uint64_t, double>(from, n, to);
+    case Format::kUInt8:
+      return convert<uint8_t, float>(from, n, to);
+    case Format::kInt8:
+      return convert<int8_t, float>(from, n, to);
+    case Format::kInt16:
+      return convert<int16_t, float>(from, n, to);
+    case Format::kUInt16:
+      return convert<uint16_t, float>(from, n, to);
+    case Format::kInt32:
+      return convert<int32_t, double>(from, n, to);
+    case Format::kUInt32:
+      return convert<uint32_t, double>(from, n, to);
+    case Format::kInt64:
+      return convert<int64_t, double>(from, n, to);
+    case Format::kUInt64:
+      return convert<uint64_t, double>(from, n, to);
   }
 }
 
@@ -325,8 +352,8 @@ PYPARAM_TARGET static void narrow(const double* from, int64_t n, float* to) {
 }
 
 template <bool kBinned>
-PYPARAM_TARGET PYPARAM_INLINE void count(const float* x, int64_t n, uint32_t* tables, const Limits& limits,
-                                         Limits& counts) {
+PYPARAM_TARGET PYPARAM_INLINE void count(const float* x, int64_t n, uint32_t* tables,
+                                         const Limits& limits, Limits& counts) {
   using V = Vectors<float>;
   typename V::ValueBits limit[kCountedAtOnce], below[kCountedAtOnce];
 #pragma GCC unroll 8
@@ -339,7 +366,8 @@ PYPARAM_TARGET PYPARAM_INLINE void count(const float* x, int64_t n, uint32_t* ta
   };
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    // The tables wait for memory and the limits for the vector units: together they take the time of one.
+    // The tables wait for memory and the limits for the vector units: together they take the time
+    // of one.
     if (kBinned) {
 #pragma GCC unroll 16
       for (int lane = 0; lane < kLanes; ++lane) bin(i + lane);
@@ -355,7 +383,8 @@ PYPARAM_TARGET PYPARAM_INLINE void count(const float* x, int64_t n, uint32_t* ta
   }
   for (int l = 0; l < kCountedAtOnce; ++l) {
     counts[l] = 0;
-    for (int lane = 0; lane < V::kPerValues; ++lane) counts[l] += static_cast<uint32_t>(below[l][lane]);
+    for (int lane = 0; lane < V::kPerValues; ++lane)
+      counts[l] += static_cast<uint32_t>(below[l][lane]);
   }
   for (; i < n; ++i) {
     if (kBinned) bin(i);
@@ -363,11 +392,12 @@ PYPARAM_TARGET PYPARAM_INLINE void count(const float* x, int64_t n, uint32_t* ta
   }
 }
 
-PYPARAM_TARGET static void count_below(const float* x, int64_t n, const Limits& limits, Limits& counts) {
+PYPARAM_TARGET static void count_below(const float* x, int64_t n, const Limits& limits,
+                                       Limits& counts) {
   count<false>(x, n, nullptr, limits, counts);
 }
-PYPARAM_TARGET static void count_bins(const float* x, int64_t n, uint32_t* tables, const Limits& limits,
-                                      Limits& counts) {
+PYPARAM_TARGET static void count_bins(const float* x, int64_t n, uint32_t* tables,
+                                      const Limits& limits, Limits& counts) {
   count<true>(x, n, tables, limits, counts);
 }
 
@@ -437,16 +467,19 @@ PYPARAM_TARGET static inline void extremes(const T* x, int64_t n, double* least,
   *largest = bit_cast<T>(high);
   *least = high > V::kInfinity ? *largest : static_cast<double>(bit_cast<T>(low));
 }
-PYPARAM_TARGET static void extremes_float(const float* x, int64_t n, double* least, double* largest) {
+PYPARAM_TARGET static void extremes_float(const float* x, int64_t n, double* least,
+                                          double* largest) {
   extremes(x, n, least, largest);
 }
-PYPARAM_TARGET static void extremes_double(const double* x, int64_t n, double* least, double* largest) {
+PYPARAM_TARGET static void extremes_double(const double* x, int64_t n, double* least,
+                                           double* largest) {
   extremes(x, n, least, largest);
 }
 
 static constexpr LaneKernels kernels = {
-    measure_float, measure_double, widen,         narrow,         count_below,    magnitude_range, count_bins,
-    squares_float, squares_double, sum_abs_float,  sum_abs_double, extremes_float, extremes_double,
+    measure_float,   measure_double, widen,           narrow,         count_below,
+    magnitude_range, count_bins,     squares_float,   squares_double, sum_abs_float,
+    sum_abs_double,  extremes_float, extremes_double,
 };
 
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE

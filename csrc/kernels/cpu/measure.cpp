@@ -28,16 +28,19 @@ namespace {
 
 using namespace cpu;
 
-// A partial result covers this many values, the same everywhere: what they add up to may not depend on threads.
+// A partial result covers this many values, the same everywhere: what they add up to may not depend
+// on threads.
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
+constexpr int64_t kAhead = 6;  // small tensors whose memory is asked for while one is measured
 
 Scratch& scratch() {
   static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
   return *memory;
 }
 
-Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes, BinCounter* counter) {
+Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes,
+                         BinCounter* counter) {
   const ExactFloats mode;
   Scratch& memory = scratch();
   const float normal = smallest_normal(list[chunk.tensor].format);
@@ -46,8 +49,9 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
     const int64_t n = std::min(kBlock, chunk.length - done);
     const BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
     MagnitudeRange range;
-    const Statistics part = block.floats != nullptr ? lanes.measure_float(block.floats, n, normal, &range)
-                                                    : lanes.measure_double(block.doubles, n);
+    const Statistics part = block.floats != nullptr
+                                ? lanes.measure_float(block.floats, n, normal, &range)
+                                : lanes.measure_double(block.doubles, n);
     out = done == 0 ? part : combine(out, part);
     if (counter == nullptr) continue;
     if (block.doubles != nullptr) lanes.narrow(block.doubles, n, memory.narrowed);
@@ -78,7 +82,8 @@ void release(const FileMaps& maps, const void* data, int64_t bytes) {
   const auto end = begin + static_cast<uintptr_t>(bytes);
   for (const auto& [address, size] : maps) {
     if (begin < address || end > address + size) continue;
-    // A page shared with a neighbour goes too, or long files would leave many: it is clean, and comes back.
+    // A page shared with a neighbour goes too, or long files would leave many: it is clean, and
+    // comes back.
     const uintptr_t first = begin / page * page;
     madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
     return;
@@ -96,8 +101,9 @@ Columns run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fil
   double* values = out.values.mutable_data_ptr<double>();
   int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
   const auto write = [&](int64_t row, const Statistics& s) {
-    write_row(s, tensors[row].numel(), static_cast<int64_t>(tensors[row].nbytes()), values + row * kValueColumns,
-              counts + row * kCountColumns);
+    const Elements& e = list[row];
+    write_row(s, e.is_complex ? e.values / 2 : e.values, e.values * value_size(e.format),
+              values + row * kValueColumns, counts + row * kCountColumns);
   };
 
   // Only tensors of several chunks need their partial results kept.
@@ -117,12 +123,16 @@ Columns run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fil
   bytes_in_all = in_all;
   bytes_done = 0;
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
+    if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
+      list.prefetch(plan.chunks[index + kAhead]);
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
     const Statistics part = measure_chunk(list, chunk, lanes, counter);
     const Elements& e = list[chunk.tensor];
-    if (chunk.length == kChunk) bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
+    if (chunk.length == kChunk)
+      bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
     if (!maps.empty() && e.strided < 0) {
-      release(maps, e.data + chunk.begin * value_size(e.format), chunk.length * value_size(e.format));
+      release(maps, e.data + chunk.begin * value_size(e.format),
+              chunk.length * value_size(e.format));
     }
     if (plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1) {
       write(chunk.tensor, part);
@@ -168,8 +178,8 @@ std::tuple<at::Tensor, at::Tensor> measure_meta(at::TensorList tensors) {
   return {out.values, out.counts};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> measure_histogram(
-    at::TensorList tensors) {
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
+measure_histogram(at::TensorList tensors) {
   const Measured out = measure_tensors(tensors, true, {});
   return {out.values, out.counts, out.below, out.offsets, out.bins, out.bin_counts};
 }
@@ -187,7 +197,8 @@ Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps&
   const auto rows = static_cast<int64_t>(tensors.size());
   const SparseBins bins = collect(counters, rows);
   at::Tensor below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
-  std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits, below.mutable_data_ptr<int64_t>());
+  std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits,
+            below.mutable_data_ptr<int64_t>());
   return {columns.values,
           columns.counts,
           below,
@@ -198,8 +209,8 @@ Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps&
 
 std::pair<int64_t, int64_t> measure_progress() { return {bytes_done.load(), bytes_in_all.load()}; }
 
-// For every backend without a kernel of its own, so that a sparse or quantized tensor, or one on a device that
-// is not served, is refused by its place in the list.
+// For every backend without a kernel of its own, so that a sparse or quantized tensor, or one on a
+// device that is not served, is refused by its place in the list.
 TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) {
   m.impl("measure", &measure);
   m.impl("measure_histogram", &measure_histogram);

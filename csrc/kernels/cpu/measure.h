@@ -11,14 +11,38 @@
 
 namespace pyparam {
 
-// float64. The last three are for merging: the sum of squares about the mean, what rounding the mean left out,
-// and the exponent that both are scaled by (values * 2^-exponent), 0 unless values are outside of about 1e-90 ..
-// 1e135.
-enum ValueColumn { kMin, kMax, kMean, kStd, kRms, kL1, kL2, kMaxAbs, kM2, kMeanLow, kExponent, kValueColumns };
+// float64. The last three are for merging: the sum of squares about the mean, what rounding the
+// mean left out, and the exponent that both are scaled by (values * 2^-exponent), 0 unless values
+// are outside of about 1e-90 .. 1e135.
+enum ValueColumn {
+  kMin,
+  kMax,
+  kMean,
+  kStd,
+  kRms,
+  kL1,
+  kL2,
+  kMaxAbs,
+  kM2,
+  kMeanLow,
+  kExponent,
+  kValueColumns
+};
 // int64. `finite` counts finite values, of which a complex element has two.
-enum CountColumn { kNumel, kBytes, kZeros, kNans, kPosInfs, kNegInfs, kSubnormals, kFinite, kCountColumns };
+enum CountColumn {
+  kNumel,
+  kBytes,
+  kZeros,
+  kNans,
+  kPosInfs,
+  kNegInfs,
+  kSubnormals,
+  kFinite,
+  kCountColumns
+};
 
-inline void write_row(const Statistics& s, int64_t numel, int64_t nbytes, double* values, int64_t* counts) {
+inline void write_row(const Statistics& s, int64_t numel, int64_t nbytes, double* values,
+                      int64_t* counts) {
   values[kMin] = min_of(s);
   values[kMax] = max_of(s);
   values[kMean] = mean_of(s);
@@ -60,19 +84,20 @@ inline Statistics read_row(const double* values, const int64_t* counts) {
 }
 
 struct Measured {
-  at::Tensor values, counts;                    // [rows + 1, kValueColumns], [rows + 1, kCountColumns]
+  at::Tensor values, counts;  // [rows + 1, kValueColumns], [rows + 1, kCountColumns]
   at::Tensor below, offsets, bins, bin_counts;  // of histograms; undefined without them
 };
 
-// Address and size in bytes of files mapped into memory privately and never written to, whose pages may be given
-// back after reading: the system reads them again when they are next touched.
+// Address and size in bytes of files mapped into memory privately and never written to, whose pages
+// may be given back after reading: the system reads them again when they are next touched.
 using FileMaps = std::vector<std::pair<uintptr_t, size_t>>;
 
-// What the ops `measure` and `measure_histogram` compute, giving back the pages of `maps` along the way.
+// What the ops `measure` and `measure_histogram` compute, giving back the pages of `maps` along the
+// way.
 Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps);
 
-// Bytes read so far and bytes in all of the measuring under way in this process, or of the last; for a progress
-// bar, which does not mind that two at once count together.
+// Bytes read so far and bytes in all of the measuring under way in this process, or of the last;
+// for a progress bar, which does not mind that two at once count together.
 std::pair<int64_t, int64_t> measure_progress();
 
 }  // namespace pyparam

@@ -25,14 +25,16 @@ namespace {
 
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
+constexpr int64_t kAhead = 6;  // small tensors whose memory is asked for while one is read
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
 void check_order(const char* op, double p) {
-  TORCH_CHECK_VALUE(p >= 0 || p == -kInf, op, ": the order of the norm must be 0, positive, inf or -inf, got ", p);
+  TORCH_CHECK_VALUE(p >= 0 || p == -kInf, op,
+                    ": the order of the norm must be 0, positive, inf or -inf, got ", p);
 }
 
-// scale * (sum of powers)^(1/p). The scale is 1 unless the powers would leave float64's range. For orders 0 and
-// 1 the sum alone counts, and for the infinite orders it is the extreme.
+// scale * (sum of powers)^(1/p). The scale is 1 unless the powers would leave float64's range. For
+// orders 0 and 1 the sum alone counts, and for the infinite orders it is the extreme.
 struct NormPart {
   double sum = 0;
   double scale = 1;
@@ -66,14 +68,16 @@ template <typename T>
 NormPart sum_powers(const T* x, int64_t n, double p, double least, double largest) {
   if (std::isnan(least) || largest == 0 || std::isinf(largest)) return {largest};
   double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += std::pow(std::fabs(static_cast<double>(x[i])) / largest, p);
+  for (int64_t i = 0; i < n; ++i)
+    sum += std::pow(std::fabs(static_cast<double>(x[i])) / largest, p);
   return {sum, largest};
 }
 
 NormPart block_norm(const BlockValues& block, int64_t n, double p, const LaneKernels& lanes) {
   const float* f = block.floats;
   const double* d = block.doubles;
-  if (p == 0) return {static_cast<double>(f != nullptr ? count_nonzero(f, n) : count_nonzero(d, n))};
+  if (p == 0)
+    return {static_cast<double>(f != nullptr ? count_nonzero(f, n) : count_nonzero(d, n))};
   if (p == 1) return {f != nullptr ? lanes.sum_abs_float(f, n) : lanes.sum_abs_double(d, n)};
   if (p == 2 && f != nullptr) return {lanes.squares_float(f, n)};
   if (p == 2) {
@@ -82,10 +86,12 @@ NormPart block_norm(const BlockValues& block, int64_t n, double p, const LaneKer
   }
   double least = 0;
   double largest = 0;
-  f != nullptr ? lanes.extremes_float(f, n, &least, &largest) : lanes.extremes_double(d, n, &least, &largest);
+  f != nullptr ? lanes.extremes_float(f, n, &least, &largest)
+               : lanes.extremes_double(d, n, &least, &largest);
   if (p == kInf) return {largest};
   if (p == -kInf) return {least};
-  if (p != 2) return f != nullptr ? sum_powers(f, n, p, least, largest) : sum_powers(d, n, p, least, largest);
+  if (p != 2)
+    return f != nullptr ? sum_powers(f, n, p, least, largest) : sum_powers(d, n, p, least, largest);
   if (largest == 0 || !(largest < kInf)) return {largest};
   const auto exponent = static_cast<int>(scaling_exponent(largest));
   return {lanes.squares_double(d, n, power_of_two(-exponent)), power_of_two(exponent)};
@@ -107,7 +113,8 @@ BlockValues magnitudes(const BlockValues& parts, int64_t n, double* out) {
   return block;
 }
 
-NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p, const LaneKernels& lanes) {
+NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p,
+                    const LaneKernels& lanes) {
   static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
   const ExactFloats mode;
   NormPart out;
@@ -125,12 +132,17 @@ NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p, const
   return out;
 }
 
-// The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0 alone.
+// The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0
+// alone.
 double norm_of_list(const ElementList& list, double p, bool of_norms) {
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
   std::vector<NormPart> parts(plan.chunks.size());
   const LaneKernels& lanes = lane_kernels();
-  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) { parts[index] = chunk_norm(list, chunk, p, lanes); });
+  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
+    if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
+      list.prefetch(plan.chunks[index + kAhead]);
+    parts[index] = chunk_norm(list, chunk, p, lanes);
+  });
   if (p == 0 && of_norms) {
     int64_t nonzero = 0;
     for (const auto t : c10::irange(list.size())) {
@@ -198,9 +210,12 @@ void scale(void* data, int64_t n, float by) {
 void scale_chunk(const Elements& e, const Chunk& chunk, double by) {
   void* data = const_cast<char*>(e.data) + chunk.begin * value_size(e.format);
   switch (e.format) {
-    case Format::kFloat: return scale<float>(data, chunk.length, static_cast<float>(by));
-    case Format::kHalf: return scale<c10::Half>(data, chunk.length, static_cast<float>(by));
-    case Format::kBFloat16: return scale<c10::BFloat16>(data, chunk.length, static_cast<float>(by));
+    case Format::kFloat:
+      return scale<float>(data, chunk.length, static_cast<float>(by));
+    case Format::kHalf:
+      return scale<c10::Half>(data, chunk.length, static_cast<float>(by));
+    case Format::kBFloat16:
+      return scale<c10::BFloat16>(data, chunk.length, static_cast<float>(by));
     default: {
       auto* x = static_cast<double*>(data);
       for (int64_t i = 0; i < chunk.length; ++i) x[i] *= by;
@@ -238,9 +253,12 @@ void scale_list(at::TensorList grads, const ElementList& list, double by) {
     }
   }
   const ChunkPlan plan = plan_chunks(numels, kChunk, kGroup);
-  const auto work = [&](const Chunk& chunk, int64_t) { scale_chunk(list[chunk.tensor], chunk, by); };
+  const auto work = [&](const Chunk& chunk, int64_t) {
+    scale_chunk(list[chunk.tensor], chunk, by);
+  };
   if (has_repeats(list)) {
-    for (const auto c : c10::irange(plan.chunks.size())) work(plan.chunks[c], static_cast<int64_t>(c));
+    for (const auto c : c10::irange(plan.chunks.size()))
+      work(plan.chunks[c], static_cast<int64_t>(c));
   } else {
     for_each_chunk(plan, work);
   }
@@ -255,11 +273,13 @@ void check_clippable(at::TensorList grads) {
   for (const auto i : c10::irange(grads.size())) {
     const at::ScalarType dtype = grads[i].scalar_type();
     const at::ScalarType part = c10::toRealValueType(dtype);
-    TORCH_CHECK_TYPE(part == at::kFloat || part == at::kDouble || part == at::kHalf || part == at::kBFloat16,
-                     "clip_grad_norm_: tensors[", i, "] has dtype ", dtype,
-                     "; expected float16, bfloat16, float32, float64 or a complex dtype");
-    TORCH_CHECK_VALUE(at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
-                      "] is expanded: several of its elements are one memory location; clone() it first");
+    TORCH_CHECK_TYPE(
+        part == at::kFloat || part == at::kDouble || part == at::kHalf || part == at::kBFloat16,
+        "clip_grad_norm_: tensors[", i, "] has dtype ", dtype,
+        "; expected float16, bfloat16, float32, float64 or a complex dtype");
+    TORCH_CHECK_VALUE(
+        at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
+        "] is expanded: several of its elements are one memory location; clone() it first");
   }
 }
 
@@ -274,25 +294,29 @@ int64_t first_nonfinite(const ElementList& list) {
   return -1;
 }
 
-at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_type, bool error_if_nonfinite) {
+at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_type,
+                           bool error_if_nonfinite) {
   check_order("clip_grad_norm_", norm_type);
   const ElementList list("clip_grad_norm_", grads);
   check_clippable(grads);
   const at::ScalarType dtype = norm_dtype(grads);
   const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), dtype);
-  const double norm = dtype == at::kDouble ? *out.const_data_ptr<double>() : *out.const_data_ptr<float>();
+  const double norm =
+      dtype == at::kDouble ? *out.const_data_ptr<double>() : *out.const_data_ptr<float>();
   if (error_if_nonfinite && !std::isfinite(norm)) {
     const int64_t first = first_nonfinite(list);
-    const std::string cause = first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
-                                        : "the first gradient with a NaN or an infinity is that of tensors[" +
-                                              std::to_string(first) + "]";
-    TORCH_CHECK(false, "The total norm of order ", norm_type,
-                " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
-                ". To disable this error and scale the gradients by the non-finite norm anyway, set "
-                "`error_if_nonfinite=False`");
+    const std::string cause =
+        first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
+                  : "the first gradient with a NaN or an infinity is that of tensors[" +
+                        std::to_string(first) + "]";
+    TORCH_CHECK(
+        false, "The total norm of order ", norm_type,
+        " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
+        ". To disable this error and scale the gradients by the non-finite norm anyway, set "
+        "`error_if_nonfinite=False`");
   }
-  const double coefficient =
-      dtype == at::kDouble ? clip_coefficient<double>(norm, max_norm) : clip_coefficient<float>(norm, max_norm);
+  const double coefficient = dtype == at::kDouble ? clip_coefficient<double>(norm, max_norm)
+                                                  : clip_coefficient<float>(norm, max_norm);
   // Multiplying by one would change nothing.
   if (coefficient != 1) scale_list(grads, list, coefficient);
   return out;

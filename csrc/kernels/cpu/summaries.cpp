@@ -31,17 +31,19 @@ struct SparseRow {
   int64_t size = 0;
 };
 
-SparseRow sparse_row(const at::Tensor& offsets, const at::Tensor& bins, const at::Tensor& counts, int64_t row) {
+SparseRow sparse_row(const at::Tensor& offsets, const at::Tensor& bins, const at::Tensor& counts,
+                     int64_t row) {
   if (row < 0) return {};
   const auto* at = offsets.const_data_ptr<int64_t>();
-  return {bins.const_data_ptr<int32_t>() + at[row], counts.const_data_ptr<int64_t>() + at[row], at[row + 1] - at[row]};
+  return {bins.const_data_ptr<int32_t>() + at[row], counts.const_data_ptr<int64_t>() + at[row],
+          at[row + 1] - at[row]};
 }
 
 }  // namespace
 
-std::tuple<at::Tensor, at::Tensor> merge_statistics(const at::Tensor& values_a, const at::Tensor& counts_a,
-                                                    const at::Tensor& index_a, const at::Tensor& values_b,
-                                                    const at::Tensor& counts_b, const at::Tensor& index_b) {
+std::tuple<at::Tensor, at::Tensor> merge_statistics(
+    const at::Tensor& values_a, const at::Tensor& counts_a, const at::Tensor& index_a,
+    const at::Tensor& values_b, const at::Tensor& counts_b, const at::Tensor& index_b) {
   const int64_t rows = index_a.numel();
   at::Tensor values = empty_like_rows({rows, kValueColumns}, at::kDouble);
   at::Tensor counts = empty_like_rows({rows, kCountColumns}, at::kLong);
@@ -67,14 +69,17 @@ std::tuple<at::Tensor, at::Tensor> merge_statistics(const at::Tensor& values_a, 
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
-    const at::Tensor& offsets_a, const at::Tensor& bins_a, const at::Tensor& counts_a, const at::Tensor& index_a,
-    const at::Tensor& offsets_b, const at::Tensor& bins_b, const at::Tensor& counts_b, const at::Tensor& index_b) {
+    const at::Tensor& offsets_a, const at::Tensor& bins_a, const at::Tensor& counts_a,
+    const at::Tensor& index_a, const at::Tensor& offsets_b, const at::Tensor& bins_b,
+    const at::Tensor& counts_b, const at::Tensor& index_b) {
   std::vector<int64_t> offsets{0};
   std::vector<int32_t> bins;
   std::vector<int64_t> counts;
   for (int64_t row = 0; row < index_a.numel(); ++row) {
-    const SparseRow a = sparse_row(offsets_a, bins_a, counts_a, index_a.const_data_ptr<int64_t>()[row]);
-    const SparseRow b = sparse_row(offsets_b, bins_b, counts_b, index_b.const_data_ptr<int64_t>()[row]);
+    const SparseRow a =
+        sparse_row(offsets_a, bins_a, counts_a, index_a.const_data_ptr<int64_t>()[row]);
+    const SparseRow b =
+        sparse_row(offsets_b, bins_b, counts_b, index_b.const_data_ptr<int64_t>()[row]);
     for (int64_t i = 0, j = 0; i < a.size || j < b.size;) {
       const int32_t next_a = i < a.size ? a.bins[i] : kBins;
       const int32_t next_b = j < b.size ? b.bins[j] : kBins;
@@ -88,8 +93,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
   return {tensor_of(offsets, at::kLong), tensor_of(bins, at::kInt), tensor_of(counts, at::kLong)};
 }
 
-at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins, const at::Tensor& counts,
-                               const at::Tensor& extremes, const at::Tensor& one_value, const at::Tensor& q) {
+at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins,
+                               const at::Tensor& counts, const at::Tensor& extremes,
+                               const at::Tensor& one_value, const at::Tensor& q) {
   const int64_t rows = offsets.numel() - 1;
   at::Tensor out = empty_like_rows({rows, q.numel()}, at::kDouble);
   std::vector<int64_t> through;  // counts up to and including each entry
@@ -106,7 +112,8 @@ at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins
       if (rank >= n - 1) return max;
       const auto e = std::upper_bound(through.begin(), through.end(), rank) - through.begin();
       const auto position = static_cast<double>(rank - (through[e] - r.counts[e]));
-      const double value = value_in_bin(r.bins[e], position, static_cast<double>(r.counts[e]), single);
+      const double value =
+          value_in_bin(r.bins[e], position, static_cast<double>(r.counts[e]), single);
       return std::min(std::max(value, min), max);
     };
     double* to = out.mutable_data_ptr<double>() + row * q.numel();

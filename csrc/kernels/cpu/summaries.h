@@ -7,21 +7,24 @@
 
 namespace pyparam {
 
-// Row r of the result is row index_a[r] of a and row index_b[r] of b together; an index of -1 is a row that is
-// not there. Columns are those of the measure op: values [*, kValueColumns] and counts [*, kCountColumns].
-std::tuple<at::Tensor, at::Tensor> merge_statistics(const at::Tensor& values_a, const at::Tensor& counts_a,
-                                                    const at::Tensor& index_a, const at::Tensor& values_b,
-                                                    const at::Tensor& counts_b, const at::Tensor& index_b);
+// Row r of the result is row index_a[r] of a and row index_b[r] of b together; an index of -1 is a
+// row that is not there. Columns are those of the measure op: values [*, kValueColumns] and counts
+// [*, kCountColumns].
+std::tuple<at::Tensor, at::Tensor> merge_statistics(
+    const at::Tensor& values_a, const at::Tensor& counts_a, const at::Tensor& index_a,
+    const at::Tensor& values_b, const at::Tensor& counts_b, const at::Tensor& index_b);
 
 // The same for sparse histograms (offsets, bins, counts): the merged three.
 std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
-    const at::Tensor& offsets_a, const at::Tensor& bins_a, const at::Tensor& counts_a, const at::Tensor& index_a,
-    const at::Tensor& offsets_b, const at::Tensor& bins_b, const at::Tensor& counts_b, const at::Tensor& index_b);
+    const at::Tensor& offsets_a, const at::Tensor& bins_a, const at::Tensor& counts_a,
+    const at::Tensor& index_a, const at::Tensor& offsets_b, const at::Tensor& bins_b,
+    const at::Tensor& counts_b, const at::Tensor& index_b);
 
-// Quantiles q (float64, each in [0, 1]) of each row, interpolated between order statistics as torch.quantile
-// does: float64 [rows, q]. `extremes` holds each row's min and max (float64 [rows, 2]), `one_value` (bool
-// [rows]) whether a bin of that row can hold one value only.
-at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins, const at::Tensor& counts,
-                               const at::Tensor& extremes, const at::Tensor& one_value, const at::Tensor& q);
+// Quantiles q (float64, each in [0, 1]) of each row, interpolated between order statistics as
+// torch.quantile does: float64 [rows, q]. `extremes` holds each row's min and max (float64 [rows,
+// 2]), `one_value` (bool [rows]) whether a bin of that row can hold one value only.
+at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins,
+                               const at::Tensor& counts, const at::Tensor& extremes,
+                               const at::Tensor& one_value, const at::Tensor& q);
 
 }  // namespace pyparam
