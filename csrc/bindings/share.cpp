@@ -1,0 +1,49 @@
+// Sharing: which entries of a table share memory. The face is pyparam/_share.py.
+#include <ATen/ops/empty.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "table/param_table.h"
+#include "table/sharing.h"
+
+namespace py = pybind11;
+
+namespace pyparam {
+
+namespace {
+
+at::Tensor column(const std::vector<int64_t>& values) {
+  at::Tensor out = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
+  std::copy(values.begin(), values.end(), out.mutable_data_ptr<int64_t>());
+  return out;
+}
+
+Sharing sharing_of_table(const ParamTable& table, const std::vector<Held>& held) {
+  // A tensor that dispatches to Python may be asked for its sizes there.
+  std::optional<py::gil_scoped_release> released;
+  if (held.empty() && python_tensors(table.tensors).empty()) released.emplace();
+  return sharing_of(table.tensors, held);
+}
+
+}  // namespace
+
+void bind_share(py::module_& m) {
+  py::class_<Sharing>(m, "Sharing")
+      .def("__len__", &Sharing::size)
+      .def_property_readonly("group", [](const Sharing& s) { return column(s.memory); })
+      .def_property_readonly("bytes", [](const Sharing& s) { return column(s.bytes); })
+      .def_property_readonly("total_bytes", &Sharing::total_bytes)
+      .def("groups", &Sharing::groups)
+      .def("object", [](const Sharing& s, size_t i) { return s.object.at(i); })
+      .def("layout", [](const Sharing& s, size_t i) { return s.layout.at(i); })
+      .def("offset", [](const Sharing& s, size_t i) { return s.offset.at(i); })
+      .def("vague", [](const Sharing& s, size_t i) { return s.vague.at(i) != 0; });
+  m.def("sharing", &sharing_of_table, py::arg("table"), py::arg("held") = std::vector<Held>());
+  m.def(
+      "python_tensors", [](const ParamTable& table) { return python_tensors(table.tensors); },
+      py::arg("table"));
+}
+
+}  // namespace pyparam
