@@ -1,5 +1,8 @@
 """pyparam: the native parameter engine for PyTorch."""
 
+from pyparam._save import load_file_, save_file
+from pyparam._share import Tie, ties
 from pyparam._table import ParamTable
+from pyparam._tie import keep_ties, retie_, tie_, untie_
 
-__all__ = ["ParamTable"]
+__all__ = ["ParamTable", "Tie", "keep_ties", "load_file_", "retie_", "save_file", "tie_", "ties", "untie_"]

@@ -184,3 +184,49 @@ def _classes(members: list[int], leader: Any) -> list[list[int]]:
     for i in members:
         classes.setdefault(leader(i), []).append(i)
     return list(classes.values())
+
+
+def tie_to_json(tie: Tie) -> dict[str, Any]:
+    """A tie as plain data; ``tie_from_json`` gives it back."""
+    out: dict[str, Any] = {"names": list(tie.names), "kind": tie.kind, "exact": tie.exact}
+    if tie.subgroups:
+        out["subgroups"] = [tie_to_json(part) for part in tie.subgroups]
+    if tie.kind != "parameter" and None not in tie.layouts:
+        out["layouts"] = [
+            {
+                "offset": layout.offset,
+                "shape": list(layout.shape),
+                "stride": list(layout.stride),
+                "dtype": str(layout.dtype).removeprefix("torch."),
+                **({"conj": True} if layout.conj else {}),
+                **({"neg": True} if layout.neg else {}),
+            }
+            for layout in tie.layouts
+            if layout is not None
+        ]
+    return out
+
+
+def tie_from_json(data: dict[str, Any]) -> Tie:
+    """What ``tie_to_json`` was given. Raises ValueError, KeyError or TypeError for anything else."""
+    if data["kind"] not in ("parameter", "storage", "overlap"):
+        raise ValueError(f"unknown kind of tie {data['kind']!r}")
+    names = tuple(data["names"])
+    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+        raise ValueError("a tie needs two names or more")
+    subgroups = tuple(tie_from_json(part) for part in data.get("subgroups", ()))
+    layouts = tuple(_layout_from_json(layout) for layout in data.get("layouts", ()))
+    if len(layouts) not in (0, len(names)):
+        raise ValueError(f"{len(layouts)} layouts for {len(names)} names")
+    return Tie(names, data["kind"], bool(data["exact"]), subgroups, layouts)
+
+
+def _layout_from_json(data: dict[str, Any]) -> Layout:
+    dtype = getattr(torch, data["dtype"], None)
+    shape, stride = tuple(data["shape"]), tuple(data["stride"])
+    numbers = (data["offset"], *shape, *stride)
+    if not isinstance(dtype, torch.dtype) or len(shape) != len(stride):
+        raise ValueError(f"not a layout: {data!r}")
+    if not all(isinstance(n, int) and n >= 0 for n in numbers):
+        raise ValueError(f"not a layout: {data!r}")
+    return Layout(data["offset"], shape, stride, dtype, bool(data.get("conj")), bool(data.get("neg")))

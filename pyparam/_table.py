@@ -45,6 +45,7 @@ def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = Tru
         return source
     if isinstance(source, nn.Module):
         pairs = list(source.named_parameters(remove_duplicate=remove_duplicate))
+        pairs += source.named_buffers(remove_duplicate=remove_duplicate) if buffers else ()
         return ParamTable([n for n, _ in pairs], [t for _, t in pairs])
     if isinstance(source, Mapping):
         pairs = [(k, v) for k, v in source.items() if isinstance(v, Tensor)]

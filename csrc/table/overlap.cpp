@@ -161,6 +161,79 @@ void sweep_pairs(Iterator first, Iterator last, int64_t copies, OverlapResult& r
   }
 }
 
+void settle(Iterator first, Iterator last, int64_t copies, OverlapResult& result);
+
+// Bytes repeat their place modulo the largest distance at which some layout repeats. Layouts whose arcs on that circle
+// do not hang together cannot meet: columns, or tiles, of one matrix, whatever their numbers of rows. Settles the
+// parts one by one where there are two or more.
+bool split_by_residue(Iterator first, Iterator last, int64_t copies, OverlapResult& result) {
+  int64_t period = 0;
+  for (Iterator it = first; it != last; ++it) {
+    if (it->opaque) return false;
+    if (!it->dimensions.empty()) period = std::max(period, it->dimensions.front().stride);
+  }
+  struct Arc {
+    int64_t begin;
+    int64_t end;
+    int64_t layout;
+  };
+  std::vector<Arc> arcs;
+  arcs.reserve(static_cast<size_t>(last - first));
+  for (Iterator it = first; it != last; ++it) {
+    int64_t length = it->end - it->begin;
+    if (!it->dimensions.empty() && it->dimensions.front().stride == period) {
+      length -= (it->dimensions.front().size - 1) * period;
+    }
+    if (length > period) return false;
+    const int64_t begin = (it->begin - first->begin) % period;
+    arcs.push_back({begin, begin + length, it - first});
+  }
+  std::sort(arcs.begin(), arcs.end(), [](const Arc& a, const Arc& b) { return a.begin < b.begin; });
+  // parts[k] .. parts[k + 1] hang together; what the last ones reach beyond the period belongs to the first.
+  std::vector<size_t> parts{0};
+  int64_t reach = arcs[0].end;
+  for (size_t k = 1; k < arcs.size(); ++k) {
+    if (arcs[k].begin >= reach) parts.push_back(k);
+    reach = std::max(reach, arcs[k].end);
+  }
+  size_t joined = 0;  // of the first parts, how many the last one reaches
+  while (joined + 1 < parts.size() && arcs[parts[joined]].begin < reach - period) ++joined;
+  if (parts.size() - joined < 2) return false;
+  parts.push_back(arcs.size());
+  std::vector<Footprint> moved;
+  moved.reserve(arcs.size());
+  std::vector<size_t> ends;
+  for (size_t p = joined; p + 1 < parts.size(); ++p) {
+    for (size_t k = parts[p]; k < parts[p + 1]; ++k) moved.push_back(std::move(first[arcs[k].layout]));
+    if (p + 2 == parts.size()) {
+      for (size_t k = 0; k < parts[joined]; ++k) moved.push_back(std::move(first[arcs[k].layout]));
+    }
+    ends.push_back(moved.size());
+  }
+  std::move(moved.begin(), moved.end(), first);
+  Iterator from = first;
+  for (size_t end : ends) {
+    const Iterator to = first + static_cast<std::ptrdiff_t>(end);
+    settle(from, to, copies, result);
+    from = to;
+  }
+  return true;
+}
+
+// A layout alone has nothing to meet; its bytes are known at once unless it slides over itself.
+bool count_alone(const Footprint& f, int64_t copies, OverlapResult& result) {
+  if (f.opaque) return false;
+  int64_t bytes = f.run;
+  int64_t extent = f.run;
+  for (auto d = f.dimensions.rbegin(); d != f.dimensions.rend(); ++d) {
+    if (d->stride < extent) return false;
+    bytes *= d->size;
+    extent += (d->size - 1) * d->stride;
+  }
+  result.bytes[f.owner] += copies * bytes;
+  return true;
+}
+
 // Where every layout repeats the same number of times at the same distance, and none reaches into
 // its next repetition counted from a common base, two of them meet if and only if their first
 // repetitions do.
@@ -182,13 +255,13 @@ bool drop_common_dimension(Iterator first, Iterator last, int64_t& copies) {
   return true;
 }
 
-void settle(Iterator first, Iterator last, int64_t copies, OverlapResult& result);
-
 // [first, last) are sorted by begin and their bounding intervals hang together.
 void settle_cluster(Iterator first, Iterator last, int64_t copies, OverlapResult& result) {
   if (std::all_of(first, last, [](const Footprint& f) { return f.dense(); })) {
     return sweep_dense(first, last, copies, result);
   }
+  if (last - first == 1 && count_alone(*first, copies, result)) return;
+  if (split_by_residue(first, last, copies, result)) return;
   if (drop_common_dimension(first, last, copies)) return settle(first, last, copies, result);
   int64_t runs = 0;
   for (Iterator it = first; it != last && runs <= kMaxRuns; ++it)
