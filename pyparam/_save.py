@@ -152,20 +152,13 @@ def _check_savable(name: Any, value: Any) -> None:
         raise ValueError(f"save_file: {name!r} has dtype {value.dtype}, which safetensors does not have{hint}")
 
 
-def _mode_of(path: Path) -> int:
-    """The permissions that a file opened for writing under this name would have."""
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_mode & 0o777
-    umask = os.umask(0)
-    os.umask(umask)
-    return 0o666 & ~umask
-
-
 def _write_whole(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
+        partial.touch()
+        mode = (path if path.exists() else partial).stat().st_mode  # safetensors gives it to its owner alone
         safetensors.torch.save_file(tensors, partial, metadata=header)
-        partial.chmod(_mode_of(path))
+        partial.chmod(mode & 0o777)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)

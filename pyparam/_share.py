@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from pyparam._native import _C
@@ -71,7 +72,7 @@ class Tie:
 
 
 def _layout(tensor: Tensor, offset: int) -> Layout | None:
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+    if is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
         return None
     if is_traceable_wrapper_subclass(tensor):
         return None

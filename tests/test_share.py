@@ -165,13 +165,34 @@ def test_other_steps_in_a_large_buffer_are_exact():
     assert pyparam.ties({"even": buffer[::2], "odd": buffer[1::4]}) == []
     (tie,) = pyparam.ties({"even": buffer[::3], "odd": buffer[1::4]})
     assert tie.exact
-    assert pyparam.ties({"a": buffer[::6], "b": buffer[3::4][::3]}) == []
+    assert pyparam.ties({"a": buffer[::6], "b": buffer[3::12]}) == []
+
+
+def test_tiles_of_a_large_matrix_are_exact():
+    # Columns and rows cut unevenly: no two tiles have one shape.
+    buffer = torch.empty(4000, 5000, device="meta")
+    rows, columns = [0, 1, 900, 2000, 2001, 4000], [0, 3, 1000, 1001, 4990, 5000]
+    tiles = {
+        f"{r}:{c}": buffer[rows[r] : rows[r + 1], columns[c] : columns[c + 1]] for r in range(5) for c in range(5)
+    }
+    table = ParamTable(list(tiles), list(tiles.values()))
+    assert pyparam.ties(table) == []
+    assert sharing_of(table).total_bytes == buffer.nbytes
+    tiles["across"] = buffer[1999:2001, 1000:1002]
+    (tie,) = pyparam.ties(tiles)
+    assert tie.exact
+    assert tie.names == ("2:2", "2:3", "3:2", "3:3", "across")
+
+
+def test_columns_of_uneven_length_are_exact():
+    buffer = torch.empty(2000, 1500, device="meta")
+    assert pyparam.ties({str(i): buffer[i % 3 : 1999 - i % 2, i] for i in range(1500)}) == []
 
 
 def test_what_cannot_be_decided_is_said_so():
     # Beyond 2^20 runs together, and more than 1,024 layouts: bounding intervals must do.
-    buffer = torch.empty(2, 1500, 2000, device="meta")
-    views = {str(i): buffer[i % 2, i % 1500 :: 1, i] for i in range(1500)}
+    buffer = torch.empty(12_000_000, device="meta")
+    views = {str(i): buffer[i :: 1009 + i % 3] for i in range(1100)}
     (tie,) = pyparam.ties(views)
     assert not tie.exact
     assert tie.kind == "overlap"
@@ -411,6 +432,10 @@ class Wrapper(torch.Tensor):
 
     def __tensor_flatten__(self):
         return ["inner"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner, context, size, stride):
+        return Wrapper(inner["inner"])
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):

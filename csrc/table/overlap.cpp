@@ -163,9 +163,9 @@ void sweep_pairs(Iterator first, Iterator last, int64_t copies, OverlapResult& r
 
 void settle(Iterator first, Iterator last, int64_t copies, OverlapResult& result);
 
-// Bytes repeat their place modulo the largest distance at which some layout repeats. Layouts whose arcs on that circle
-// do not hang together cannot meet: columns, or tiles, of one matrix, whatever their numbers of rows. Settles the
-// parts one by one where there are two or more.
+// Bytes repeat their place modulo the largest distance at which some layout repeats. Layouts whose
+// arcs on that circle do not hang together cannot meet: columns, or tiles, of one matrix, whatever
+// their numbers of rows. Settles the parts one by one where there are two or more.
 bool split_by_residue(Iterator first, Iterator last, int64_t copies, OverlapResult& result) {
   int64_t period = 0;
   for (Iterator it = first; it != last; ++it) {
@@ -189,7 +189,8 @@ bool split_by_residue(Iterator first, Iterator last, int64_t copies, OverlapResu
     arcs.push_back({begin, begin + length, it - first});
   }
   std::sort(arcs.begin(), arcs.end(), [](const Arc& a, const Arc& b) { return a.begin < b.begin; });
-  // parts[k] .. parts[k + 1] hang together; what the last ones reach beyond the period belongs to the first.
+  // parts[k] .. parts[k + 1] hang together; what the last ones reach beyond the period belongs to
+  // the first.
   std::vector<size_t> parts{0};
   int64_t reach = arcs[0].end;
   for (size_t k = 1; k < arcs.size(); ++k) {
@@ -204,7 +205,8 @@ bool split_by_residue(Iterator first, Iterator last, int64_t copies, OverlapResu
   moved.reserve(arcs.size());
   std::vector<size_t> ends;
   for (size_t p = joined; p + 1 < parts.size(); ++p) {
-    for (size_t k = parts[p]; k < parts[p + 1]; ++k) moved.push_back(std::move(first[arcs[k].layout]));
+    for (size_t k = parts[p]; k < parts[p + 1]; ++k)
+      moved.push_back(std::move(first[arcs[k].layout]));
     if (p + 2 == parts.size()) {
       for (size_t k = 0; k < parts[joined]; ++k) moved.push_back(std::move(first[arcs[k].layout]));
     }
