@@ -66,7 +66,9 @@ def _ties_of_state(state: Mapping[str, Any]) -> list[Tie]:
 
 
 def _once(state: dict[str, Any], found: list[Tie]) -> dict[str, Any]:
-    once = state.copy()  # an OrderedDict's copy has its attributes, _metadata among them
+    once = state.copy()
+    if hasattr(state, "_metadata"):
+        once._metadata = state._metadata  # type: ignore[attr-defined]
     for tie in found:
         for i, group in enumerate(tie.classes("storage")):
             if i > 0:
@@ -214,14 +216,15 @@ def load_file_(
             if names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 raise ValueError(f"load_file_: {text} {', '.join(map(repr, names[:5]))}{more}")
-    for name, value in values.items():
-        _check_fits(name, value, wanted.get(name), assign)
+    for name in wanted:
+        if name in values:
+            _check_fits(name, values[name], wanted[name], assign)
     present = [part for tie in recorded if (part := _restrict(tie, wanted)) is not None]
     if not any(is_lazy(wanted[name]) for tie in present for name in tie.names):
         retie_(model, present)  # before the values: it refuses before anything is written
     values = {name: value for name, value in values.items() if name in wanted}
     if not assign:
-        for name in [n for n in values if overlaps_itself(wanted[n])]:
+        for name in [n for n in values if not is_lazy(wanted[n]) and overlaps_itself(wanted[n])]:
             write_over(wanted[name].detach(), values.pop(name))
     model.load_state_dict(values, strict=False, assign=assign)
     retie_(model, present)

@@ -13,7 +13,10 @@ def bytes_of(tensor: Tensor) -> set[int]:
     width = tensor.element_size()
     base = tensor.data_ptr()
     offsets = itertools.product(
-        *(range(0, size * stride, stride) if stride else (0,) * min(size, 1) for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        *(
+            range(0, size * stride, stride) if stride else (0,) * min(size, 1)
+            for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        )
     )
     return {base + width * sum(at) + byte for at in offsets for byte in range(width)}
 
@@ -63,3 +66,11 @@ def sequential() -> torch.nn.Sequential:
     return torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.ReLU(), shared, torch.nn.ReLU(), shared, torch.nn.ReLU(), torch.nn.Linear(8, 1)
     )
+
+
+def tied() -> torch.nn.Sequential:
+    """Two layers with one weight and one bias."""
+    net = sequential()
+    net[4] = torch.nn.Linear(8, 8)
+    net[4].weight, net[4].bias = net[2].weight, net[2].bias
+    return net
