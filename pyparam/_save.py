@@ -15,9 +15,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from pyparam._share import Tie, tie_from_json, tie_to_json, ties, ties_of
+from pyparam._share import Tie, is_wrapper, tie_from_json, tie_to_json, ties, ties_of
 from pyparam._shared_memory import overlaps_itself, write_over
 from pyparam._table import ParamTable, table_of
 from pyparam._tie import retie_
@@ -46,9 +45,9 @@ class IncompatibleKeys(NamedTuple):
 def with_shared(state: dict[str, Any], shared: Literal["keep", "once"]) -> dict[str, Any]:
     """A state dict as ``state_dict(model, shared=...)`` gives it.
 
-    ``"keep"`` changes nothing. ``"once"`` keeps one name of those that have the same bytes under the same layout, the
-    first, and gives names that overlap otherwise memory of their own, so that no two values share a byte. The
-    order, what is no tensor, and ``_metadata`` stay.
+    ``"keep"`` changes nothing. ``"once"`` keeps one name of those that have the same bytes under the same
+    layout, the first, and gives names that overlap otherwise memory of their own, so that no two values
+    share a byte. The order, what is no tensor, and ``_metadata`` stay.
 
     Raises:
         ValueError: ``shared`` is something else.
@@ -78,24 +77,26 @@ def _once(state: dict[str, Any], found: list[Tie]) -> dict[str, Any]:
     return once
 
 
-def save_file(source: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None) -> None:
+def save_file(
+    source: Any, path: str | os.PathLike[str], *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Saves a module's state, or a mapping of tensors, as a safetensors file that remembers its ties.
 
-    Names that have the same bytes under the same layout are written once, under the first name; other overlapping
-    names are each written whole, so that any reader finds them. The ties stand in the file's metadata, as JSON under
-    ``"pyparam.ties"``, and the strides of what was not contiguous under ``"pyparam.strides"``; :func:`load_file_`
-    restores both. The file appears under its name when it is complete, or not at all.
+    Names that have the same bytes under the same layout are written once, under the first name; other
+    overlapping names are each written whole, so that any reader finds them. The ties stand in the file's
+    metadata, as JSON under ``"pyparam.ties"``, and the strides of what was not contiguous under
+    ``"pyparam.strides"``; :func:`load_file_` restores both. The file appears under its name when it is
+    complete, or not at all.
 
-    Args:
-        source: an ``nn.Module`` (its ``state_dict()``, so hooks run and persistent buffers are in), a state dict, or
+    Args: source: an ``nn.Module`` (its ``state_dict()``, so hooks run and persistent buffers are in), a
+        state dict, or
             another source of tensors.
         path: the file to write; one that exists is replaced.
         metadata: more text entries for the file's header. ``"format"`` is ``"pt"`` unless given.
 
-    Raises:
-        TypeError: a value is no tensor, or no dense tensor with data (meta, sparse, quantized, nested, wrapper).
-        ValueError: the format has no such dtype, or a metadata key is one of ours.
-        OSError: the file cannot be written. Nothing is left behind, and a file that was there is as it was.
+    Raises: TypeError: a value is no tensor, or no dense tensor with data (meta, sparse, quantized, nested,
+        wrapper). ValueError: the format has no such dtype, or a metadata key is one of ours. OSError: the
+        file cannot be written. Nothing is left behind, and a file that was there is as it was.
     """
     state = _state_of(source)
     for name, value in state.items():
@@ -133,12 +134,16 @@ def _check_savable(name: Any, value: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"save_file: expected names that are str, got {name!r}")
     if not isinstance(value, Tensor):
-        raise TypeError(f"save_file: {name!r} is {type(value).__name__}; a safetensors file holds tensors only")
+        raise TypeError(
+            f"save_file: {name!r} is {type(value).__name__}; a safetensors file holds tensors only"
+        )
     what = None
     if is_lazy(value):
         what = "not initialised yet; run a forward pass first"
-    elif is_traceable_wrapper_subclass(value):
-        what = f"a {type(value).__name__}; save the plain tensor that it stands for (full_tensor() of a DTensor)"
+    elif is_wrapper(value):
+        what = (
+            f"a {type(value).__name__}; save the plain tensor that it stands for (full_tensor() of a DTensor)"
+        )
     elif value.is_nested:
         what = "nested; save its parts (unbind())"
     elif value.layout != torch.strided:
@@ -151,7 +156,9 @@ def _check_savable(name: Any, value: Any) -> None:
         raise TypeError(f"save_file: {name!r} is {what}")
     if value.dtype not in _DTYPES:
         hint = "; save view_as_real() of it" if value.dtype.is_complex else ""
-        raise ValueError(f"save_file: {name!r} has dtype {value.dtype}, which safetensors does not have{hint}")
+        raise ValueError(
+            f"save_file: {name!r} has dtype {value.dtype}, which safetensors does not have{hint}"
+        )
 
 
 def _write_whole(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
@@ -181,23 +188,20 @@ def load_file_(
 ) -> IncompatibleKeys:
     """Loads a safetensors file into a module and restores the ties that the file records.
 
-    Any safetensors file will do. A name that is not in it, but that the file or the model ties to one that is,
-    gets that one's values.
+    Any safetensors file will do. A name that is not in it, but that the file or the model ties to one that
+    is, gets that one's values.
 
-    Args:
-        model: the module to fill.
-        path: what :func:`save_file` wrote, or another safetensors file.
-        strict: whether names that only one side has are an error.
-        assign: makes the file's tensors the model's own, with the file's dtype and strides, where the default is
+    Args: model: the module to fill. path: what :func:`save_file` wrote, or another safetensors file.
+        strict: whether names that only one side has are an error. assign: makes the file's tensors the
+        model's own, with the file's dtype and strides, where the default is
             to copy values into the model's tensors. For a model on the meta device this must be set.
         device: where an assigned tensor shall live.
 
     Returns:
         ``(missing_keys, unexpected_keys)``; both empty where ``strict``.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, names are missing or unexpected, or shapes differ. The model is as it
+    Raises: FileNotFoundError: there is no such file. ValueError: the file cannot be read, names are missing
+        or unexpected, or shapes differ. The model is as it
             was where this raises.
     """
     if not isinstance(model, nn.Module):
@@ -264,7 +268,9 @@ def _check_fits(name: str, value: Tensor, target: Any, assign: bool) -> None:
             f"load_file_: {name!r} has shape {list(value.shape)} in the file, expected {list(target.shape)}"
         )
     if target.is_meta and not assign:
-        raise ValueError(f"load_file_: {name!r} is on the meta device and can take no values; use assign=True")
+        raise ValueError(
+            f"load_file_: {name!r} is on the meta device and can take no values; use assign=True"
+        )
 
 
 def _restrict(tie: Tie, names: Mapping[str, Any]) -> Tie | None:

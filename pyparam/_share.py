@@ -33,8 +33,8 @@ class Layout(NamedTuple):
 class Tie:
     """Names that share memory: everything that hangs together by common bytes.
 
-    Two ties are equal where the same names share in the same way; ``layouts``, which ``retie_`` works from, does
-    not count.
+    Two ties are equal where the same names share in the same way; ``layouts``, which ``retie_`` works from,
+    does not count.
     """
 
     names: tuple[str, ...]
@@ -45,7 +45,8 @@ class Tie:
 
     - ``"parameter"``: one tensor object (one ``Parameter``, or one buffer, under several names);
     - ``"storage"``: several tensor objects over the same bytes, with one dtype, shape and strides;
-    - ``"overlap"``: bytes in common, under different layouts: a slice and its whole, a matrix and its transpose.
+    - ``"overlap"``: bytes in common, under different layouts: a slice and its whole, a matrix and its
+      transpose.
     """
 
     exact: bool = True
@@ -53,8 +54,8 @@ class Tie:
     layouts were too large to decide whether their elements do."""
 
     subgroups: tuple[Tie, ...] = ()
-    """The ties of a stronger kind inside this one. An ``"overlap"`` of ``a``, ``b`` and a slice of them has the
-    subgroup ``a``, ``b``."""
+    """The ties of a stronger kind inside this one. An ``"overlap"`` of ``a``, ``b`` and a slice of them has
+    the subgroup ``a``, ``b``."""
 
     layouts: tuple[Layout | None, ...] = field(default=(), compare=False, repr=False)
     """One a name. None for a tensor without strides: sparse, nested, a wrapper such as a DTensor."""
@@ -71,10 +72,15 @@ class Tie:
                 yield group
 
 
+def is_wrapper(tensor: Any) -> bool:
+    """Whether a tensor keeps its data in other tensors, as DTensor does."""
+    return bool(is_traceable_wrapper_subclass(tensor))
+
+
 def _layout(tensor: Tensor, offset: int) -> Layout | None:
     if is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
         return None
-    if is_traceable_wrapper_subclass(tensor):
+    if is_wrapper(tensor):
         return None
     if not all(isinstance(n, int) for n in (*tensor.shape, *tensor.stride())):
         return None
@@ -82,9 +88,9 @@ def _layout(tensor: Tensor, offset: int) -> Layout | None:
     return Layout(offset, tuple(tensor.shape), tensor.stride(), tensor.dtype, conj, tensor.is_neg())
 
 
-def _inner(tensor: Tensor) -> list[Tensor]:
+def _inner(tensor: Any) -> list[Tensor]:
     """The tensors whose memory a wrapper's is, through any number of wrappers."""
-    if not is_traceable_wrapper_subclass(tensor):
+    if not is_wrapper(tensor):
         return [tensor]
     attributes, _ = tensor.__tensor_flatten__()
     held = (getattr(tensor, attribute) for attribute in attributes)
@@ -94,16 +100,16 @@ def _inner(tensor: Tensor) -> list[Tensor]:
 def sharing_of(table: ParamTable) -> _C.Sharing:
     """Which entries of a table share memory, as columns; the native answer behind ``ties``.
 
-    ``.group`` (int64 ``[len(table)]``) has the index of the first entry that an entry shares with, its own where it
-    is the first or alone. ``.bytes`` (int64 ``[len(table)]``) has the bytes of a group, counted once, at its first
-    entry, and 0 at the others; ``.total_bytes`` is their sum.
+    ``.group`` (int64 ``[len(table)]``) has the index of the first entry that an entry shares with, its own
+    where it is the first or alone. ``.bytes`` (int64 ``[len(table)]``) has the bytes of a group, counted
+    once, at its first entry, and 0 at the others; ``.total_bytes`` is their sum.
     """
     native = table._native
     odd = _C.python_tensors(native)
     if not odd:
         return _C.sharing(native)
     tensors = table.tensors
-    held = [(i, _inner(tensors[i])) for i in odd if is_traceable_wrapper_subclass(tensors[i])]
+    held = [(i, _inner(tensors[i])) for i in odd if is_wrapper(tensors[i])]
     return _C.sharing(native, held)
 
 
@@ -119,11 +125,11 @@ def unique_bytes(source: Any, *, buffers: bool = False) -> int:
 def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
     """Finds the names that share memory.
 
-    Looks at bytes, not at objects alone: one Parameter under several names, several Parameters over one storage,
-    overlapping slices of one buffer, and storages over the same memory (``from_blob``, ``frombuffer``, memory
-    mapped files) are all seen. Strided layouts are compared exactly, so that interleaved columns of one
-    buffer are no tie. On CPU and CUDA memory is compared by address, on the meta device and others by storage. A
-    tensor without elements is tied to itself alone, as the same object.
+    Looks at bytes, not at objects alone: one Parameter under several names, several Parameters over one
+    storage, overlapping slices of one buffer, and storages over the same memory (``from_blob``,
+    ``frombuffer``, memory mapped files) are all seen. Strided layouts are compared exactly, so that
+    interleaved columns of one buffer are no tie. On CPU and CUDA memory is compared by address, on the meta
+    device and others by storage. A tensor without elements is tied to itself alone, as the same object.
 
     The cost is a walk and a sort: linear memory, some milliseconds for 50,000 parameters.
 
@@ -163,9 +169,7 @@ def _tie(group: list[int], sharing: _C.Sharing, names: Sequence[str], tensors: S
     at = dict(zip(group, layouts, strict=True))
 
     def tie(members: list[int], kind: Kind, subgroups: tuple[Tie, ...]) -> Tie:
-        return Tie(
-            tuple(names[i] for i in members), kind, True, subgroups, tuple(at[i] for i in members)
-        )
+        return Tie(tuple(names[i] for i in members), kind, True, subgroups, tuple(at[i] for i in members))
 
     def storage(members: list[int]) -> Tie:
         inside = _classes(members, sharing.object)

@@ -17,9 +17,10 @@ Member = tuple[str, Tensor, Layout | None]
 def share_memory(members: Sequence[Member]) -> Callable[[], list[Tensor]]:
     """Checks that the members can lie where their layouts say, and returns what puts them there.
 
-    Raises ValueError, by name, where they cannot. What is returned gives the members' tensors: the objects stay and
-    their data become views of one buffer; only where that cannot be (one is on the meta device and others are
-    not, a conjugate bit was lost) is an object replaced. Values come from the first member that is not on the meta device, then from the next.
+    Raises ValueError, by name, where they cannot. What is returned gives the members' tensors: the objects
+    stay and their data become views of one buffer; only where that cannot be (one is on the meta device and
+    others are not, a conjugate bit was lost) is an object replaced. Values come from the first member that
+    is not on the meta device, then from the next.
     """
     kept = [tensor for _, tensor, _ in members]
     if len(members) < 2:
@@ -29,11 +30,15 @@ def share_memory(members: Sequence[Member]) -> Callable[[], list[Tensor]]:
         return lambda: kept
     devices = {tensor.device for _, tensor, _ in members if not tensor.is_meta}
     if len(devices) > 1:
-        raise ValueError(f"retie_: {_names(members)} shared memory and are on different devices: {_listed(devices)}")
+        raise ValueError(
+            f"retie_: {_names(members)} shared memory and are on different devices: {_listed(devices)}"
+        )
     device = devices.pop() if devices else torch.device("meta")
     shift = _shift(layouts)
     if shift is None:
-        raise ValueError(f"retie_: {_names(members)} shared memory at offsets that their dtypes cannot be aligned to")
+        raise ValueError(
+            f"retie_: {_names(members)} shared memory at offsets that their dtypes cannot be aligned to"
+        )
 
     def share() -> list[Tensor]:
         end = max(layout.offset + _extent(layout) for layout in layouts)
@@ -79,9 +84,13 @@ def _layouts_now(members: Sequence[Member]) -> list[Layout]:
                 f"{type(tensor).__name__}); tie the object itself with tie_"
             )
         if is_lazy(tensor):
-            raise ValueError(f"retie_: {name!r} is not initialised yet and has no shape; run a forward pass first")
+            raise ValueError(
+                f"retie_: {name!r} is not initialised yet and has no shape; run a forward pass first"
+            )
         if tensor.layout != torch.strided:
-            raise ValueError(f"retie_: {name!r} has layout {tensor.layout}, expected torch.strided, as recorded")
+            raise ValueError(
+                f"retie_: {name!r} has layout {tensor.layout}, expected torch.strided, as recorded"
+            )
         if tuple(tensor.shape) != layout.shape:
             raise ValueError(
                 f"retie_: {name!r} has shape {list(tensor.shape)}, expected {list(layout.shape)}, as recorded"
@@ -89,8 +98,9 @@ def _layouts_now(members: Sequence[Member]) -> list[Layout]:
         if tensor.dtype != layout.dtype:
             if not one_dtype:
                 raise ValueError(
-                    f"retie_: {name!r} has dtype {tensor.dtype}, expected {layout.dtype}, as recorded; a change of "
-                    "dtype can be followed only where all names that share memory have one dtype, before and after"
+                    f"retie_: {name!r} has dtype {tensor.dtype}, expected {layout.dtype}, as recorded; a "
+                    "change of dtype can be followed only where all names that share memory have one dtype, "
+                    "before and after"
                 )
             offset = layout.offset // layout.dtype.itemsize * tensor.dtype.itemsize
             layout = layout._replace(dtype=tensor.dtype, offset=offset)
@@ -144,7 +154,8 @@ def overlaps_itself(tensor: Tensor) -> bool:
 
 
 def write_over(view: Tensor, value: Tensor) -> None:
-    """``view.copy_(value)``, also where elements of ``view`` share a place: there the last to be written stays."""
+    """``view.copy_(value)``, also where elements of ``view`` share a place: there the last to be written
+    stays."""
     if not overlaps_itself(view):
         view.copy_(value)
         return

@@ -44,9 +44,10 @@ class Slots:
     def __init__(self, model: Any, operation: str) -> None:
         if not isinstance(model, nn.Module | MutableMapping):
             raise TypeError(
-                f"{operation}: expected an nn.Module or a mapping that can be written, got {type(model).__name__}"
+                f"{operation}: expected an nn.Module or a mapping that can be written, "
+                f"got {type(model).__name__}"
             )
-        self._model = model
+        self._model: Any = model
         self._operation = operation
         self._owners: dict[str, nn.Module] = {}
 
@@ -68,37 +69,35 @@ class Slots:
         raise self._no_parameter(name, path, owner, attribute)
 
     def _owner(self, name: str, path: str) -> nn.Module:
-        owner = self._owners.get(path)
-        if owner is None:
-            owner = self._model
-            walked: list[str] = []
-            for part in path.split(".") if path else ():
-                child = owner._modules[part] if part in owner._modules else None
-                if child is None:
-                    where = f"module {'.'.join(walked)!r}" if walked else "the model"
-                    raise self._missing(
-                        name, f"the model has no {name!r}: {where} has no submodule {part!r}", self._names()
-                    )
-                owner = child
-                walked.append(part)
-            self._owners[path] = owner
+        if path in self._owners:
+            return self._owners[path]
+        owner: nn.Module = self._model
+        walked: list[str] = []
+        for part in path.split(".") if path else ():
+            # The registries of a TorchScript module know no get().
+            child = owner._modules[part] if part in owner._modules else None  # noqa: SIM401
+            if child is None:
+                where = f"module {'.'.join(walked)!r}" if walked else "the model"
+                text = f"the model has no {name!r}: {where} has no submodule {part!r}"
+                raise self._missing(name, text, self._names())
+            owner = child
+            walked.append(part)
+        self._owners[path] = owner
         return owner
 
     def _no_parameter(self, name: str, path: str, owner: nn.Module, attribute: str) -> AttributeError:
         if attribute in getattr(owner, "parametrizations", ()):
             original = f"{path}.parametrizations" if path else "parametrizations"
             return AttributeError(
-                f"{self._operation}: {name!r} is computed by a parametrization; name the parameter that it is "
-                f"computed from ('{original}.{attribute}.original'), or remove the parametrization first"
+                f"{self._operation}: {name!r} is computed by a parametrization; name the parameter that it "
+                f"is computed from ('{original}.{attribute}.original'), or remove the parametrization first"
             )
         if isinstance(vars(owner).get(attribute), Tensor):
             return AttributeError(
                 f"{self._operation}: {name!r} is a plain tensor attribute, neither a parameter nor a buffer"
             )
         if attribute in owner._modules:
-            return AttributeError(
-                f"{self._operation}: {name!r} is a module; name its parameters one by one"
-            )
+            return AttributeError(f"{self._operation}: {name!r} is a module; name its parameters one by one")
         return self._missing(name, f"the model has no parameter {name!r}", self._names())
 
     def _names(self) -> list[str]:

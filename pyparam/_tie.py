@@ -21,25 +21,23 @@ def tie_(
 ) -> Tensor:
     """Makes ``target_names`` the same Parameter as ``source_name``.
 
-    The targets' own values are given up. From then on there is one tensor under all the names: its gradient is the
-    sum over all its uses, and an optimizer steps it once. Buffers are tied to buffers in the same way. A module that
-    is registered under several names is one place: tying one of its names ties them all.
+    The targets' own values are given up. From then on there is one tensor under all the names: its gradient
+    is the sum over all its uses, and an optimizer steps it once. Buffers are tied to buffers in the same
+    way. A module that is registered under several names is one place: tying one of its names ties them all.
 
-    Args:
-        model: the module to change.
-        source_name: the qualified name whose tensor stays.
-        target_names: the qualified names that take it.
-        optimizer: mended where given: a replaced Parameter that no other name of the model holds leaves its group
-            and its state (moments and the like, which described its values) is dropped. The source takes its place
-            if the optimizer does not hold it yet, else keeps its own group and state.
+    Args: model: the module to change. source_name: the qualified name whose tensor stays. target_names: the
+        qualified names that take it. optimizer: mended where given: a replaced Parameter that no other name
+        of the model holds leaves its group
+            and its state (moments and the like, which described its values) is dropped. The source takes
+            its place if the optimizer does not hold it yet, else keeps its own group and state.
 
     Returns:
         The shared tensor.
 
-    Raises:
-        AttributeError: a name is not a parameter or buffer; for a parametrized weight the message says which name is.
-        TypeError: a parameter meets a buffer; the model or the optimizer is none.
-        ValueError: shape, dtype, device or layout differ, a name is its own target, or a lazy parameter has no
+    Raises: AttributeError: a name is not a parameter or buffer; for a parametrized weight the message says
+        which name is. TypeError: a parameter meets a buffer; the model or the optimizer is none.
+        ValueError: shape, dtype, device or layout differ, a name is its own target, or a lazy parameter has
+        no
             shape yet. Nothing is changed where this raises.
     """
     slots = Slots(model, "tie_")
@@ -58,17 +56,18 @@ def tie_(
 def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | None = None) -> Tensor:
     """Gives ``name`` its own copy of what it shares.
 
-    Class, dtype, device and ``requires_grad`` stay, and strides where they are dense (a column of a buffer becomes
-    contiguous). ``grad`` stays with the names that remain tied: it is the sum over all of them, and the copy starts
-    with none. A Parameter object that ``name`` alone holds (a slice of a buffer) is kept and gets its own memory.
+    Class, dtype, device and ``requires_grad`` stay, and strides where they are dense (a column of a buffer
+    becomes contiguous). ``grad`` stays with the names that remain tied: it is the sum over all of them, and
+    the copy starts with none. A Parameter object that ``name`` alone holds (a slice of a buffer) is kept
+    and gets its own memory.
 
-    Where ``name`` belongs to a module that is registered under several names, that path gets a shallow copy of the
-    module, which shares everything but this parameter; other references to the old module stay with the old.
+    Where ``name`` belongs to a module that is registered under several names, that path gets a shallow copy
+    of the module, which shares everything but this parameter; other references to the old module stay with
+    the old.
 
-    Args:
-        model: the module to change.
-        name: the qualified name of a parameter or buffer. One that shares nothing is left as it is.
-        optimizer: mended where given: the copy joins the group of the old Parameter, with a copy of its state.
+    Args: model: the module to change. name: the qualified name of a parameter or buffer. One that shares
+        nothing is left as it is. optimizer: mended where given: the copy joins the group of the old
+        Parameter, with a copy of its state.
 
     Returns:
         The tensor that ``name`` holds now.
@@ -105,24 +104,24 @@ def retie_(
 ) -> None:
     """Restores recorded ties, after whatever broke them.
 
-    ``to("meta")``, ``to_empty``, ``load_state_dict(assign=True)``, copying a part of a model and materialisation
-    all give each name its own tensor. Names that were one object become one object again, names that shared bytes
-    become views of one buffer, at the offsets, shapes and strides they had. Ties that still hold are left alone.
+    ``to("meta")``, ``to_empty``, ``load_state_dict(assign=True)``, copying a part of a model and
+    materialisation all give each name its own tensor. Names that were one object become one object again,
+    names that shared bytes become views of one buffer, at the offsets, shapes and strides they had. Ties
+    that still hold are left alone.
 
-    Values come from the first name of a tie that has some, the first that is not on the meta device: the others'
-    are given up. Where layouts overlap, the bytes that the first name does not cover come from the next that does.
-    Parameter objects are kept where only memory was shared; of one object under several names, the first is. If
-    every member's dtype changed alike (``model.half()``), offsets follow.
+    Values come from the first name of a tie that has some, the first that is not on the meta device: the
+    others' are given up. Where layouts overlap, the bytes that the first name does not cover come from the
+    next that does. Parameter objects are kept where only memory was shared; of one object under several
+    names, the first is. If every member's dtype changed alike (``model.half()``), offsets follow.
 
     Args:
         model: the module to change, or a state dict.
         ties: what :func:`ties` found before.
         optimizer: mended as :func:`tie_` does.
 
-    Raises:
-        AttributeError: a name is no longer there.
-        TypeError: something is not a Tie, or a parameter meets a buffer.
-        ValueError: shapes, dtypes or devices no longer agree, or a layout cannot be made again (sparse tensors,
+    Raises: AttributeError: a name is no longer there. TypeError: something is not a Tie, or a parameter
+        meets a buffer. ValueError: shapes, dtypes or devices no longer agree, or a layout cannot be made
+        again (sparse tensors,
             wrappers such as DTensor). Nothing is changed where this raises.
     """
     slots = Slots(model, "retie_")
@@ -144,8 +143,8 @@ def retie_(
         plan.append((members, share))
     replaced: list[tuple[Tensor, Tensor]] = []
     for members, share in plan:
-        for (_, group, _), tensor in zip(members, share(), strict=True):
-            replaced += _assign(group, tensor)
+        for (_, places, _), tensor in zip(members, share(), strict=True):
+            replaced += _assign(places, tensor)
     if isinstance(model, nn.Module):
         _mend(optimizer, replaced, model)
 
@@ -177,7 +176,8 @@ def _check_pair(operation: str, source: Slot, target: Slot) -> None:
     if source.is_buffer != target.is_buffer:
         kinds = ("a buffer", "a parameter") if source.is_buffer else ("a parameter", "a buffer")
         raise TypeError(
-            f"{operation}: {source.name!r} is {kinds[0]} and {target.name!r} is {kinds[1]}; they cannot be one tensor"
+            f"{operation}: {source.name!r} is {kinds[0]} and {target.name!r} is {kinds[1]}; "
+            "they cannot be one tensor"
         )
     a, b = source.get(), target.get()
     if a is b:
@@ -185,7 +185,8 @@ def _check_pair(operation: str, source: Slot, target: Slot) -> None:
     for slot, tensor in ((source, a), (target, b)):
         if is_lazy(tensor):
             raise ValueError(
-                f"{operation}: {slot.name!r} is not initialised yet and has no shape; run a forward pass first"
+                f"{operation}: {slot.name!r} is not initialised yet and has no shape; "
+                "run a forward pass first"
             )
     for what, ours, theirs in (
         ("shape", list(a.shape), list(b.shape)),
@@ -196,7 +197,8 @@ def _check_pair(operation: str, source: Slot, target: Slot) -> None:
         # Without memory, a device is no more than where the tensor is still to come from.
         if ours != theirs and not (what == "device" and b.is_meta):
             raise ValueError(
-                f"{operation}: {target.name!r} has {what} {theirs}, expected {ours}, the {what} of {source.name!r}"
+                f"{operation}: {target.name!r} has {what} {theirs}, expected {ours}, "
+                f"the {what} of {source.name!r}"
             )
 
 
@@ -213,6 +215,7 @@ def _assign(slots: Sequence[Slot], tensor: Tensor) -> list[tuple[Tensor, Tensor]
 
 def _copy(tensor: Tensor) -> Tensor:
     """A copy that is the same in all but memory and gradient."""
+    new: Tensor
     if isinstance(tensor, nn.Parameter):
         new = copy.deepcopy(tensor)
         new.grad = None
@@ -224,7 +227,8 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _split_module(model: nn.Module, slot: Slot) -> Slot:
-    """Replaces, along the path of a slot, each module from the first that has several names by a shallow copy."""
+    """Replaces, along the path of a slot, each module from the first that has several names by a shallow
+    copy."""
     path = slot.name.split(".")[:-1]
     seen: dict[int, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):
@@ -236,8 +240,8 @@ def _split_module(model: nn.Module, slot: Slot) -> Slot:
         assert child is not None  # the slot was found along this path
         if isinstance(child, torch.jit.ScriptModule):
             raise TypeError(
-                f"untie_: {slot.name!r} belongs to a TorchScript module that has several names; it cannot be copied "
-                "in part"
+                f"untie_: {slot.name!r} belongs to a TorchScript module that has several names; it cannot be "
+                "copied in part"
             )
         copying = copying or seen.get(id(child), 1) > 1
         if copying:
@@ -258,7 +262,9 @@ def _shallow(module: nn.Module) -> nn.Module:
 
 def _check_optimizer(operation: str, optimizer: Any) -> None:
     if optimizer is not None and not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")):
-        raise TypeError(f"{operation}: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+        raise TypeError(
+            f"{operation}: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
+        )
 
 
 def _mend(optimizer: Any, replaced: Sequence[tuple[Tensor, Tensor]], model: nn.Module) -> None:

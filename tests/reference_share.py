@@ -64,7 +64,13 @@ def sequential() -> torch.nn.Sequential:
     torch.manual_seed(0)
     shared = torch.nn.Linear(8, 8)
     return torch.nn.Sequential(
-        torch.nn.Linear(4, 8), torch.nn.ReLU(), shared, torch.nn.ReLU(), shared, torch.nn.ReLU(), torch.nn.Linear(8, 1)
+        torch.nn.Linear(4, 8),
+        torch.nn.ReLU(),
+        shared,
+        torch.nn.ReLU(),
+        shared,
+        torch.nn.ReLU(),
+        torch.nn.Linear(8, 1),
     )
 
 

@@ -173,7 +173,9 @@ def test_tiles_of_a_large_matrix_are_exact():
     buffer = torch.empty(4000, 5000, device="meta")
     rows, columns = [0, 1, 900, 2000, 2001, 4000], [0, 3, 1000, 1001, 4990, 5000]
     tiles = {
-        f"{r}:{c}": buffer[rows[r] : rows[r + 1], columns[c] : columns[c + 1]] for r in range(5) for c in range(5)
+        f"{r}:{c}": buffer[rows[r] : rows[r + 1], columns[c] : columns[c + 1]]
+        for r in range(5)
+        for c in range(5)
     }
     table = ParamTable(list(tiles), list(tiles.values()))
     assert pyparam.ties(table) == []
@@ -242,13 +244,17 @@ def test_against_the_bytes_themselves(tensors):
         assert tie.exact
         assert tie.kind == reference.kind([at[name] for name in tie.names])
         for group in tie.classes("storage"):
-            assert all(at[name] is at[group[0]] or reference.same_bytes(at[name], at[group[0]]) for name in group)
+            assert all(
+                at[name] is at[group[0]] or reference.same_bytes(at[name], at[group[0]]) for name in group
+            )
         leaders = [at[group[0]] for group in tie.classes("storage")]
         assert not any(reference.same_bytes(a, b) for i, a in enumerate(leaders) for b in leaders[:i])
         assert [{id(at[n]) for n in g} for g in tie.classes("parameter")].count(set()) == 0
         assert all(len({id(at[n]) for n in g}) == 1 for g in tie.classes("parameter"))
         first = min(at[name].data_ptr() for name in tie.names)
-        assert [layout.offset for layout in tie.layouts] == [at[name].data_ptr() - first for name in tie.names]
+        assert [layout.offset for layout in tie.layouts] == [
+            at[name].data_ptr() - first for name in tie.names
+        ]
     assert sharing_of(table).total_bytes == reference.unique_bytes(tensors)
 
 
@@ -265,8 +271,8 @@ def large_pairs(draw):
 @given(large_pairs(), st.integers(1, 3))
 @settings(max_examples=300, deadline=None)
 def test_the_search_against_enumeration(pair, width):
-    # A common outer dimension of two million makes both too large to lay out; different sizes keep it from being
-    # dropped, so that the bounded search decides.
+    # A common outer dimension of two million makes both too large to lay out; different sizes keep it from
+    # being dropped, so that the bounded search decides.
     dtype = [torch.uint8, torch.int16, torch.float32][width - 1]
     buffer = torch.empty(3_000_000_000, dtype=dtype, device="meta")
     tensors, sets = [], []
@@ -318,7 +324,15 @@ def test_expanded():
 
 @pytest.mark.parametrize(
     "dtype",
-    [torch.bool, torch.int8, torch.int64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.complex128],
+    [
+        torch.bool,
+        torch.int8,
+        torch.int64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float8_e4m3fn,
+        torch.complex128,
+    ],
     ids=str,
 )
 def test_dtypes(dtype):
@@ -336,7 +350,9 @@ def test_channels_last_is_dense():
 
 def test_sparse_by_its_parts():
     s = torch.eye(3).to_sparse()
-    (tie,) = pyparam.ties({"a": s, "b": s.detach(), "v": s._values(), "same": s, "other": torch.eye(3).to_sparse()})
+    (tie,) = pyparam.ties(
+        {"a": s, "b": s.detach(), "v": s._values(), "same": s, "other": torch.eye(3).to_sparse()}
+    )
     assert tie.names == ("a", "b", "v", "same")
     assert list(tie.classes("storage")) == [("a", "b", "same"), ("v",)]
     assert list(tie.classes("parameter")) == [("a", "same"), ("b",), ("v",)]
@@ -377,9 +393,20 @@ def test_meta_by_object_and_storage():
     m = torch.empty(10, device="meta")
     p = nn.Parameter(torch.empty(3, device="meta"))
     found = pyparam.ties(
-        {"a": m[:5], "b": m[5:], "c": m[4:6], "d": torch.empty(10, device="meta"), "p": p, "q": p, "r": p.data}
+        {
+            "a": m[:5],
+            "b": m[5:],
+            "c": m[4:6],
+            "d": torch.empty(10, device="meta"),
+            "p": p,
+            "q": p,
+            "r": p.data,
+        }
     )
-    assert [(tie.names, tie.kind) for tie in found] == [(("a", "b", "c"), "overlap"), (("p", "q", "r"), "storage")]
+    assert [(tie.names, tie.kind) for tie in found] == [
+        (("a", "b", "c"), "overlap"),
+        (("p", "q", "r"), "storage"),
+    ]
 
 
 def test_fake_tensors():
@@ -458,7 +485,9 @@ def test_wrappers_share_what_they_hold():
 
 def test_more_than_two_to_the_31_elements():
     m = torch.empty(1 << 33, dtype=torch.float64, device="meta")
-    (tie,) = pyparam.ties({"a": m[: 1 << 32], "b": m[(1 << 32) - 1 :], "c": torch.empty(1 << 33, device="meta")})
+    (tie,) = pyparam.ties(
+        {"a": m[: 1 << 32], "b": m[(1 << 32) - 1 :], "c": torch.empty(1 << 33, device="meta")}
+    )
     assert (tie.names, tie.layouts[1].offset) == (("a", "b"), 8 * ((1 << 32) - 1))
 
 
@@ -516,7 +545,9 @@ def test_a_deep_copy_keeps_ties():
 
 def test_columns_of_sharing():
     w = torch.zeros(4)
-    sharing = sharing_of(ParamTable(["x", "a", "e", "b", "c"], [torch.zeros(3), w, torch.zeros(0), w, w[1:2]]))
+    sharing = sharing_of(
+        ParamTable(["x", "a", "e", "b", "c"], [torch.zeros(3), w, torch.zeros(0), w, w[1:2]])
+    )
     assert sharing.group.tolist() == [0, 1, 2, 1, 1]
     assert sharing.bytes.tolist() == [12, 16, 0, 0, 0]
     assert sharing.total_bytes == 28

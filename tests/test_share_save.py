@@ -113,7 +113,9 @@ def test_onto_a_meta_model(make, path):
 
 def test_a_model_built_untied_becomes_tied(path):
     pyparam.save_file(reference.sequential(), path)
-    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+    net = nn.Sequential(
+        nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1)
+    )
     pyparam.load_file_(net, path)
     assert net[2].weight is net[4].weight
     assert same_values(net, reference.sequential().state_dict())
@@ -126,7 +128,10 @@ def test_shared_bytes_are_written_once(path):
         assert set(file.keys()) == {name for name, _ in model.named_parameters()}
         header = file.metadata()
     assert header["format"] == "pt"
-    assert [tie["names"] for tie in json.loads(header["pyparam.ties"])] == [["2.weight", "4.weight"], ["2.bias", "4.bias"]]
+    assert [tie["names"] for tie in json.loads(header["pyparam.ties"])] == [
+        ["2.weight", "4.weight"],
+        ["2.bias", "4.bias"],
+    ]
 
 
 def test_nothing_shared_nothing_noted(path):
@@ -189,9 +194,24 @@ def test_strides_come_back(path):
 @pytest.mark.parametrize(
     "dtype",
     [
-        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32),
+        *(
+            torch.bool,
+            torch.uint8,
+            torch.int8,
+            torch.int16,
+            torch.int32,
+            torch.int64,
+            torch.uint16,
+            torch.uint32,
+        ),
         *(torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
-        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
+        *(
+            torch.float8_e4m3fn,
+            torch.float8_e5m2,
+            torch.float8_e4m3fnuz,
+            torch.float8_e5m2fnuz,
+            torch.float8_e8m0fnu,
+        ),
     ],
     ids=str,
 )
@@ -210,7 +230,9 @@ def test_dtypes(dtype, path):
     pyparam.load_file_(again, path)
     for name, tensor in model.named_buffers():
         assert again.get_buffer(name).dtype == dtype
-        assert again.get_buffer(name).reshape(-1).view(torch.uint8).equal(tensor.reshape(-1).view(torch.uint8))
+        assert (
+            again.get_buffer(name).reshape(-1).view(torch.uint8).equal(tensor.reshape(-1).view(torch.uint8))
+        )
 
 
 def test_conjugate_and_negative_views(path):
@@ -325,15 +347,23 @@ def quantized():
     ("make", "error", "words"),
     [
         (Unpicklable, TypeError, "save_file: 'x' is Unpicklable; a safetensors file holds tensors only"),
-        (lambda: torch.eye(2).to_sparse(), TypeError, "save_file: 'x' is sparse (torch.sparse_coo); save to_dense()"),
-        (lambda: torch.eye(2, device="meta"), TypeError, "save_file: 'x' is on the meta device and has no data"),
+        (
+            lambda: torch.eye(2).to_sparse(),
+            TypeError,
+            "save_file: 'x' is sparse (torch.sparse_coo); save to_dense()",
+        ),
+        (
+            lambda: torch.eye(2, device="meta"),
+            TypeError,
+            "save_file: 'x' is on the meta device and has no data",
+        ),
         (nested, TypeError, "save_file: 'x' is nested; save its parts (unbind())"),
         (quantized, TypeError, "save_file: 'x' is quantized; save int_repr(), scale and zero point"),
         (nn.parameter.UninitializedParameter, TypeError, "save_file: 'x' is not initialised yet"),
         (
             lambda: torch.zeros(2, dtype=torch.complex128),
             ValueError,
-            "save_file: 'x' has dtype torch.complex128, which safetensors does not have; save view_as_real() of it",
+            "save_file: 'x' has dtype torch.complex128, which safetensors does not have; save view_as_real()",
         ),
     ],
     ids=["object", "sparse", "meta", "nested", "quantized", "lazy", "complex128"],
@@ -347,7 +377,9 @@ def test_what_cannot_be_saved(make, error, words, path):
 def test_wrappers_are_refused(path):
     from test_share import Wrapper
 
-    with pytest.raises(TypeError, match=r"save_file: 'x' is a Wrapper; save the plain tensor that it stands for"):
+    with pytest.raises(
+        TypeError, match=r"save_file: 'x' is a Wrapper; save the plain tensor that it stands for"
+    ):
         pyparam.save_file({"x": Wrapper(torch.zeros(2))}, path)
 
 
@@ -357,7 +389,9 @@ def test_names_and_metadata_are_text(path):
     with pytest.raises(TypeError, match="save_file: metadata must map str to str, got 'a': 1"):
         pyparam.save_file({}, path, metadata={"a": 1})
     for key in ("pyparam.ties", "pyparam.strides"):
-        with pytest.raises(ValueError, match=re.escape(f"save_file: the metadata key {key!r} is written by save_file")):
+        with pytest.raises(
+            ValueError, match=re.escape(f"save_file: the metadata key {key!r} is written by save_file")
+        ):
             pyparam.save_file({}, path, metadata={key: ""})
     assert not path.exists()
 
@@ -377,8 +411,13 @@ def unchanged_after(model, call, error, words):
 def test_names_must_match(path):
     pyparam.save_file({"weight": torch.ones(2, 2), "more": torch.ones(1), "most": torch.ones(1)}, path)
     model = nn.Linear(2, 2)
-    unchanged_after(model, lambda: pyparam.load_file_(model, path), ValueError, "load_file_: the file lacks 'bias'")
-    pyparam.save_file({"weight": torch.ones(2, 2), "bias": torch.ones(2), **{f"m{i}": torch.ones(1) for i in range(7)}}, path)
+    unchanged_after(
+        model, lambda: pyparam.load_file_(model, path), ValueError, "load_file_: the file lacks 'bias'"
+    )
+    pyparam.save_file(
+        {"weight": torch.ones(2, 2), "bias": torch.ones(2), **{f"m{i}": torch.ones(1) for i in range(7)}},
+        path,
+    )
     unchanged_after(
         model,
         lambda: pyparam.load_file_(model, path),
@@ -397,7 +436,10 @@ def test_shapes_must_match(path):
 
 def test_a_meta_model_needs_assign(path):
     pyparam.save_file(nn.Linear(2, 2), path)
-    with pytest.raises(ValueError, match="load_file_: '(weight|bias)' is on the meta device and can take no values; use assign"):
+    with pytest.raises(
+        ValueError,
+        match=r"load_file_: '(weight|bias)' is on the meta device and can take no values; use assign",
+    ):
         pyparam.load_file_(nn.Linear(2, 2, device="meta"), path)
 
 
@@ -407,7 +449,12 @@ def test_ties_that_the_model_cannot_have(path):
     model.register_buffer("shadow", torch.ones(2))
     w = torch.zeros(2)
     pyparam.save_file({"weight": w, "shadow": w}, path)
-    unchanged_after(model, lambda: pyparam.load_file_(model, path), TypeError, "'weight' is a parameter and 'shadow' is a b")
+    unchanged_after(
+        model,
+        lambda: pyparam.load_file_(model, path),
+        TypeError,
+        "'weight' is a parameter and 'shadow' is a b",
+    )
 
 
 def test_files_that_are_none(path):
@@ -465,11 +512,15 @@ def test_another_process_restores_the_ties(path):
         f"""
         import pyparam
         from torch import nn
-        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+        relu = nn.ReLU
+        inner = [nn.Linear(8, 8), relu(), nn.Linear(8, 8), relu()]
+        net = nn.Sequential(nn.Linear(4, 8), relu(), *inner, nn.Linear(8, 1))
         pyparam.load_file_(net, {str(path)!r})
         print(net[2].weight is net[4].weight)
         """
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
     assert done.stdout.strip() == "True"
