@@ -151,43 +151,45 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
 
 def ties_of(table: ParamTable) -> list[Tie]:
     """``ties`` of a table."""
-    sharing = sharing_of(table)
-    groups = sharing.groups()
-    if not groups:
-        return []
-    names, tensors = table.names, table.tensors
-    return [_tie(group, sharing, names, tensors) for group in groups]
+    found = sharing_of(table).members(table._native)
+    return [_tie(members, not vague) for vague, members in found]
 
 
-def _tie(group: list[int], sharing: _C.Sharing, names: Sequence[str], tensors: Sequence[Tensor]) -> Tie:
-    own = tuple(names[i] for i in group)
-    objects = _classes(group, sharing.object)
-    if len(objects) == 1:
-        layout = _layout(tensors[group[0]], sharing.offset(group[0]))
-        return Tie(own, "parameter", layouts=(layout,) * len(group))
-    layouts = tuple(_layout(tensors[i], sharing.offset(i)) for i in group)
-    at = dict(zip(group, layouts, strict=True))
+class _Member(NamedTuple):
+    name: str
+    tensor: Tensor
+    object: int
+    layout: int
+    offset: int
 
-    def tie(members: list[int], kind: Kind, subgroups: tuple[Tie, ...]) -> Tie:
-        return Tie(tuple(names[i] for i in members), kind, True, subgroups, tuple(at[i] for i in members))
 
-    def storage(members: list[int]) -> Tie:
-        inside = _classes(members, sharing.object)
-        if len(inside) == 1:
-            return tie(members, "parameter", ())
-        return tie(members, "storage", tuple(tie(m, "parameter", ()) for m in inside if len(m) > 1))
-
-    by_layout = _classes(group, sharing.layout)
+def _tie(entries: Sequence[tuple[str, Tensor, int, int, int]], exact: bool) -> Tie:
+    group = [_Member(*entry) for entry in entries]
+    by_layout = _classes(group, "layout")
     if len(by_layout) == 1:
-        return storage(group)
-    subgroups = tuple(storage(members) for members in by_layout if len(members) > 1)
-    return Tie(own, "overlap", not sharing.vague(group[0]), subgroups, layouts)
+        return _storage(group)
+    subgroups = tuple(_storage(members) for members in by_layout if len(members) > 1)
+    return _of(group, "overlap", subgroups, exact)
 
 
-def _classes(members: list[int], leader: Any) -> list[list[int]]:
-    classes: dict[int, list[int]] = {}
-    for i in members:
-        classes.setdefault(leader(i), []).append(i)
+def _storage(members: Sequence[_Member]) -> Tie:
+    """A tie of one layout, which may be one object."""
+    by_object = _classes(members, "object")
+    if len(by_object) == 1:
+        return _of(members, "parameter")
+    return _of(members, "storage", tuple(_of(same, "parameter") for same in by_object if len(same) > 1))
+
+
+def _of(members: Sequence[_Member], kind: Kind, subgroups: tuple[Tie, ...] = (), exact: bool = True) -> Tie:
+    names = tuple(member.name for member in members)
+    layouts = tuple(_layout(member.tensor, member.offset) for member in members)
+    return Tie(names, kind, exact, subgroups, layouts)
+
+
+def _classes(members: Sequence[_Member], by: Literal["object", "layout"]) -> list[list[_Member]]:
+    classes: dict[int, list[_Member]] = {}
+    for member in members:
+        classes.setdefault(getattr(member, by), []).append(member)
     return list(classes.values())
 
 

@@ -27,6 +27,20 @@ Sharing sharing_of_table(const ParamTable& table, const std::vector<Held>& held)
   return sharing_of(table.tensors, held);
 }
 
+// The groups, each as its members: (name, tensor, object, layout, offset).
+py::list members_of(const Sharing& sharing, const ParamTable& table) {
+  py::list out;
+  for (const auto& group : sharing.groups()) {
+    py::list members;
+    for (int64_t i : group) {
+      members.append(py::make_tuple(py::str(table.names[i]), table.tensors[i], sharing.object[i],
+                                    sharing.layout[i], sharing.offset[i]));
+    }
+    out.append(py::make_tuple(sharing.vague[group.front()] != 0, members));
+  }
+  return out;
+}
+
 }  // namespace
 
 void bind_share(py::module_& m) {
@@ -35,11 +49,7 @@ void bind_share(py::module_& m) {
       .def_property_readonly("group", [](const Sharing& s) { return column(s.memory); })
       .def_property_readonly("bytes", [](const Sharing& s) { return column(s.bytes); })
       .def_property_readonly("total_bytes", &Sharing::total_bytes)
-      .def("groups", &Sharing::groups)
-      .def("object", [](const Sharing& s, size_t i) { return s.object.at(i); })
-      .def("layout", [](const Sharing& s, size_t i) { return s.layout.at(i); })
-      .def("offset", [](const Sharing& s, size_t i) { return s.offset.at(i); })
-      .def("vague", [](const Sharing& s, size_t i) { return s.vague.at(i) != 0; });
+      .def("members", &members_of, py::arg("table"));
   m.def("sharing", &sharing_of_table, py::arg("table"), py::arg("held") = std::vector<Held>());
   m.def(
       "python_tensors", [](const ParamTable& table) { return python_tensors(table.tensors); },

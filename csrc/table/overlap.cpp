@@ -366,6 +366,12 @@ bool DisjointSets::join(int64_t a, int64_t b) {
   return true;
 }
 
+std::vector<int64_t> DisjointSets::leaders() {
+  // A parent is never larger than its child, so that one pass upwards will do.
+  for (int64_t& parent : parent_) parent = parent_[parent];
+  return std::move(parent_);
+}
+
 void join_overlapping(std::vector<Footprint> layouts, OverlapResult& result) {
   settle(layouts.begin(), layouts.end(), 1, result);
 }

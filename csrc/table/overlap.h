@@ -48,6 +48,8 @@ class DisjointSets {
   int64_t find(int64_t i);
   // Returns true where a and b were apart.
   bool join(int64_t a, int64_t b);
+  // The smallest member of everyone's set. The sets are given up.
+  std::vector<int64_t> leaders();
 
  private:
   std::vector<int64_t> parent_;

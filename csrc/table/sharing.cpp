@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <tuple>
+#include <unordered_map>
 
 #include "table/overlap.h"
 
@@ -20,7 +21,8 @@ struct Span {
   uint64_t space;
   int64_t begin;
   int64_t end;
-  int64_t owner;
+  int32_t owner;
+  int32_t part;  // where the memory is not the owner's own: an index of Builder::parts_; else -1
 };
 
 // Tensor objects themselves, one byte each, for tensors that have no memory to compare.
@@ -50,6 +52,10 @@ std::pair<uint64_t, int64_t> place_of(const c10::StorageImpl& storage) {
 bool has_plain_layout(const at::Tensor& t) {
   return t.layout() == c10::kStrided && t.has_storage() && !t.is_nested() &&
          !t.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+}
+
+const c10::StorageImpl& storage_of(const at::Tensor& t) {
+  return *t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
 }
 
 bool has_bytes(const at::Tensor& t) {
@@ -82,11 +88,8 @@ std::vector<at::Tensor> parts_of(const at::Tensor& t) {
 Footprint layout_of(int64_t owner, const at::Tensor& t, int64_t base) {
   if (!has_plain_layout(t)) {
     constexpr int64_t kFar = std::numeric_limits<int64_t>::max() / 4;
-    const auto& bytes =
-        t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()->sym_nbytes();
-    return {
-        owner, base, base + (bytes.maybe_as_int().value_or(0) > 0 ? *bytes.maybe_as_int() : kFar),
-        1,     {},   true};
+    const int64_t bytes = storage_of(t).sym_nbytes().maybe_as_int().value_or(0);
+    return {owner, base, base + (bytes > 0 ? bytes : kFar), 1, {}, true};
   }
   const auto unit = static_cast<int64_t>(t.itemsize());
   const int64_t begin = base + t.storage_offset() * unit;
@@ -112,8 +115,9 @@ bool same_strides(const at::Tensor& a, const at::Tensor& b) {
 }
 
 bool same_layout(const at::Tensor& a, const at::Tensor& b) {
-  return a.dtype() == b.dtype() && a.layout() == b.layout() && a.is_conj() == b.is_conj() &&
-         a.is_neg() == b.is_neg() && a.sizes() == b.sizes() && same_strides(a, b);
+  return has_plain_layout(a) && has_plain_layout(b) && a.dtype() == b.dtype() &&
+         a.layout() == b.layout() && a.is_conj() == b.is_conj() && a.is_neg() == b.is_neg() &&
+         a.sizes() == b.sizes() && same_strides(a, b);
 }
 
 // Columns while they are built: sets as union-find, and the tensors they speak of.
@@ -127,19 +131,21 @@ class Builder {
         bytes_(tensors.size(), 0),
         vague_(tensors.size(), 0),
         begins_(tensors.size(), 0) {
+    TORCH_CHECK_VALUE(tensors.size() <= std::numeric_limits<int32_t>::max(),
+                      "ties: more than 2^31 tensors");
     std::vector<const std::vector<at::Tensor>*> stand_ins(held.empty() ? 0 : tensors.size(),
                                                           nullptr);
-    for (const auto& [index, inner] : held) stand_ins[index] = &inner;
+    for (const auto& [index, inner] : held) stand_ins.at(index) = &inner;
     spans_.reserve(tensors.size());
     for (size_t i = 0; i < tensors.size(); ++i) {
-      collect(static_cast<int64_t>(i), stand_ins.empty() ? nullptr : stand_ins[i]);
+      collect(static_cast<int32_t>(i), stand_ins.empty() ? nullptr : stand_ins[i]);
     }
   }
 
   Sharing run() {
     std::sort(spans_.begin(), spans_.end(), [](const Span& a, const Span& b) {
-      return std::tie(a.space, a.begin, a.end, a.owner) <
-             std::tie(b.space, b.begin, b.end, b.owner);
+      return std::tie(a.space, a.begin, a.end, a.owner, a.part) <
+             std::tie(b.space, b.begin, b.end, b.owner, b.part);
     });
     for (size_t first = 0; first < spans_.size();) {
       size_t next = first + 1;
@@ -157,45 +163,42 @@ class Builder {
   }
 
  private:
-  // One part of a tensor's memory.
+  // One part of the memory of a sparse tensor or a wrapper.
   struct Part {
-    int64_t owner;
-    at::Tensor tensor;  // defined only where it is not tensors_[owner] itself
-    int64_t base;
+    int32_t owner;
+    at::Tensor tensor;
   };
 
-  void add(int64_t owner, const at::Tensor& t, bool itself) {
-    const auto [space, base] =
-        place_of(*t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl());
+  void add(int32_t owner, int32_t part, const at::Tensor& t) {
+    const auto [space, base] = place_of(storage_of(t));
     const Footprint layout = layout_of(owner, t, base);
-    spans_.push_back({space, layout.begin, layout.end, static_cast<int64_t>(parts_.size())});
-    parts_.push_back({owner, itself ? at::Tensor() : t, base});
+    spans_.push_back({space, layout.begin, layout.end, owner, part});
   }
 
-  void collect(int64_t owner, const std::vector<at::Tensor>* stand_in) {
+  void collect(int32_t owner, const std::vector<at::Tensor>* stand_in) {
     const at::Tensor& t = tensors_[owner];
-    const size_t before = parts_.size();
+    const size_t before = spans_.size();
     if (stand_in == nullptr && has_plain_layout(t)) {
-      if (has_bytes(t)) add(owner, t, true);
+      if (has_bytes(t)) add(owner, -1, t);
     } else {
       for (const at::Tensor& given : stand_in != nullptr ? *stand_in : std::vector<at::Tensor>{t}) {
         for (const at::Tensor& part : parts_of(given)) {
-          if (has_bytes(part)) add(owner, part, part.is_same(t));
+          if (!has_bytes(part)) continue;
+          add(owner, static_cast<int32_t>(parts_.size()), part);
+          parts_.push_back({owner, part});
         }
       }
-      if (parts_.size() - before > 0) composites_.push_back(owner);
+      if (spans_.size() > before) composites_.push_back(owner);
     }
-    if (parts_.size() == before) {
+    if (spans_.size() == before) {
       const auto self = static_cast<int64_t>(reinterpret_cast<uintptr_t>(t.unsafeGetTensorImpl()));
-      spans_.push_back({kObjects, self, self + 1, static_cast<int64_t>(parts_.size())});
-      parts_.push_back({owner, at::Tensor(), 0});
+      spans_.push_back({kObjects, self, self + 1, owner, -1});
     }
   }
 
-  const at::Tensor& tensor(const Part& part) const {
-    return part.tensor.defined() ? part.tensor : tensors_[part.owner];
+  const at::Tensor& tensor(const Span& span) const {
+    return span.part < 0 ? tensors_[span.owner] : parts_[span.part].tensor;
   }
-  const Part& part(const Span& span) const { return parts_[span.owner]; }
 
   void join_objects(int64_t a, int64_t b) {
     objects_.join(a, b);
@@ -206,31 +209,27 @@ class Builder {
   // Spans [first, last) hang together by their bounding intervals.
   void settle(size_t first, size_t last) {
     const bool objects = spans_[first].space == kObjects;
-    for (size_t i = first; i < last; ++i) {
-      begins_[part(spans_[i]).owner] = objects ? 0 : spans_[i].begin;
-    }
     if (last - first == 1) {
       if (objects) return;
-      const Part& p = part(spans_[first]);
-      const at::Tensor& t = tensor(p);
+      const Span& span = spans_[first];
+      const at::Tensor& t = tensor(span);
       if (has_plain_layout(t) && t.is_contiguous()) {
-        bytes_[p.owner] += spans_[first].end - spans_[first].begin;
+        bytes_[span.owner] += span.end - span.begin;
         return;
       }
     }
+    for (size_t i = first; i < last; ++i) begins_[spans_[i].owner] = objects ? 0 : spans_[i].begin;
     // The same object first: one of them speaks for all.
     std::vector<size_t> order(last - first);
     std::iota(order.begin(), order.end(), first);
-    const auto object = [&](size_t i) {
-      return tensors_[part(spans_[i]).owner].unsafeGetTensorImpl();
-    };
+    const auto object = [&](size_t i) { return tensors_[spans_[i].owner].unsafeGetTensorImpl(); };
     std::stable_sort(order.begin(), order.end(),
                      [&](size_t a, size_t b) { return object(a) < object(b); });
     std::vector<size_t> speakers;
     for (size_t k = 0, leader = 0; k < order.size(); ++k) {
       if (object(order[k]) != object(order[leader])) leader = k;
-      const int64_t a = part(spans_[order[leader]]).owner;
-      const int64_t b = part(spans_[order[k]]).owner;
+      const int32_t a = spans_[order[leader]].owner;
+      const int32_t b = spans_[order[k]].owner;
       if (a == b) {
         speakers.push_back(order[k]);
       } else {
@@ -243,23 +242,21 @@ class Builder {
     std::vector<Footprint> footprints;
     std::vector<size_t> distinct;
     for (size_t i : speakers) {
-      const Part& p = part(spans_[i]);
+      const Span& span = spans_[i];
       bool seen = false;
       for (size_t k = distinct.size(); k-- > 0 && !seen;) {
         const Span& other = spans_[distinct[k]];
-        if (other.begin != spans_[i].begin || other.end != spans_[i].end ||
-            distinct.size() - k > kLookBack)
+        if (other.begin != span.begin || other.end != span.end || distinct.size() - k > kLookBack)
           break;
-        const Part& q = part(other);
-        if (!has_plain_layout(tensor(p)) || !has_plain_layout(tensor(q))) continue;
-        if (p.owner == q.owner || !same_layout(tensor(p), tensor(q))) continue;
-        if (!p.tensor.defined() && !q.tensor.defined()) layouts_.join(p.owner, q.owner);
-        memories_.join(p.owner, q.owner);
+        if (span.owner == other.owner || !same_layout(tensor(span), tensor(other))) continue;
+        if (span.part < 0 && other.part < 0) layouts_.join(span.owner, other.owner);
+        memories_.join(span.owner, other.owner);
         seen = true;
       }
       if (seen) continue;
       distinct.push_back(i);
-      footprints.push_back(layout_of(p.owner, tensor(p), p.base));
+      footprints.push_back(
+          layout_of(span.owner, tensor(span), place_of(storage_of(tensor(span))).second));
     }
     OverlapResult result{memories_, bytes_, vague_};
     join_overlapping(std::move(footprints), result);
@@ -278,48 +275,44 @@ class Builder {
     }
   }
 
-  std::vector<const Part*> parts_of_owner(int64_t owner) const {
-    auto it = std::lower_bound(parts_.begin(), parts_.end(), owner,
-                               [](const Part& p, int64_t wanted) { return p.owner < wanted; });
-    std::vector<const Part*> out;
-    for (; it != parts_.end() && it->owner == owner; ++it) out.push_back(&*it);
-    return out;
+  std::pair<std::vector<Part>::const_iterator, std::vector<Part>::const_iterator> parts_of_owner(
+      int64_t owner) const {
+    const auto before = [](const Part& part, int64_t wanted) { return part.owner < wanted; };
+    return {std::lower_bound(parts_.begin(), parts_.end(), owner, before),
+            std::lower_bound(parts_.begin(), parts_.end(), owner + 1, before)};
   }
 
   bool same_composite(int64_t a, int64_t b) const {
-    const auto x = parts_of_owner(a);
-    const auto y = parts_of_owner(b);
-    if (x.size() != y.size() || tensors_[a].dtype() != tensors_[b].dtype()) return false;
-    if (tensors_[a].layout() != tensors_[b].layout()) return false;
-    for (size_t i = 0; i < x.size(); ++i) {
-      const at::Tensor& s = tensor(*x[i]);
-      const at::Tensor& t = tensor(*y[i]);
-      if (!has_plain_layout(s) || !has_plain_layout(t) || !same_layout(s, t)) return false;
-      if (place_of(*s.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()) !=
-              place_of(*t.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()) ||
-          s.storage_offset() != t.storage_offset()) {
-        return false;
-      }
-    }
-    return tensors_[a].sym_sizes() == tensors_[b].sym_sizes();
+    if (tensors_[a].dtype() != tensors_[b].dtype() || tensors_[a].layout() != tensors_[b].layout())
+      return false;
+    const auto [x, x_end] = parts_of_owner(a);
+    const auto [y, y_end] = parts_of_owner(b);
+    const auto same = [](const Part& p, const Part& q) {
+      return same_layout(p.tensor, q.tensor) &&
+             p.tensor.storage_offset() == q.tensor.storage_offset() &&
+             place_of(storage_of(p.tensor)) == place_of(storage_of(q.tensor));
+    };
+    return std::equal(x, x_end, y, y_end, same) &&
+           tensors_[a].sym_sizes() == tensors_[b].sym_sizes();
   }
 
   Sharing finish() {
-    const auto n = static_cast<int64_t>(tensors_.size());
-    Sharing out;
-    for (auto* column : {&out.object, &out.layout, &out.memory, &out.bytes, &out.offset})
-      column->resize(n, 0);
-    out.vague.resize(n, 0);
-    std::vector<int64_t> first_byte(n, std::numeric_limits<int64_t>::max());
-    for (int64_t i = 0; i < n; ++i) {
-      out.object[i] = objects_.find(i);
-      out.layout[i] = layouts_.find(i);
-      const int64_t leader = out.memory[i] = memories_.find(i);
-      out.bytes[leader] += bytes_[i];
-      out.vague[leader] |= vague_[i];
-      first_byte[leader] = std::min(first_byte[leader], begins_[i]);
+    Sharing out{objects_.leaders(), layouts_.leaders(), memories_.leaders(),
+                std::move(bytes_),  std::move(vague_),  std::move(begins_)};
+    std::unordered_map<int64_t, int64_t> first_byte;
+    for (int64_t i = 0; i < out.size(); ++i) {
+      const int64_t leader = out.memory[i];
+      if (leader == i) continue;
+      out.bytes[leader] += std::exchange(out.bytes[i], 0);
+      out.vague[leader] |= out.vague[i];
+      const auto known = first_byte.try_emplace(leader, out.offset[leader]).first;
+      known->second = std::min(known->second, out.offset[i]);
     }
-    for (int64_t i = 0; i < n; ++i) out.offset[i] = begins_[i] - first_byte[out.memory[i]];
+    for (int64_t i = 0; i < out.size(); ++i) {
+      if (out.offset[i] == 0) continue;
+      const auto known = first_byte.find(out.memory[i]);
+      out.offset[i] = known == first_byte.end() ? 0 : out.offset[i] - known->second;
+    }
     return out;
   }
 
