@@ -58,7 +58,8 @@ class Tie:
     the subgroup ``a``, ``b``."""
 
     layouts: tuple[Layout | None, ...] = field(default=(), compare=False, repr=False)
-    """One a name. None for a tensor without strides: sparse, nested, a wrapper such as a DTensor."""
+    """One a name, none at all for one object. None for a tensor without strides: sparse, nested, a wrapper
+    such as a DTensor."""
 
     def classes(self, kind: Kind) -> Iterator[tuple[str, ...]]:
         """Splits ``names`` into those related by ``kind`` or a stronger one; a name alone comes alone."""
@@ -80,12 +81,10 @@ def is_wrapper(tensor: Any) -> bool:
 def _layout(tensor: Tensor, offset: int) -> Layout | None:
     if is_lazy(tensor) or tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
         return None
-    if is_wrapper(tensor):
+    shape, stride = tuple(tensor.shape), tensor.stride()
+    if is_wrapper(tensor) or not all(type(n) is int for n in (*shape, *stride)):
         return None
-    if not all(isinstance(n, int) for n in (*tensor.shape, *tensor.stride())):
-        return None
-    conj = tensor.is_conj()
-    return Layout(offset, tuple(tensor.shape), tensor.stride(), tensor.dtype, conj, tensor.is_neg())
+    return Layout(offset, shape, stride, tensor.dtype, tensor.is_conj(), tensor.is_neg())
 
 
 def _inner(tensor: Any) -> list[Tensor]:
@@ -159,7 +158,9 @@ class _Member(NamedTuple):
     name: str
     tensor: Tensor
     object: int
+    """The first member that is the same object."""
     layout: int
+    """The first member that has the same bytes under the same layout."""
     offset: int
 
 
@@ -181,8 +182,13 @@ def _storage(members: Sequence[_Member]) -> Tie:
 
 
 def _of(members: Sequence[_Member], kind: Kind, subgroups: tuple[Tie, ...] = (), exact: bool = True) -> Tie:
-    names = tuple(member.name for member in members)
-    layouts = tuple(_layout(member.tensor, member.offset) for member in members)
+    names = tuple([member.name for member in members])
+    if kind == "parameter":
+        return Tie(names, kind)
+    if kind == "storage":
+        layout = _layout(members[0].tensor, members[0].offset)
+        return Tie(names, kind, True, subgroups, (layout,) * len(names))
+    layouts = tuple([_layout(member.tensor, member.offset) for member in members])
     return Tie(names, kind, exact, subgroups, layouts)
 
 

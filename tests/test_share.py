@@ -252,9 +252,8 @@ def test_against_the_bytes_themselves(tensors):
         assert [{id(at[n]) for n in g} for g in tie.classes("parameter")].count(set()) == 0
         assert all(len({id(at[n]) for n in g}) == 1 for g in tie.classes("parameter"))
         first = min(at[name].data_ptr() for name in tie.names)
-        assert [layout.offset for layout in tie.layouts] == [
-            at[name].data_ptr() - first for name in tie.names
-        ]
+        offsets = [at[name].data_ptr() - first for name in tie.names]
+        assert [layout.offset for layout in tie.layouts] == (offsets if tie.kind != "parameter" else [])
     assert sharing_of(table).total_bytes == reference.unique_bytes(tensors)
 
 
