@@ -1,16 +1,13 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/share.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
 namespace py = pybind11;
 
 using pyparam::ParamTable;
-
-namespace pyparam {
-void bind_share(py::module_& m);
-}
 
 namespace {
 

@@ -1,6 +1,6 @@
-// Sharing: which entries of a table share memory. The face is pyparam/_share.py.
+#include "bindings/share.h"
+
 #include <ATen/ops/empty.h>
-#include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
 #include <optional>
