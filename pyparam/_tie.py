@@ -161,6 +161,10 @@ def keep_ties(model: nn.Module, *, optimizer: torch.optim.Optimizer | None = Non
         ...     model.to_empty(device="cuda")
     """
     recorded = ties(model, buffers=True)
+    slots = Slots(model, "keep_ties")
+    for tie in recorded:
+        for name in tie.names:
+            slots[name]  # a class may list other names than it has: better to hear of it before the block
     try:
         yield recorded
     except BaseException:

@@ -417,6 +417,28 @@ def test_fake_tensors():
     assert names(source) == [("a", "b", "c")]
 
 
+def test_symbolic_shapes_by_storage():
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    w = mode.from_tensor(torch.zeros(10, 3))
+    with mode:
+        source = {"a": w, "b": w, "c": w[2:], "d": torch.zeros(10)}
+    (tie,) = pyparam.ties(source)
+    assert tie.names == ("a", "b", "c")
+    assert not tie.exact
+
+
+def test_inside_a_transform():
+    def inside(x):
+        assert names({"a": x, "b": x, "c": x + 1}) == [("a", "b")]
+        return x
+
+    torch.vmap(inside)(torch.zeros(3, 2))
+    torch.func.grad(lambda x: inside(x).sum())(torch.zeros(3))
+
+
 def test_a_freed_storage():
     w = torch.zeros(10)
     views = {"a": w[:5], "b": w[5:], "c": w[4:6], "d": torch.zeros(3)}

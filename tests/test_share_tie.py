@@ -622,6 +622,24 @@ def test_a_block_that_raises_is_restored_and_its_error_seen():
     assert pyparam.ties(net) == before
 
 
+class Renamed(nn.Module):
+    """Lists its parameters under names that lead nowhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = reference.tied()
+
+    def named_parameters(self, *args, **kwargs):
+        for name, parameter in super().named_parameters(*args, **kwargs):
+            yield name.removeprefix("inner."), parameter
+
+
+def test_names_that_lead_nowhere_are_told_before_the_block():
+    model = Renamed()
+    with pytest.raises(AttributeError, match=r"keep_ties: the model has no '2\.weight'"), pyparam.keep_ties(model):
+        pytest.fail("the block ran")
+
+
 def test_a_block_that_raises_and_cannot_be_restored():
     net = reference.sequential()
     with pytest.raises(KeyError, match="theirs"):

@@ -3,7 +3,6 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
-#include <optional>
 
 #include "table/param_table.h"
 #include "table/sharing.h"
@@ -21,10 +20,12 @@ at::Tensor column(const std::vector<int64_t>& values) {
 }
 
 Sharing sharing_of_table(const ParamTable& table, const std::vector<Held>& held) {
-  // A tensor that dispatches to Python may be asked for its sizes there.
-  std::optional<py::gil_scoped_release> released;
-  if (held.empty() && python_tensors(table.tensors).empty()) released.emplace();
-  return sharing_of(table.tensors, held);
+  SharingSearch search(table.tensors, held);
+  {
+    py::gil_scoped_release released;
+    search.search();
+  }
+  return search.result();
 }
 
 // The groups, each as its members: (name, tensor, object, layout, offset).

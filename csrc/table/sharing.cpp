@@ -120,8 +120,10 @@ bool same_layout(const at::Tensor& a, const at::Tensor& b) {
          a.sizes() == b.sizes() && same_strides(a, b);
 }
 
+}  // namespace
+
 // Columns while they are built: sets as union-find, and the tensors they speak of.
-class Builder {
+class SharingSearch::Builder {
  public:
   Builder(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held)
       : tensors_(tensors),
@@ -142,7 +144,8 @@ class Builder {
     }
   }
 
-  Sharing run() {
+  // Groups by bounding interval, object and layout, and notes what geometry has to settle.
+  void prepare() {
     std::sort(spans_.begin(), spans_.end(), [](const Span& a, const Span& b) {
       return std::tie(a.space, a.begin, a.end, a.owner, a.part) <
              std::tie(b.space, b.begin, b.end, b.owner, b.part);
@@ -158,6 +161,14 @@ class Builder {
       settle(first, next);
       first = next;
     }
+  }
+
+  void search() {
+    OverlapResult result{memories_, bytes_, vague_};
+    for (std::vector<Footprint>& layouts : clusters_) join_overlapping(std::move(layouts), result);
+  }
+
+  Sharing result() {
     settle_composites();
     return finish();
   }
@@ -258,8 +269,7 @@ class Builder {
       footprints.push_back(
           layout_of(span.owner, tensor(span), place_of(storage_of(tensor(span))).second));
     }
-    OverlapResult result{memories_, bytes_, vague_};
-    join_overlapping(std::move(footprints), result);
+    clusters_.push_back(std::move(footprints));
   }
 
   // Sparse and wrapped tensors have one layout where all their parts have.
@@ -323,6 +333,7 @@ class Builder {
   std::vector<Span> spans_;
   std::vector<Part> parts_;
   std::vector<int64_t> composites_;
+  std::vector<std::vector<Footprint>> clusters_;
   DisjointSets objects_;
   DisjointSets layouts_;
   DisjointSets memories_;
@@ -330,8 +341,6 @@ class Builder {
   std::vector<char> vague_;
   std::vector<int64_t> begins_;
 };
-
-}  // namespace
 
 int64_t Sharing::total_bytes() const {
   return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
@@ -364,8 +373,15 @@ std::vector<int64_t> python_tensors(const std::vector<at::Tensor>& tensors) {
   return out;
 }
 
-Sharing sharing_of(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held) {
-  return Builder(tensors, held).run();
+SharingSearch::SharingSearch(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held)
+    : builder_(std::make_unique<Builder>(tensors, held)) {
+  builder_->prepare();
 }
+
+SharingSearch::~SharingSearch() = default;
+
+void SharingSearch::search() { builder_->search(); }
+
+Sharing SharingSearch::result() { return builder_->result(); }
 
 }  // namespace pyparam

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -41,7 +42,22 @@ std::vector<int64_t> python_tensors(const std::vector<at::Tensor>& tensors);
 
 // Memory is compared by address on CPU and CUDA, so that two storages over the same bytes are seen,
 // and by storage where there is no address (meta, a freed storage, other devices). A tensor of no
-// bytes shares with itself alone. The GIL must be held where a tensor may dispatch to Python.
-Sharing sharing_of(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held);
+// bytes shares with itself alone.
+//
+// Reading tensors and searching are apart: a tensor may dispatch to Python, and another thread may
+// give it other memory, so that the GIL must be held from the constructor to its end and in
+// result(), and need not be in search().
+class SharingSearch {
+ public:
+  // The tensors must outlive the search.
+  SharingSearch(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held);
+  ~SharingSearch();
+  void search();
+  Sharing result();
+
+ private:
+  class Builder;
+  std::unique_ptr<Builder> builder_;
+};
 
 }  // namespace pyparam
