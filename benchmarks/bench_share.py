@@ -13,7 +13,8 @@ from pairing import versus
 
 import pyparam
 from pyparam._share import sharing_of
-from pyparam._table import ParamTable, table_of
+from pyparam._sources import table_of
+from pyparam._table import ParamTable
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from planted import planted

@@ -2,7 +2,21 @@
 
 from pyparam._save import load_file_, save_file
 from pyparam._share import Tie, ties
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.path import open
 from pyparam._table import ParamTable
 from pyparam._tie import keep_ties, retie_, tie_, untie_
 
-__all__ = ["ParamTable", "Tie", "keep_ties", "load_file_", "retie_", "save_file", "tie_", "ties", "untie_"]
+__all__ = [
+    "Checkpoint",
+    "ParamTable",
+    "Tie",
+    "keep_ties",
+    "load_file_",
+    "open",
+    "retie_",
+    "save_file",
+    "tie_",
+    "ties",
+    "untie_",
+]

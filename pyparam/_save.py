@@ -18,7 +18,8 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._share import Tie, is_wrapper, tie_from_json, tie_to_json, ties, ties_of
 from pyparam._shared_memory import overlaps_itself, write_over
-from pyparam._table import ParamTable, table_of
+from pyparam._sources import table_of
+from pyparam._table import ParamTable
 from pyparam._tie import retie_
 
 TIES_KEY = "pyparam.ties"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import MutableMapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+
+from pyparam._closest import closest
 
 
 class Slot(NamedTuple):
@@ -105,6 +106,6 @@ class Slots:
         return [name for name, _ in entries]
 
     def _missing(self, name: str, text: str, names: list[str]) -> AttributeError:
-        close = difflib.get_close_matches(name, names[:10_000], n=1)
+        close = closest(name, names)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return AttributeError(f"{self._operation}: {text}{hint}")

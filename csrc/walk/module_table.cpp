@@ -1,9 +1,8 @@
 #include "walk/module_table.h"
 
-#include <torch/csrc/autograd/python_variable.h>
-
 #include "walk/member_walker.h"
 #include "walk/plain_walk.h"
+#include "walk/tensor_prefetch.h"
 
 namespace pyparam::walk {
 
@@ -70,16 +69,6 @@ void walk_members(PyObject* module, PyObject* members, bool remove_duplicate, Wa
   }
 }
 
-// Members of one depth lie behind one another, so the next few are near in the list, if not in memory: first the
-// Python object, then, when that has come, the tensor that it points to and whose count goes up.
-void prefetch_ahead(const std::vector<Member>& members, size_t i) {
-  constexpr size_t kObject = 24, kTensor = 12;
-  if (i + kObject < members.size()) prefetch(members[i + kObject].value);
-  if (i + kTensor < members.size() && THPVariable_CheckExact(members[i + kTensor].value)) {
-    prefetch(THPVariable_Unpack(members[i + kTensor].value).unsafeGetTensorImpl());
-  }
-}
-
 // The same, for a model that is plain.
 bool walk_plain(PyObject* module, bool buffers, bool remove_duplicate, WalkedModule& out) {
   PlainWalk::Wanted wanted;
@@ -100,7 +89,7 @@ bool walk_plain(PyObject* module, bool buffers, bool remove_duplicate, WalkedMod
       Ref owner;
       if (out.owners) owner = Ref::checked(PyWeakref_NewRef(walk.modules()[index], nullptr));
       for (uint32_t i = members.begin(index); i < members.end(index); ++i) {
-        prefetch_ahead(members.all, i);
+        prefetch_tensors(members.all, i);
         const auto [key, value] = members.all[i];
         if (remove_duplicate && Py_REFCNT(value) > 1 && !seen.insert(value)) continue;
         append(out, node, key, value, at, owner);

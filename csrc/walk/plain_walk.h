@@ -102,6 +102,7 @@ bool PlainWalk::for_each(Path& path, bool remove_duplicate, const Fn& fn) {
     return true;
   };
   if (!enter(0)) return false;
+  constexpr size_t kKeysAhead = 8;
   while (!stack_.empty()) {
     Place& place = stack_.back();
     if (place.next_child == first_child_[place.module + 1]) {
@@ -110,6 +111,7 @@ bool PlainWalk::for_each(Path& path, bool remove_duplicate, const Fn& fn) {
       continue;
     }
     const Child& child = children_[place.next_child++];
+    if (place.next_child + kKeysAhead < children_.size()) prefetch(children_[place.next_child + kKeysAhead].key);
     path.truncate(place.path_length);
     if (remove_duplicate && visited_[child.module] != 0) continue;
     path.push(child.key);

@@ -7,6 +7,7 @@
 #include "walk/items.h"
 #include "walk/path.h"
 #include "walk/plain_walk.h"
+#include "walk/tensor_prefetch.h"
 
 namespace pyparam::walk {
 
@@ -278,6 +279,7 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   bool plain = true;
   const auto save = [&](const PlainWalk::Members& members, uint32_t module, PyObject* skipped, Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module) && plain; ++i) {
+      prefetch_tensors(members.all, i);
       const auto [key, value] = members.all[i];
       if (skipped != nullptr) {
         const int found = PySequence_Contains(skipped, key);
@@ -292,6 +294,7 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   const bool ends = walk.for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
     if (!plain) return;
     PyObject* module = walk.modules()[index];
+    if (index + 16 < walk.modules().size()) prefetch(walk.modules()[index + 16]);
     const Ref local = local_metadata(module_type(Py_TYPE(module)).state_version);
     const Ref key = metadata_key(at, index == 0 ? prefix : nullptr);
     if (PyObject_SetItem(metadata.get(), key.get(), local.get()) < 0) throw PythonError{};
