@@ -1,4 +1,4 @@
-"""Finding ties, beside accelerate's ``find_tied_parameters``, which sees one object under several names only."""
+"""Finding ties, beside accelerate's ``find_tied_parameters``, which sees one object under several names."""
 
 from __future__ import annotations
 

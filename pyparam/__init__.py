@@ -1,11 +1,12 @@
 """pyparam: the native parameter engine for PyTorch."""
 
 from pyparam._save import load_file_, save_file
-from pyparam._share import Tie, ties
+from pyparam._share import ties
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open
 from pyparam._table import ParamTable
 from pyparam._tie import keep_ties, retie_, tie_, untie_
+from pyparam._tied import Tie
 
 __all__ = [
     "Checkpoint",

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyparam._share import Tie, is_wrapper, tie_from_json, tie_to_json, ties, ties_of
+from pyparam._share import is_wrapper, ties, ties_of
 from pyparam._shared_memory import overlaps_itself, write_over
 from pyparam._sources import table_of
 from pyparam._table import ParamTable
 from pyparam._tie import retie_
+from pyparam._tied import TIES_KEY, Tie, ties_from_text, ties_to_text
 
-TIES_KEY = "pyparam.ties"
 STRIDES_KEY = "pyparam.strides"
 
 _DTYPES = frozenset(
@@ -116,7 +116,7 @@ def save_file(
     once = _once(state, found)
     strides = {name: value.stride() for name, value in once.items() if not value.is_contiguous()}
     if found:
-        header[TIES_KEY] = json.dumps([tie_to_json(tie) for tie in found], separators=(",", ":"))
+        header[TIES_KEY] = ties_to_text(found)
     if strides:
         header[STRIDES_KEY] = json.dumps(strides, separators=(",", ":"))
     tensors = {name: value.detach().resolve_conj().resolve_neg().contiguous() for name, value in once.items()}
@@ -244,7 +244,7 @@ def _read(path: Path, device: str) -> tuple[dict[str, Tensor], list[Tie]]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"load_file_: {str(path)!r} is no whole safetensors file: {error}") from None
     try:
-        recorded = [tie_from_json(tie) for tie in json.loads(header.get(TIES_KEY, "[]"))]
+        recorded = ties_from_text(header.get(TIES_KEY, "[]"))
         strides = json.loads(header.get(STRIDES_KEY, "{}"))
         for name, stride in strides.items():
             values[name] = _strided(values[name], stride)

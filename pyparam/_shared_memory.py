@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyparam._share import Layout, ties_of
+from pyparam._share import ties_of
 from pyparam._table import ParamTable
+from pyparam._tied import Layout
 
 Member = tuple[str, Tensor, Layout | None]
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyparam._share import Tie, ties
+from pyparam._share import ties
 from pyparam._shared_memory import share_memory
 from pyparam._slots import Slot, Slots
+from pyparam._tied import Tie
 
 
 def tie_(

@@ -19,7 +19,7 @@ from torch import nn
 
 import pyparam
 from pyparam._save import with_shared
-from pyparam._share import tie_from_json, tie_to_json
+from pyparam._tied import ties_from_text, ties_to_text
 
 
 @pytest.fixture
@@ -499,11 +499,42 @@ def test_damaged_strides(text, path):
 
 
 def test_ties_as_text_and_back():
-    for tie in pyparam.ties(Zoo(), buffers=True):
-        again = tie_from_json(json.loads(json.dumps(tie_to_json(tie))))
-        assert again == tie
-        if tie.kind != "parameter":
-            assert again.layouts == tie.layouts
+    ties = pyparam.ties(Zoo(), buffers=True)
+    again = ties_from_text(ties_to_text(ties))
+    assert again == ties
+    assert [tie.layouts for tie in again] == [tie.layouts for tie in ties]
+
+
+def test_an_opened_file_has_every_name(path):
+    model = reference.tied()
+    pyparam.save_file(model, path)
+    opened = pyparam.open(path)
+    assert set(opened) == set(model.state_dict())
+    assert same_values(model, opened)
+    assert opened.byte_range("4.weight") == opened.byte_range("2.weight")
+    assert {tie.names for tie in pyparam.ties(path)} == {("2.weight", "4.weight"), ("2.bias", "4.bias")}
+    assert pyparam.ties(opened) == pyparam.ties(path)
+
+
+def test_an_opened_file_of_safetensors_own_writer_has_every_name(path):
+    model = reference.tied()
+    safetensors.torch.save_model(model, path)
+    assert set(pyparam.open(path)) == set(model.state_dict())
+
+
+def test_other_metadata_is_no_name(path):
+    safetensors.torch.save_file(
+        {"a": torch.zeros(1), "b": torch.ones(1)}, path, metadata={"a": "b", "c": "d"}
+    )
+    opened = pyparam.open(path)
+    assert set(opened) == {"a", "b"}
+    assert pyparam.ties(opened) == []
+
+
+def test_an_opened_file_with_damaged_ties(path):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, metadata={"pyparam.ties": "[3]"})
+    with pytest.raises(ValueError, match=r"is not a valid safetensors file: its pyparam\.ties is damaged"):
+        pyparam.open(path)
 
 
 def test_another_process_restores_the_ties(path):

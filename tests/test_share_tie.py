@@ -636,7 +636,10 @@ class Renamed(nn.Module):
 
 def test_names_that_lead_nowhere_are_told_before_the_block():
     model = Renamed()
-    with pytest.raises(AttributeError, match=r"keep_ties: the model has no '2\.weight'"), pyparam.keep_ties(model):
+    with (
+        pytest.raises(AttributeError, match=r"keep_ties: the model has no '2\.weight'"),
+        pyparam.keep_ties(model),
+    ):
         pytest.fail("the block ran")
 
 

@@ -15,6 +15,7 @@ import torch
 
 from pyparam._sources.checkpoint import Checkpoint, Entry, TensorInfo
 from pyparam._sources.mapped import MappedFile
+from pyparam._tied import TIES_KEY, ties_from_text
 
 LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000  # the reference implementation's limit
@@ -75,7 +76,29 @@ def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     header = read_header(path, file)
     mapped = MappedFile(path, file)
     entries = {name: Entry(info, mapped, begin, end) for name, (info, begin, end) in header.entries.items()}
+    entries |= {name: entries[kept] for name, kept in _tied_names(path, header).items()}
     return Checkpoint(path, entries, [path], header.metadata)
+
+
+def _tied_names(path: Path, header: Header) -> dict[str, str]:
+    """Names whose tensor was written once, under another name, as the metadata tells.
+
+    ``pyparam.save_file`` writes its ties there, ``safetensors.torch.save_model`` an entry for each name.
+    """
+    names = {
+        name: kept
+        for name, kept in header.metadata.items()
+        if name not in header.entries and kept in header.entries
+    }
+    try:
+        ties = ties_from_text(header.metadata.get(TIES_KEY, "[]"))
+    except ValueError as error:
+        _broken(path, f"its {TIES_KEY} is damaged: {error}")
+    for group in (group for tie in ties for group in tie.classes("storage")):
+        kept = next((name for name in group if name in header.entries), None)
+        if kept is not None:
+            names |= {name: kept for name in group if name not in header.entries}
+    return names
 
 
 def read_header(path: Path, file: BinaryIO) -> Header:
