@@ -39,9 +39,7 @@ def takes(method: Callable[..., Any], name: str, position: int | None = None) ->
         return True
     if position is None:
         return False
-    positional = sum(
-        k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds
-    )
+    positional = sum(k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds)
     return inspect.Parameter.VAR_POSITIONAL in kinds or positional > position
 
 
