@@ -12,7 +12,7 @@ from models import mixture
 from pairing import versus
 
 import pyparam
-from pyparam._share import sharing_of
+from pyparam._share import tie_sets
 from pyparam._sources import table_of
 from pyparam._table import ParamTable
 
@@ -38,7 +38,7 @@ def test_ties_of_a_mixture_without_any(benchmark) -> None:
     versus(benchmark, lambda: pyparam.ties(model), lambda: find_tied_parameters(model), rounds=10, floor=6)
 
 
-def test_sharing_of_a_table(benchmark) -> None:
+def test_tie_sets_of_a_table(benchmark) -> None:
     """What ``show`` and ``measure`` pay on a table that they have, beside the same sets made in Python."""
     table = table_of(mixture())
 
@@ -51,8 +51,8 @@ def test_sharing_of_a_table(benchmark) -> None:
                 total += tensor.nbytes
         return total
 
-    assert sharing_of(table).total_bytes == peer()
-    versus(benchmark, lambda: sharing_of(table).total_bytes, peer, rounds=20)
+    assert tie_sets(table).total_bytes == peer()
+    versus(benchmark, lambda: tie_sets(table).total_bytes, peer, rounds=20)
 
 
 @pytest.mark.parametrize("count", [100_000])

@@ -12,13 +12,11 @@ def missing(name: object, names: Collection[str], holder: str) -> KeyError:
     """The KeyError for a name that ``holder`` lacks, with the closest names it has."""
     if not isinstance(name, str):
         return KeyError(f"{holder} is indexed by names, not by {name!r} ({type(name).__name__})")
-    close = closest(name, names)
-    hint = f"; close to it: {', '.join(map(repr, close))}" if close else ""
-    return KeyError(f"no entry named {name!r} in {holder} of {len(names)}{hint}")
+    return KeyError(f"no entry named {name!r} in {holder} of {len(names)}{hint(closest(name, names))}")
 
 
 def closest(name: str, names: Collection[str]) -> list[str]:
-    """Up to three of ``names`` that resemble ``name``, best first."""
+    """Up to three of ``names`` that are like ``name``, the closest first."""
     candidates: Collection[str] = names
     if len(names) > _MANY:
         # Comparing with every name of a very large model takes seconds: the attribute is seldom what is
@@ -27,3 +25,8 @@ def closest(name: str, names: Collection[str]) -> list[str]:
         alike = [known for known in names if known.endswith(ending)]
         candidates = alike[:_MANY] or list(names)[:_MANY]
     return difflib.get_close_matches(name, candidates, n=3, cutoff=0.6)
+
+
+def hint(close: Collection[str]) -> str:
+    """The end of a message that says what is close; "" where nothing is."""
+    return f"; close to it: {', '.join(map(repr, close))}" if close else ""

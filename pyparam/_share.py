@@ -39,7 +39,7 @@ def _inner(tensor: Any) -> list[Tensor]:
     return [inner for part in held if isinstance(part, Tensor) for inner in _inner(part)]
 
 
-def sharing_of(table: ParamTable) -> _C.Sharing:
+def tie_sets(table: ParamTable) -> _C.TieSets:
     """Which entries of a table share memory, as columns; the native answer behind ``ties``.
 
     ``.group`` (int64 ``[len(table)]``) has the index of the first entry that an entry shares with, its own
@@ -49,10 +49,10 @@ def sharing_of(table: ParamTable) -> _C.Sharing:
     native = table._native
     odd = _C.python_tensors(native)
     if not odd:
-        return _C.sharing(native)
+        return _C.tie_sets(native)
     tensors = table.tensors
     held = [(i, _inner(tensors[i])) for i in odd if is_wrapper(tensors[i])]
-    return _C.sharing(native, held)
+    return _C.tie_sets(native, held)
 
 
 def unique_bytes(source: Any, *, buffers: bool = False) -> int:
@@ -61,7 +61,7 @@ def unique_bytes(source: Any, *, buffers: bool = False) -> int:
     A strided view counts for the bytes of its elements, not for the buffer around them. Where a tie is not
     exact the answer is an upper bound.
     """
-    return sharing_of(table_of(source, buffers=buffers, remove_duplicate=False)).total_bytes
+    return tie_sets(table_of(source, buffers=buffers, remove_duplicate=False)).total_bytes
 
 
 def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
@@ -93,7 +93,7 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
 
 def ties_of(table: ParamTable) -> list[Tie]:
     """``ties`` of a table."""
-    found = sharing_of(table).members(table._native)
+    found = tie_sets(table).members(table._native)
     return [_tie(members, not vague) for vague, members in found]
 
 

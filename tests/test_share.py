@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pyparam
-from pyparam._share import sharing_of, unique_bytes
+from pyparam._share import tie_sets, unique_bytes
 from pyparam._table import ParamTable
 
 
@@ -179,7 +179,7 @@ def test_tiles_of_a_large_matrix_are_exact():
     }
     table = ParamTable(list(tiles), list(tiles.values()))
     assert pyparam.ties(table) == []
-    assert sharing_of(table).total_bytes == buffer.nbytes
+    assert tie_sets(table).total_bytes == buffer.nbytes
     tiles["across"] = buffer[1999:2001, 1000:1002]
     (tie,) = pyparam.ties(tiles)
     assert tie.exact
@@ -204,7 +204,7 @@ def test_hundreds_of_columns_at_scale():
     buffer = torch.zeros(50, 20_000)
     table = ParamTable([str(i) for i in range(20_000)], list(buffer.unbind(1)))
     assert pyparam.ties(table) == []
-    assert sharing_of(table).total_bytes == buffer.nbytes
+    assert tie_sets(table).total_bytes == buffer.nbytes
     wide = ParamTable([str(i) for i in range(19_999)], [buffer[:, i : i + 2] for i in range(19_999)])
     (tie,) = pyparam.ties(wide)
     assert (len(tie.names), tie.exact) == (19_999, True)
@@ -254,7 +254,7 @@ def test_against_the_bytes_themselves(tensors):
         first = min(at[name].data_ptr() for name in tie.names)
         offsets = [at[name].data_ptr() - first for name in tie.names]
         assert [layout.offset for layout in tie.layouts] == (offsets if tie.kind != "parameter" else [])
-    assert sharing_of(table).total_bytes == reference.unique_bytes(tensors)
+    assert tie_sets(table).total_bytes == reference.unique_bytes(tensors)
 
 
 @st.composite
@@ -318,7 +318,7 @@ def test_expanded():
     table = ParamTable(["a", "b"], [w.expand(5), w])
     (tie,) = pyparam.ties(table)
     assert tie.kind == "overlap"
-    assert sharing_of(table).total_bytes == 4
+    assert tie_sets(table).total_bytes == 4
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_channels_last_is_dense():
     w = torch.zeros(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     table = ParamTable(["a", "b"], [w, w.permute(0, 2, 3, 1)])
     assert kinds(table) == ["overlap"]
-    assert sharing_of(table).total_bytes == w.nbytes
+    assert tie_sets(table).total_bytes == w.nbytes
 
 
 def test_sparse_by_its_parts():
@@ -564,15 +564,13 @@ def test_a_deep_copy_keeps_ties():
 # ---------------------------------------------------------------- columns, references
 
 
-def test_columns_of_sharing():
+def test_columns_of_tie_sets():
     w = torch.zeros(4)
-    sharing = sharing_of(
-        ParamTable(["x", "a", "e", "b", "c"], [torch.zeros(3), w, torch.zeros(0), w, w[1:2]])
-    )
-    assert sharing.group.tolist() == [0, 1, 2, 1, 1]
-    assert sharing.bytes.tolist() == [12, 16, 0, 0, 0]
-    assert sharing.total_bytes == 28
-    assert len(sharing) == 5
+    sets = tie_sets(ParamTable(["x", "a", "e", "b", "c"], [torch.zeros(3), w, torch.zeros(0), w, w[1:2]]))
+    assert sets.group.tolist() == [0, 1, 2, 1, 1]
+    assert sets.bytes.tolist() == [12, 16, 0, 0, 0]
+    assert sets.total_bytes == 28
+    assert len(sets) == 5
 
 
 def test_unique_bytes_counts_a_shared_layer_once():

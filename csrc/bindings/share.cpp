@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "table/param_table.h"
-#include "table/sharing.h"
+#include "table/ties.h"
 
 namespace py = pybind11;
 
@@ -19,8 +19,8 @@ at::Tensor column(const std::vector<int64_t>& values) {
   return out;
 }
 
-Sharing sharing_of_table(const ParamTable& table, const std::vector<Held>& held) {
-  SharingSearch search(table.tensors, held);
+TieSets ties_of_table(const ParamTable& table, const std::vector<Held>& held) {
+  TieSearch search(table.tensors, held);
   {
     py::gil_scoped_release released;
     search.search();
@@ -29,15 +29,15 @@ Sharing sharing_of_table(const ParamTable& table, const std::vector<Held>& held)
 }
 
 // The groups, each as its members: (name, tensor, object, layout, offset).
-py::list members_of(const Sharing& sharing, const ParamTable& table) {
+py::list members_of(const TieSets& sets, const ParamTable& table) {
   py::list out;
-  for (const auto& group : sharing.groups()) {
+  for (const auto& group : sets.groups()) {
     py::list members;
     for (int64_t i : group) {
-      members.append(py::make_tuple(py::str(table.names[i]), table.tensors[i], sharing.object[i],
-                                    sharing.layout[i], sharing.offset[i]));
+      members.append(py::make_tuple(py::str(table.names[i]), table.tensors[i], sets.object[i],
+                                    sets.layout[i], sets.offset[i]));
     }
-    out.append(py::make_tuple(sharing.vague[group.front()] != 0, members));
+    out.append(py::make_tuple(sets.vague[group.front()] != 0, members));
   }
   return out;
 }
@@ -45,13 +45,13 @@ py::list members_of(const Sharing& sharing, const ParamTable& table) {
 }  // namespace
 
 void bind_share(py::module_& m) {
-  py::class_<Sharing>(m, "Sharing")
-      .def("__len__", &Sharing::size)
-      .def_property_readonly("group", [](const Sharing& s) { return column(s.memory); })
-      .def_property_readonly("bytes", [](const Sharing& s) { return column(s.bytes); })
-      .def_property_readonly("total_bytes", &Sharing::total_bytes)
+  py::class_<TieSets>(m, "TieSets")
+      .def("__len__", &TieSets::size)
+      .def_property_readonly("group", [](const TieSets& s) { return column(s.memory); })
+      .def_property_readonly("bytes", [](const TieSets& s) { return column(s.bytes); })
+      .def_property_readonly("total_bytes", &TieSets::total_bytes)
       .def("members", &members_of, py::arg("table"));
-  m.def("sharing", &sharing_of_table, py::arg("table"), py::arg("held") = std::vector<Held>());
+  m.def("tie_sets", &ties_of_table, py::arg("table"), py::arg("held") = std::vector<Held>());
   m.def(
       "python_tensors", [](const ParamTable& table) { return python_tensors(table.tensors); },
       py::arg("table"));

@@ -1,4 +1,4 @@
-#include "table/sharing.h"
+#include "table/ties.h"
 
 #include <ATen/SparseCsrTensorImpl.h>
 #include <ATen/SparseTensorImpl.h>
@@ -123,7 +123,7 @@ bool same_layout(const at::Tensor& a, const at::Tensor& b) {
 }  // namespace
 
 // Columns while they are built: sets as union-find, and the tensors they speak of.
-class SharingSearch::Builder {
+class TieSearch::Builder {
  public:
   Builder(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held)
       : tensors_(tensors),
@@ -168,7 +168,7 @@ class SharingSearch::Builder {
     for (std::vector<Footprint>& layouts : clusters_) join_overlapping(std::move(layouts), result);
   }
 
-  Sharing result() {
+  TieSets result() {
     settle_composites();
     return finish();
   }
@@ -306,8 +306,8 @@ class SharingSearch::Builder {
            tensors_[a].sym_sizes() == tensors_[b].sym_sizes();
   }
 
-  Sharing finish() {
-    Sharing out{objects_.leaders(), layouts_.leaders(), memories_.leaders(),
+  TieSets finish() {
+    TieSets out{objects_.leaders(), layouts_.leaders(), memories_.leaders(),
                 std::move(bytes_),  std::move(vague_),  std::move(begins_)};
     std::unordered_map<int64_t, int64_t> first_byte;
     for (int64_t i = 0; i < out.size(); ++i) {
@@ -342,11 +342,11 @@ class SharingSearch::Builder {
   std::vector<int64_t> begins_;
 };
 
-int64_t Sharing::total_bytes() const {
+int64_t TieSets::total_bytes() const {
   return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
 }
 
-std::vector<std::vector<int64_t>> Sharing::groups() const {
+std::vector<std::vector<int64_t>> TieSets::groups() const {
   std::vector<std::vector<int64_t>> out;
   std::vector<int64_t> place(memory.size(), -1);
   for (int64_t i = 0; i < size(); ++i) {
@@ -373,15 +373,15 @@ std::vector<int64_t> python_tensors(const std::vector<at::Tensor>& tensors) {
   return out;
 }
 
-SharingSearch::SharingSearch(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held)
+TieSearch::TieSearch(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held)
     : builder_(std::make_unique<Builder>(tensors, held)) {
   builder_->prepare();
 }
 
-SharingSearch::~SharingSearch() = default;
+TieSearch::~TieSearch() = default;
 
-void SharingSearch::search() { builder_->search(); }
+void TieSearch::search() { builder_->search(); }
 
-Sharing SharingSearch::result() { return builder_->result(); }
+TieSets TieSearch::result() { return builder_->result(); }
 
 }  // namespace pyparam

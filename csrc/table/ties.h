@@ -13,7 +13,7 @@ namespace pyparam {
 // Each column names a set by its smallest member, so column[i] == i where i leads its set or is
 // alone. The sets nest: the same tensor object, within the same bytes under the same layout, within
 // a common byte.
-struct Sharing {
+struct TieSets {
   std::vector<int64_t> object;
   std::vector<int64_t> layout;
   std::vector<int64_t> memory;
@@ -47,13 +47,13 @@ std::vector<int64_t> python_tensors(const std::vector<at::Tensor>& tensors);
 // Reading tensors and searching are apart: a tensor may dispatch to Python, and another thread may
 // give it other memory, so that the GIL must be held from the constructor to its end and in
 // result(), and need not be in search().
-class SharingSearch {
+class TieSearch {
  public:
   // The tensors must outlive the search.
-  SharingSearch(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held);
-  ~SharingSearch();
+  TieSearch(const std::vector<at::Tensor>& tensors, const std::vector<Held>& held);
+  ~TieSearch();
   void search();
-  Sharing result();
+  TieSets result();
 
  private:
   class Builder;
