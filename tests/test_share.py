@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import warnings
 import weakref
 
@@ -254,7 +255,9 @@ def test_against_the_bytes_themselves(tensors):
         first = min(at[name].data_ptr() for name in tie.names)
         offsets = [at[name].data_ptr() - first for name in tie.names]
         assert [layout.offset for layout in tie.layouts] == (offsets if tie.kind != "parameter" else [])
-    assert tie_sets(table).total_bytes == reference.unique_bytes(tensors)
+    seen = [reference.unique_bytes(tensors[:i]) for i in range(len(tensors) + 1)]
+    assert tie_sets(table).bytes.tolist() == [b - a for a, b in itertools.pairwise(seen)]
+    assert tie_sets(table).total_bytes == seen[-1]
 
 
 @st.composite
@@ -504,6 +507,24 @@ def test_wrappers_share_what_they_hold():
     assert list(tie.classes("storage")) == [("a", "b"), ("c",), ("twice",)]
 
 
+class Silent(torch.Tensor):
+    """A wrapper that tells nothing of itself."""
+
+    @staticmethod
+    def __new__(cls):
+        return torch.Tensor._make_wrapper_subclass(cls, (2,), dispatch_sizes_strides_policy="sizes")
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise NotImplementedError(str(func))
+
+
+def test_a_tensor_that_tells_nothing_is_an_object():
+    silent = Silent()
+    table = ParamTable(["a", "b", "c"], [silent, Silent(), silent])
+    assert names(table) == [("a", "c")]
+
+
 def test_more_than_two_to_the_31_elements():
     m = torch.empty(1 << 33, dtype=torch.float64, device="meta")
     (tie,) = pyparam.ties(
@@ -571,6 +592,13 @@ def test_columns_of_tie_sets():
     assert sets.bytes.tolist() == [12, 16, 0, 0, 0]
     assert sets.total_bytes == 28
     assert len(sets) == 5
+
+
+def test_every_byte_counts_where_it_is_seen_first():
+    buffer = torch.zeros(6, 6)
+    views = [buffer[2:4], buffer[:, 1], buffer[3:5], buffer, buffer[0]]
+    sets = tie_sets(ParamTable(list("abcde"), views))
+    assert sets.bytes.tolist() == [48, 16, 20, 60, 0]
 
 
 def test_unique_bytes_counts_a_shared_layer_once():

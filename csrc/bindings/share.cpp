@@ -21,6 +21,8 @@ at::Tensor column(const std::vector<int64_t>& values) {
 
 TieSets ties_of_table(const ParamTable& table, const std::vector<Held>& held) {
   TieSearch search(table.tensors, held);
+  // What a subclass raised when it was asked for its sizes: it was taken as an object alone.
+  PyErr_Clear();
   {
     py::gil_scoped_release released;
     search.search();

@@ -10,7 +10,7 @@ namespace pyparam {
 
 namespace {
 
-// Bounds of the exact methods. Contiguous runs laid out one by one: 16 bytes each.
+// Bounds of the exact methods. Contiguous runs laid out one by one: 24 bytes each.
 constexpr int64_t kMaxRuns = int64_t{1} << 20;
 constexpr int64_t kMaxPairs = int64_t{1} << 20;
 constexpr int64_t kWorkPerPair = 4096;
@@ -82,52 +82,75 @@ void join_at(const Footprint& a, const Footprint& b, bool vague, OverlapResult& 
 
 using Iterator = std::vector<Footprint>::iterator;
 
-// All of [first, last) are dense and sorted by begin: whoever reaches furthest holds every later
-// begin below its end.
-void sweep_dense(Iterator first, Iterator last, int64_t copies, OverlapResult& result) {
-  Iterator furthest = first;
-  result.bytes[first->owner] += copies * (first->end - first->begin);
-  for (Iterator it = std::next(first); it != last; ++it) {
-    if (it->begin < furthest->end) join_at(*furthest, *it, false, result);
-    result.bytes[it->owner] +=
-        copies * std::max<int64_t>(0, it->end - std::max(it->begin, furthest->end));
-    if (it->end > furthest->end) furthest = it;
+// Bytes [begin, end) of an owner.
+struct Run {
+  int64_t begin;
+  int64_t end;
+  int64_t owner;
+};
+
+// Joins the owners of runs that have a byte in common, and gives every byte to the smallest owner
+// that has it. Runs are sorted by begin: whoever reaches furthest holds every later begin below its
+// end.
+void sweep(const std::vector<Run>& runs, int64_t copies, OverlapResult& result) {
+  // The runs over the byte at `position` and some that have ended, the smallest owner on top.
+  const auto later = [](const Run& a, const Run& b) { return a.owner > b.owner; };
+  std::vector<Run> open;
+  int64_t position = 0;
+  const auto give_up_to = [&](int64_t limit) {
+    while (!open.empty() && position < limit) {
+      const Run& top = open.front();
+      const int64_t end = std::min(top.end, limit);
+      if (end > position) {
+        result.bytes[top.owner] += copies * (end - position);
+        position = end;
+      }
+      if (top.end <= position) {
+        std::pop_heap(open.begin(), open.end(), later);
+        open.pop_back();
+      }
+    }
+  };
+  Run furthest = runs.front();
+  for (const Run& run : runs) {
+    if (run.begin < furthest.end) result.sets.join(furthest.owner, run.owner);
+    if (run.end > furthest.end) furthest = run;
+    give_up_to(run.begin);
+    position = run.begin;
+    open.push_back(run);
+    std::push_heap(open.begin(), open.end(), later);
   }
+  give_up_to(furthest.end);
+}
+
+// All of [first, last) are dense and sorted by begin.
+void sweep_dense(Iterator first, Iterator last, int64_t copies, OverlapResult& result) {
+  std::vector<Run> runs;
+  runs.reserve(static_cast<size_t>(last - first));
+  for (Iterator it = first; it != last; ++it) runs.push_back({it->begin, it->end, it->owner});
+  sweep(runs, copies, result);
 }
 
 // Lays every contiguous run out, sorts and sweeps them: exact.
 void sweep_runs(Iterator first, Iterator last, int64_t total, int64_t copies,
                 OverlapResult& result) {
-  struct Run {
-    int64_t begin;
-    int64_t layout;
-  };
   std::vector<Run> runs;
   runs.reserve(static_cast<size_t>(total));
   for (Iterator it = first; it != last; ++it) {
     const size_t from = runs.size();
-    runs.push_back({it->begin, it - first});
+    runs.push_back({it->begin, it->begin + it->run, it->owner});
     for (const Dimension& d : it->dimensions) {
       const size_t so_far = runs.size() - from;
       for (int64_t i = 1; i < d.size; ++i) {
-        for (size_t r = 0; r < so_far; ++r)
-          runs.push_back({runs[from + r].begin + i * d.stride, it - first});
+        for (size_t r = 0; r < so_far; ++r) {
+          const Run& run = runs[from + r];
+          runs.push_back({run.begin + i * d.stride, run.end + i * d.stride, run.owner});
+        }
       }
     }
   }
   std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.begin < b.begin; });
-  int64_t furthest_end = std::numeric_limits<int64_t>::min();
-  int64_t furthest = 0;
-  for (const Run& run : runs) {
-    const Footprint& layout = first[run.layout];
-    const int64_t end = run.begin + layout.run;
-    if (run.begin < furthest_end) join_at(first[furthest], layout, false, result);
-    if (end > furthest_end) {
-      result.bytes[layout.owner] += copies * (end - std::max(run.begin, furthest_end));
-      furthest_end = end;
-      furthest = run.layout;
-    }
-  }
+  sweep(runs, copies, result);
 }
 
 // Too much memory to lay out: asks pair by pair where there are few, else assumes what the bounding

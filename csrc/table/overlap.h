@@ -55,9 +55,9 @@ class DisjointSets {
   std::vector<int64_t> parent_;
 };
 
-// What a sweep writes. `bytes[owner]` grows by the bytes that no other layout has claimed; their
-// sum over a set of owners is the set's memory, counted once (an upper bound where `vague`).
-// `vague[owner]` is set where a join of that owner was assumed and not shown.
+// What a search writes. `bytes[owner]` grows by the bytes that no smaller owner has; their sum over
+// a set of owners is the set's memory, counted once (an upper bound where `vague`). `vague[owner]`
+// is set where a join of that owner was assumed and not shown.
 struct OverlapResult {
   DisjointSets& sets;
   std::vector<int64_t>& bytes;

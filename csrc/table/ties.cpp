@@ -189,22 +189,33 @@ class TieSearch::Builder {
   void collect(int32_t owner, const std::vector<at::Tensor>* stand_in) {
     const at::Tensor& t = tensors_[owner];
     const size_t before = spans_.size();
-    if (stand_in == nullptr && has_plain_layout(t)) {
-      if (has_bytes(t)) add(owner, -1, t);
-    } else {
-      for (const at::Tensor& given : stand_in != nullptr ? *stand_in : std::vector<at::Tensor>{t}) {
-        for (const at::Tensor& part : parts_of(given)) {
-          if (!has_bytes(part)) continue;
-          add(owner, static_cast<int32_t>(parts_.size()), part);
-          parts_.push_back({owner, part});
-        }
+    try {
+      if (stand_in == nullptr && has_plain_layout(t)) {
+        if (has_bytes(t)) add(owner, -1, t);
+      } else {
+        collect_parts(owner, stand_in != nullptr ? *stand_in : std::vector<at::Tensor>{t});
       }
-      if (spans_.size() > before) composites_.push_back(owner);
+    } catch (const std::exception&) {
+      // A tensor that will not say what it is (a subclass without sizes) is known as an object
+      // alone.
+      spans_.resize(before);
     }
     if (spans_.size() == before) {
       const auto self = static_cast<int64_t>(reinterpret_cast<uintptr_t>(t.unsafeGetTensorImpl()));
       spans_.push_back({kObjects, self, self + 1, owner, -1});
     }
+  }
+
+  void collect_parts(int32_t owner, const std::vector<at::Tensor>& given) {
+    const size_t before = spans_.size();
+    for (const at::Tensor& whole : given) {
+      for (const at::Tensor& part : parts_of(whole)) {
+        if (!has_bytes(part)) continue;
+        add(owner, static_cast<int32_t>(parts_.size()), part);
+        parts_.push_back({owner, part});
+      }
+    }
+    if (spans_.size() > before) composites_.push_back(owner);
   }
 
   const at::Tensor& tensor(const Span& span) const {
@@ -313,7 +324,6 @@ class TieSearch::Builder {
     for (int64_t i = 0; i < out.size(); ++i) {
       const int64_t leader = out.memory[i];
       if (leader == i) continue;
-      out.bytes[leader] += std::exchange(out.bytes[i], 0);
       out.vague[leader] |= out.vague[i];
       const auto known = first_byte.try_emplace(leader, out.offset[leader]).first;
       known->second = std::min(known->second, out.offset[i]);

@@ -17,8 +17,8 @@ struct TieSets {
   std::vector<int64_t> object;
   std::vector<int64_t> layout;
   std::vector<int64_t> memory;
-  // The bytes of a memory set, counted once, at its leader; 0 at the others. An upper bound where
-  // the set is vague.
+  // The bytes of a tensor that none before it has. Over a memory set they add up to its bytes,
+  // counted once; an upper bound where the set is vague.
   std::vector<int64_t> bytes;
   // Per leader of a memory set: 1 where an overlap was assumed from bounding intervals and not
   // shown.
