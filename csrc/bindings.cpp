@@ -1,6 +1,7 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/outline.h"
 #include "bindings/share.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
@@ -62,6 +63,7 @@ void bind_script(py::module_& m);
 
 PYBIND11_MODULE(_C, m) {
   pyparam::bind_walk(m);
+  pyparam::bind_outline(m);
 
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch  # noqa: F401  (the extension's symbols live in torch's libraries)
+import torch
 
 try:
     from pyparam import _C

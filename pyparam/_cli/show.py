@@ -1,0 +1,85 @@
+"""``pyparam show``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from pyparam._cli.source import Meta, Source, load, mistakes
+from pyparam._view.text import show as show_text
+from pyparam._view.text import summarize
+
+
+def show(
+    source: Source,
+    depth: Annotated[
+        int | None, typer.Option("--depth", min=0, metavar="N", help="Levels to show.", show_default=False)
+    ] = None,
+    select: Annotated[
+        str | None,
+        typer.Option("--select", metavar="PATTERN", help="Only parameters that match.", show_default=False),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    meta: Meta = False,
+    buffers: Annotated[bool, typer.Option("--buffers", help="List buffers beside the parameters.")] = False,
+) -> None:
+    """Prints the tree of a model, a line a module, with repeated blocks folded.
+
+    Totals count shared storage once.
+
+    \b
+    Examples:
+      pyparam show demo
+      pyparam show model.safetensors --depth 2
+      pyparam show checkpoints/ --select "*.attn.*.weight"
+      pyparam show torchvision.models:resnet50 --meta
+      pyparam show mypackage.models:build --json | jq .parameters.unique
+    """
+    with mistakes():
+        options: dict[str, Any] = {"depth": depth, "select": select}
+        if source == "demo":
+            _demo(as_json, meta, buffers, options)
+            return
+        loaded = load(source, meta=meta)
+        if as_json:
+            typer.echo(_json(summarize(loaded, select=select).to_dict(depth)))
+        else:
+            show_text(loaded, buffers=buffers, **options)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2)
+
+
+def _demo(as_json: bool, meta: bool, buffers: bool, options: dict[str, Any]) -> None:
+    from pyparam._demo import mixture
+    from pyparam._inspect import inspect
+
+    torch.manual_seed(1)
+    net = load("demo", meta=meta)
+    if as_json:
+        models = {"net": net, "mixture": mixture()}
+        made = {
+            name: summarize(model, select=options["select"]).to_dict(options["depth"])
+            for name, model in models.items()
+        }
+        typer.echo(_json(made))
+        return
+
+    typer.echo("A nested network: blocks of layers, and blocks of blocks\n")
+    show_text(net, buffers=buffers, **options)
+    if not meta:
+        net(torch.rand(2, 4)).sum().backward()
+        bias = inspect(net)[0][1][0].bias
+        typer.echo("\nOne parameter of it, reached as the network is nested")
+        typer.echo(f"inspect(net)[0][1][0].bias.data  ->  {bias.data}")
+        typer.echo(f"inspect(net)[0][1][0].bias.grad  ->  {bias.grad}")
+        same = inspect(net)["0.block 1.0.bias"] is bias
+        typer.echo(f'inspect(net)["0.block 1.0.bias"] is the same object: {same}')
+    typer.echo("\nA mixture of experts: 61 layers of 256 experts\n")
+    with torch.device("meta" if meta else "cpu"):
+        model = mixture()
+    show_text(model, buffers=buffers, **options)

@@ -1,0 +1,162 @@
+"""What a command line's SOURCE means, and how a user's mistake is told."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import nn
+
+from pyparam._closest import closest, hint
+
+_FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A checkpoint's path (or a directory of shards), package.module:factory, or 'demo'.",
+        show_default=False,
+    ),
+]
+Meta = Annotated[
+    bool, typer.Option("--meta", help="Build package.module:factory on the meta device, without memory.")
+]
+
+
+class Mistake(Exception):
+    """What a user can mend; printed without a traceback."""
+
+
+@contextlib.contextmanager
+def mistakes() -> Iterator[None]:
+    """Turns errors that a user can mend into a line on standard error and exit status 2.
+
+    ``PYPARAM_TRACEBACK=1`` lets them through.
+    """
+    if os.environ.get("PYPARAM_TRACEBACK", "0") not in ("", "0"):
+        yield
+        return
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (Mistake, OSError, TypeError, ValueError, LookupError, AttributeError) as error:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        typer.echo(f"pyparam: {text}", err=True)
+        raise typer.Exit(2) from None
+
+
+def load(source: str, *, meta: bool = False) -> Any:
+    """The source that SOURCE names: a path as it is, or what a factory makes.
+
+    ``demo`` is the nested network of the demonstration. What exists as a file is a path, whatever it looks
+    like.
+    """
+    if source == "demo":
+        from pyparam._demo import net
+
+        with _on_meta(meta):
+            return net()
+    factory = None if os.path.exists(source) else _FACTORY.fullmatch(source)
+    if factory is not None:
+        return _from_factory(factory["module"], factory["name"], meta)
+    if meta:
+        raise Mistake(f"--meta builds what package.module:factory names, and {source!r} is no such name")
+    if os.path.exists(source):
+        return source
+    if os.sep in source or os.path.splitext(source)[1]:
+        raise Mistake(f"there is no file {source!r}{_close_file(source)}")
+    raise Mistake(
+        f"{source!r} is neither a file, nor package.module:factory, nor 'demo'{_close_file(source)}"
+    )
+
+
+def _on_meta(meta: bool) -> contextlib.AbstractContextManager[Any]:
+    return torch.device("meta") if meta else contextlib.nullcontext()
+
+
+def _close_file(path: str) -> str:
+    folder, name = os.path.split(path)
+    try:
+        names = os.listdir(folder or ".")
+    except OSError:
+        return ""
+    return hint([os.path.join(folder, other) for other in closest(name, names)])
+
+
+def _from_factory(module_name: str, name: str, meta: bool) -> Any:
+    where = f"{module_name}:{name}"
+    module = _imported(module_name)
+    made: Any = module
+    for part in name.split("."):
+        if not hasattr(made, part):
+            close = closest(part, [other for other in dir(made) if not other.startswith("_")])
+            raise Mistake(f"{module_name} has no {name!r}{hint(close)}")
+        made = getattr(made, part)
+    if not callable(made) or isinstance(made, nn.Module):
+        if meta:
+            raise Mistake(f"--meta builds a model, and {where} is one already ({type(made).__name__})")
+        return made
+    _check_arguments(made, where)
+    with _on_meta(meta):
+        try:
+            return made()
+        except Exception as error:
+            raise Mistake(f"{where} failed: {_told(error)}") from None
+
+
+def _imported(name: str) -> ModuleType:
+    """Imports a module as ``python -m`` would, with the current directory first."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise Mistake(
+                f"there is no module {error.name!r} to import (searched: the current directory and sys.path)"
+            ) from None
+        raise Mistake(f"importing {name} failed: {_told(error)}") from None
+    except Exception as error:
+        raise Mistake(f"importing {name} failed: {_told(error)}") from None
+
+
+def _check_arguments(factory: Any, where: str) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return  # a builtin that does not say
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise Mistake(f"{where} is called without arguments: {error}") from None
+
+
+def _told(error: BaseException) -> str:
+    """An error of someone else's code, with the line it came from."""
+    text = "".join(traceback.format_exception_only(error)).strip()
+    every = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in every if f.filename != __file__ and not f.filename.startswith("<frozen ")]
+    if not frames:
+        return text
+    # The line of the user's own code: the last outside torch and the standard library.
+    last = next((frame for frame in reversed(frames) if not _is_library(frame.filename)), frames[-1])
+    line = f"\n    {last.line}" if last.line else ""
+    return f"{text}\n  at {last.filename}:{last.lineno}, in {last.name}{line}"
+
+
+def _is_library(filename: str) -> bool:
+    standard = os.path.dirname(os.__file__)
+    in_standard = filename.startswith(standard + os.sep) and "site-packages" not in filename
+    return in_standard or filename.startswith(os.path.dirname(torch.__file__) + os.sep)

@@ -1,0 +1,275 @@
+"""``show``: the tree of a model as text, a line a module."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import IO, Any, NamedTuple
+
+from pyparam._native import _C
+from pyparam._table import ParamTable
+from pyparam._view.tree import Entry, Row, Summary
+from pyparam._view.words import plain, plural, size, span
+
+_INDENT_LIMIT = 24
+_SHOWN_TIES = 10
+_ASCII = str.maketrans({"×": "x", "–": "-", "…": "~", "·": "|"})
+
+
+def show(
+    source: Any,
+    *,
+    depth: int | None = None,
+    select: Any = None,
+    buffers: bool = False,
+    file: IO[str] | None = None,
+) -> None:
+    """Prints the tree of a model, a line a module, with repeated blocks folded ("61 × Layer").
+
+    A line has the module's name, class, own tensors with their shapes, dtype and device, and the parameters
+    and bytes of everything below it. Consecutive modules that are alike all the way down (classes, names,
+    shapes, dtypes, devices, frozen state, and what is tied to what) are one line; what follows it is of one
+    of them. Totals count shared storage once and say so.
+
+    Args:
+        source: any source; see ``inspect``.
+        depth: how many levels to show; None for all (of a model nested deeper than 256 levels, those).
+        select: only parameters (and buffers) that ``ParamTable.select`` takes with this pattern.
+        buffers: lists buffers beside the parameters; the totals always have them.
+        file: where to print; None for standard output. On a terminal the text has colours.
+
+    Raises:
+        TypeError, ValueError, FileNotFoundError: as ``inspect``.
+        ValueError: for a negative depth, and where nothing matches ``select``.
+    """
+    summary = summarize(source, select=select)
+    lines = list(_lines(summary, depth, buffers))
+    write_lines(lines, sys.stdout if file is None else file)
+
+
+def summarize(source: Any, *, select: Any = None) -> Summary:
+    """The summary that ``show`` prints; ``summarize(source).to_dict()`` is its JSON form."""
+    from pyparam._inspect import inspect
+
+    outline, node = inspect(source).__pyparam_outline__()
+    label = node.label
+    if select is not None:
+        outline = _selected(outline, select)
+    return Summary(outline, label)
+
+
+def _selected(outline: _C.Outline, select: Any) -> _C.Outline:
+    count = outline.entry_count()
+    names = [outline.entry_name(entry) for entry in range(count)]
+    table = ParamTable(names, [outline.entry_tensor(entry) for entry in range(count)])
+    kept = set(table.select(select).names)
+    if not kept:
+        among = plural(count, "parameter or buffer", "parameters and buffers")
+        raise ValueError(f"nothing matches {select!r} among {among}")
+    return outline.restricted([name in kept for name in names], 0)
+
+
+# --- lines -----------------------------------------------------------------------------------------------
+
+
+class Piece(NamedTuple):
+    """Text with what it is, which gives it its colour on a terminal."""
+
+    text: str
+    role: str = ""
+
+
+Line = list[Piece]
+
+
+class _Cells(NamedTuple):
+    module: Piece
+    type: Piece
+    tensors: Piece
+    dtype: Piece
+    device: Piece
+    parameters: Piece
+    bytes: Piece
+    state: Piece
+
+
+_HEAD = _Cells(
+    *(
+        Piece(title, "head")
+        for title in ("module", "type", "tensors", "dtype", "device", "parameters", "bytes", "")
+    )
+)
+_RIGHT = {"parameters", "bytes"}
+
+
+def _lines(summary: Summary, depth: int | None, buffers: bool) -> list[Line]:
+    if depth is not None and depth < 0:
+        raise ValueError(f"show: depth must not be negative, got {depth}")
+    trains = summary.parameters.trainable > 0 or _is_model(summary)
+    rows = [_cells(row, buffers, trains) for row in summary.rows(depth)]
+    table = [_HEAD, *rows]
+    columns = [name for name in _Cells._fields if any(getattr(cells, name).text for cells in rows)]
+    widths = {name: max(len(getattr(cells, name).text) for cells in table) for name in columns}
+    lines = []
+    for cells in table:
+        line: Line = []
+        for name in columns:
+            text, role = getattr(cells, name)
+            padded = text.rjust(widths[name]) if name in _RIGHT else text.ljust(widths[name])
+            line.append(Piece(padded + "  ", role))
+        line[-1] = Piece(line[-1].text.rstrip(), line[-1].role)
+        lines.append(line)
+    lines.append([])
+    lines += _totals(summary, trains)
+    return lines
+
+
+def _is_model(summary: Summary) -> bool:
+    """Whether freezing means something: a state dict's tensors are neither trainable nor frozen."""
+    return summary.outline.label(0) != ""
+
+
+def _cells(row: Row, buffers: bool, trains: bool) -> _Cells:
+    own = [entry for entry in row.entries if buffers or not entry.is_buffer]
+    name = "  " * min(row.depth, _INDENT_LIMIT)
+    if row.depth > _INDENT_LIMIT:
+        name += f"({row.depth}) "
+    name += plain(span(row.keys)) if row.depth else "(model)"
+    held = row.parameters
+    times = f"{row.count} × " if row.count > 1 and not row.one_module else ""
+    kind = f"{row.count} × {row.type}".rstrip() if row.count > 1 else row.type
+    notes = [_tensor(entry) for entry in own]
+    if row.repeats is not None:
+        notes = [f"= {plain(row.repeats)}"]
+    elif row.one_module:
+        notes.append("(one module)")
+    if row.cut:
+        notes.append(f"… {plural(row.modules - 1, 'module')}")
+    return _Cells(
+        Piece(name, "name"),
+        Piece(plain(kind), "type"),
+        Piece("  ".join(notes), "tied" if row.repeats is not None else ""),
+        Piece(_common([entry.dtype for entry in own]), "dim"),
+        Piece(_common([entry.device for entry in own]), "dim"),
+        Piece(f"{times}{held.unique:,}" if held.names else "", "count"),
+        Piece(f"{times}{size(held.bytes)}" if held.names else "", "count"),
+        Piece(*_state(row, trains)),
+    )
+
+
+def _tensor(entry: Entry) -> str:
+    if entry.uninitialized:
+        shape = "uninitialized"
+    elif entry.shape is None:
+        shape = "[?]"
+    else:
+        shape = "[" + ", ".join(map(str, entry.shape)) + "]"
+    text = f"{plain(entry.key)} {shape}"
+    if entry.is_buffer:
+        text += " (buffer)"
+    if entry.first is not None:
+        text += " (tied)" if entry.first == entry.name else f" = {plain(entry.first)}"
+    return text
+
+
+def _common(values: list[str]) -> str:
+    """The one value that all have, or those there are."""
+    return ", ".join(dict.fromkeys(values))
+
+
+def _state(row: Row, trains: bool) -> tuple[str, str]:
+    held = row.parameters
+    if not trains or held.unique == 0:
+        return "", ""
+    if held.trainable == held.unique:
+        return "trainable", "trainable"
+    if held.trainable == 0:
+        return "frozen", "frozen"
+    return f"{held.trainable:,} trainable", "partly"
+
+
+def _totals(summary: Summary, trains: bool) -> list[Line]:
+    lines: list[Line] = []
+    held = summary.parameters
+    text = f"{plural(held.unique, 'parameter')} in {plural(held.tensors, 'tensor')}, {size(held.bytes)}"
+    if trains and held.unique:
+        frozen = held.unique - held.trainable
+        text += (
+            ", all trainable"
+            if frozen == 0
+            else ", all frozen"
+            if held.trainable == 0
+            else f", {held.trainable:,} trainable and {frozen:,} frozen"
+        )
+    lines.append([Piece(text, "total")])
+    if held.names != held.tensors or held.elements != held.unique:
+        lines.append(
+            [
+                Piece(
+                    f"shared storage is counted once: {plural(held.names, 'name')} list "
+                    f"{plural(held.elements, 'parameter')}",
+                    "tied",
+                )
+            ]
+        )
+    if summary.buffers.names:
+        held = summary.buffers
+        text = (
+            f"{plural(held.unique, 'buffer element')} in {plural(held.tensors, 'buffer')}, {size(held.bytes)}"
+        )
+        lines.append([Piece(text, "total")])
+    lines.append([Piece(plural(summary.modules, "module"), "total")] if _is_model(summary) else [])
+    for names in summary.tied_names(_SHOWN_TIES):
+        shown = " = ".join(map(plain, names[:6])) + (f" = … ({len(names)} names)" if len(names) > 6 else "")
+        lines.append([Piece(f"tied: {shown}", "tied")])
+    more = len(summary.clusters) - _SHOWN_TIES
+    if more > 0:
+        lines.append([Piece(f"tied: … {more:,} more", "tied")])
+    return [line for line in lines if line]
+
+
+# --- printing --------------------------------------------------------------------------------------------
+
+_STYLES = {
+    "head": "bold",
+    "name": "bold cyan",
+    "type": "green",
+    "dim": "dim",
+    "count": "",
+    "trainable": "green",
+    "frozen": "blue",
+    "partly": "yellow",
+    "tied": "magenta",
+    "total": "bold",
+}
+
+
+def write_lines(lines: list[Line], file: IO[str]) -> None:
+    """Plain text of the same width everywhere; colours on a terminal alone."""
+    if getattr(file, "isatty", lambda: False)():
+        write: Callable[[list[Line], IO[str]], None] = _write_coloured
+    else:
+        write = _write_plain
+    write(lines, file)
+
+
+def _write_plain(lines: list[Line], file: IO[str]) -> None:
+    text = "".join("".join(piece.text for piece in line).rstrip() + "\n" for line in lines)
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        text = text.translate(_ASCII).encode(encoding, "backslashreplace").decode(encoding)
+    file.write(text)
+
+
+def _write_coloured(lines: list[Line], file: IO[str]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(file=file, highlight=False)
+    for line in lines:
+        text = Text()
+        for piece in line:
+            text.append(piece.text, style=_STYLES.get(piece.role, ""))
+        console.print(text, soft_wrap=True)
