@@ -43,8 +43,10 @@ def tie_sets(table: ParamTable) -> _C.TieSets:
     """Which entries of a table share memory, as columns; the native answer behind ``ties``.
 
     ``.group`` (int64 ``[len(table)]``) has the index of the first entry that an entry shares with, its own
-    where it is the first or alone. ``.bytes`` (int64 ``[len(table)]``) has the bytes of an entry that no
-    entry before it has, so that every sum over them counts shared memory once; ``.total_bytes`` is the whole.
+    where it is the first or alone; ``.layout`` (likewise) the first entry that has the very same bytes
+    under the same layout, so that entries with ``layout[i] != i`` hold no value that is not there already.
+    ``.bytes`` (int64 ``[len(table)]``) has the bytes of an entry that no entry before it has, so that every
+    sum over them counts shared memory once; ``.total_bytes`` is the whole.
     """
     native = table._native
     odd = _C.python_tensors(native)

@@ -589,6 +589,7 @@ def test_columns_of_tie_sets():
     w = torch.zeros(4)
     sets = tie_sets(ParamTable(["x", "a", "e", "b", "c"], [torch.zeros(3), w, torch.zeros(0), w, w[1:2]]))
     assert sets.group.tolist() == [0, 1, 2, 1, 1]
+    assert sets.layout.tolist() == [0, 1, 2, 1, 4]
     assert sets.bytes.tolist() == [12, 16, 0, 0, 0]
     assert sets.total_bytes == 28
     assert len(sets) == 5

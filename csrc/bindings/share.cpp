@@ -50,6 +50,7 @@ void bind_share(py::module_& m) {
   py::class_<TieSets>(m, "TieSets")
       .def("__len__", &TieSets::size)
       .def_property_readonly("group", [](const TieSets& s) { return column(s.memory); })
+      .def_property_readonly("layout", [](const TieSets& s) { return column(s.layout); })
       .def_property_readonly("bytes", [](const TieSets& s) { return column(s.bytes); })
       .def_property_readonly("total_bytes", &TieSets::total_bytes)
       .def("members", &members_of, py::arg("table"));
