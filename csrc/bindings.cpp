@@ -5,6 +5,7 @@
 #include "bindings/fingerprint.h"
 #include "bindings/measure.h"
 #include "bindings/outline.h"
+#include "bindings/share.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
@@ -86,4 +87,5 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_script(m);
   pyparam::bind_compare(m);
   pyparam::bind_fingerprint(m);
+  pyparam::bind_share(m);
 }

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyparam._cli import compare, show, stats
+from pyparam._cli import compare, show, stats, ties
 
 app = typer.Typer(
     name="pyparam",
@@ -28,6 +28,7 @@ def _version_holder() -> None:
 app.command("compare")(compare.compare)
 app.command("show")(show.show)
 app.command("stats")(stats.stats)
+app.command("ties")(ties.ties)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyparam._closest import missing
+from pyparam._sources.mapped import MappedFile
 from pyparam._table import ParamTable
 
 
@@ -36,6 +37,8 @@ class Part(Protocol):
 
     @property
     def path(self) -> Path: ...
+    @property
+    def file(self) -> MappedFile | None: ...
     @property
     def names(self) -> Sequence[str]: ...
     def info(self, position: int) -> TensorInfo: ...
@@ -137,8 +140,8 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         if self._live or self._closed:
             return []
-        files = {id(entry.file): entry.file for entry in self._entries.values() if entry.file is not None}
-        return [file.span() for file in files.values() if file.is_pristine()]
+        files = [part.file for part in self._parts if part.file is not None]
+        return [file.span() for file in files if file.is_pristine()]
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._live.get(name)

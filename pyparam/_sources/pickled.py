@@ -158,6 +158,10 @@ class _Part:
         self._base = 0 if file is None else file.storage().data_ptr()
 
     @property
+    def file(self) -> MappedFile | None:
+        return self._file
+
+    @property
     def names(self) -> list[str]:
         return self._names
 

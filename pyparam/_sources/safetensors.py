@@ -16,6 +16,7 @@ from torch import Tensor
 from pyparam._native import _C
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
 from pyparam._sources.mapped import MappedFile
+from pyparam._tied import TIES_KEY, ties_from_text
 
 LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000  # the reference implementation's limit
@@ -72,7 +73,27 @@ def looks_like(start: bytes, size: int) -> bool:
 def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     """Raises ValueError that names the file, and the entry, for a file that breaks the format in any way."""
     header, start = _read_header(path, file)
-    return Checkpoint(path, [_Part(header, start, MappedFile(path, file))], metadata=header.metadata)
+    places = {name: position for position, name in enumerate(header.names)}
+    places |= _tied_places(path, header.metadata, places)
+    part = _Part(header, start, MappedFile(path, file))
+    return Checkpoint(path, [part], places=places, metadata=header.metadata)
+
+
+def _tied_places(path: Path, metadata: dict[str, str], places: dict[str, int]) -> dict[str, int]:
+    """Names whose tensor was written once, under another name, as the metadata tells.
+
+    ``pyparam.save_file`` writes its ties there, ``safetensors.torch.save_model`` an entry for each name.
+    """
+    tied = {name: places[kept] for name, kept in metadata.items() if name not in places and kept in places}
+    try:
+        ties = ties_from_text(metadata.get(TIES_KEY, "[]"))
+    except ValueError as error:
+        _broken(path, f"its {TIES_KEY} is damaged: {error}")
+    for group in (group for tie in ties for group in tie.classes("storage")):
+        kept = next((name for name in group if name in places), None)
+        if kept is not None:
+            tied |= {name: places[kept] for name in group if name not in places}
+    return tied
 
 
 class _Part:
@@ -88,6 +109,10 @@ class _Part:
     @property
     def path(self) -> Path:
         return self._file.path
+
+    @property
+    def file(self) -> MappedFile:
+        return self._file
 
     @property
     def names(self) -> list[str]:
