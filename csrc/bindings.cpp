@@ -1,6 +1,7 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/flatten.h"
 #include "table/param_table.h"
 
 namespace py = pybind11;
@@ -33,4 +34,6 @@ PYBIND11_MODULE(_C, m) {
       .def("__len__", &ParamTable::size)
       .def_property_readonly("names", &names_of)
       .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; });
+
+  pyparam::bind_flatten(m);
 }
