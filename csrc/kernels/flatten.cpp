@@ -177,6 +177,9 @@ TORCH_LIBRARY_IMPL(pyparam, NestedTensorCUDA, m) { define_anywhere(m); }
 
 TORCH_LIBRARY_IMPL(pyparam, CompositeImplicitAutograd, m) { m.impl("unflatten", &pyparam::unflatten_views); }
 
+// The batching keys do not look at composite kernels of other libraries by themselves.
+TORCH_LIBRARY_IMPL(pyparam, FuncTorchBatched, m) { m.impl("unflatten", &pyparam::unflatten_views); }
+
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) {
   m.impl("flatten", &pyparam::flatten_meta);
   m.impl("flatten.out", &pyparam::flatten_out_meta);

@@ -67,7 +67,7 @@ struct Flatten : torch::autograd::Function<Flatten> {
   }
 };
 
-// Function transforms and forward-mode derivatives know torch's operators, not this node.
+// Function transforms (vmap among them) and forward-mode derivatives know torch's operators, not ours.
 at::Tensor composed(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
   const Subject subject{tensors};
   require_alike("flatten", subject, dtype.has_value());
@@ -136,3 +136,5 @@ TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("flatten.out", &pyparam::flatten_out_autograd);
   m.impl("scatter_", &pyparam::scatter_autograd);
 }
+
+TORCH_LIBRARY_IMPL(pyparam, FuncTorchBatched, m) { m.impl("flatten", &pyparam::composed); }
