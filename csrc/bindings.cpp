@@ -2,6 +2,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "bindings/flatten.h"
+#include "bindings/pack.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
@@ -39,4 +40,5 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; });
 
   pyparam::bind_flatten(m);
+  pyparam::bind_pack(m);
 }

@@ -8,12 +8,15 @@ from pyparam._flatten import (
     unflatten,
     vector_to_parameters,
 )
+from pyparam._pack import Packed, pack_
 from pyparam._table import ParamTable
 
 __all__ = [
+    "Packed",
     "ParamTable",
     "flatten",
     "flatten_groups",
+    "pack_",
     "parameters_to_vector",
     "scatter_",
     "unflatten",

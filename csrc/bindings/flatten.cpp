@@ -10,6 +10,7 @@
 #include <optional>
 #include <tuple>
 
+#include "bindings/uninitialized.h"
 #include "kernels/flatten.h"
 #include "table/param_table.h"
 
@@ -17,17 +18,6 @@ namespace py = pybind11;
 
 namespace pyparam {
 namespace {
-
-// An UninitializedParameter is an empty tensor to C++.
-void refuse_uninitialized(const char* verb, const Subject& subject, const std::vector<size_t>& empties) {
-  py::gil_scoped_acquire gil;
-  const py::object kind = py::module_::import("torch.nn.parameter").attr("UninitializedTensorMixin");
-  for (const size_t i : empties) {
-    TORCH_CHECK_TYPE(!py::isinstance(py::cast(subject.tensors[i]), kind), verb, ": ", subject.owner(i),
-                     " is uninitialized (a lazy module's parameter); expected one with a shape, which a first "
-                     "forward pass gives");
-  }
-}
 
 // A wrapper such as DTensor answers for its memory itself. Fake tensors have Meta kernels and pass.
 void refuse_wrappers(const char* verb, const Subject& subject) {
