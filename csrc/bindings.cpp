@@ -12,8 +12,10 @@ using pyparam::ParamTable;
 
 namespace {
 
-ParamTable table_from_columns(const std::vector<std::string>& names, std::vector<at::Tensor> tensors) {
-  if (names.size() != tensors.size()) throw py::value_error("ParamTable: names and tensors differ in length");
+ParamTable table_from_columns(const std::vector<std::string>& names,
+                              std::vector<at::Tensor> tensors) {
+  if (names.size() != tensors.size())
+    throw py::value_error("ParamTable: names and tensors differ in length");
   ParamTable table;
   table.names.reserve(names.size());
   for (const auto& name : names) table.names.append(name);

@@ -25,8 +25,8 @@ def flatten(
     Args:
         source: anything with parameters. Every entry of its table counts once, in any shape and any strides.
         grad: gather the gradients instead of the parameters.
-        dtype: the vector's dtype; elements convert while they are copied, as ``Tensor.to`` converts. Without it
-            all parameters must have one dtype, and that is the vector's.
+        dtype: the vector's dtype; elements convert while they are copied, as ``Tensor.to`` converts. Without
+            it all parameters must have one dtype, and that is the vector's.
         out: the vector to fill, contiguous, of shape ``[numel]``, of the right dtype and device. It may share
             memory with a parameter only where that parameter already lies at its place in it.
         missing: with ``grad=True``, whether a parameter without a gradient is an error or counts as zeros.
@@ -87,17 +87,18 @@ def unflatten(vector: Tensor, source: Any) -> list[Tensor]:
 def scatter_(source: Any, vector: Tensor) -> None:
     """Copies a vector into a source's parameters, in place: the inverse of :func:`flatten`.
 
-    Each parameter stays the same object with the same memory, strides and ``requires_grad``. Like an optimizer's
-    step, the write is not recorded by autograd, and it raises the parameters' versions, so that a backward
-    through values that are gone is an error. Where two parameters share memory, the later in the table wins;
-    where a parameter shares memory with the vector, the vector is read first.
+    Each parameter stays the same object with the same memory, strides and ``requires_grad``. Like an
+    optimizer's step, the write is not recorded by autograd, and it raises the parameters' versions, so that a
+    backward through values that are gone is an error. Where two parameters share memory, the later in the
+    table wins; where a parameter shares memory with the vector, the vector is read first.
 
     Args:
         source: whose parameters are written.
         vector: of shape ``[numel]``, with the parameters' dtype and device.
 
     Raises:
-        TypeError: not a tensor, another dtype or device, a sparse, quantized, nested or uninitialized parameter.
+        TypeError: not a tensor, another dtype or device, a sparse, quantized, nested or uninitialized
+            parameter.
         ValueError: a vector of more than one dimension, too long or too short, an expanded
             parameter. Nothing is written when an error is raised.
     """
@@ -110,8 +111,8 @@ def scatter_(source: Any, vector: Tensor) -> None:
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """A drop-in for ``torch.nn.utils.parameters_to_vector``: one vector of all parameters, differentiable.
 
-    Beyond PyTorch's, it takes non-contiguous parameters; it refuses parameters of several dtypes, which PyTorch
-    promotes to one behind the user's back.
+    Beyond PyTorch's, it takes non-contiguous parameters; it refuses parameters of several dtypes, which
+    PyTorch promotes to one behind the user's back.
 
     Raises:
         TypeError: parameters of several dtypes or devices.
@@ -127,10 +128,10 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """A drop-in for ``torch.nn.utils.vector_to_parameters``: copies slices of a vector into the parameters.
 
-    As PyTorch documents it, it copies. (PyTorch's code makes the parameters views of the vector instead, so that
-    a later optimizer step writes into the vector, ties between parameters are cut, and strides are lost.) It
-    refuses what PyTorch gets silently wrong: a vector that is too long, and one of another dtype, which would
-    change the parameters' dtype.
+    As PyTorch documents it, it copies. (PyTorch's code makes the parameters views of the vector instead, so
+    that a later optimizer step writes into the vector, ties between parameters are cut, and strides are
+    lost.) It refuses what PyTorch gets silently wrong: a vector that is too long, and one of another dtype,
+    which would change the parameters' dtype.
 
     Raises:
         TypeError: ``vec`` is not a tensor, or of another dtype or device than a parameter.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyparam._native import _C
-from pyparam._table import ParamTable, named_errors, table_of
+from pyparam._table import named_errors, table_of
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class Intact:
     """The answer of :meth:`Packed.intact`: true while every parameter is at its place.
 
     Attributes:
-        broken: the names of the parameters that are not: moved (``.to``, ``.data =``), replaced by an assignment,
-            removed, or added since. With packed gradients also those whose ``.grad`` was replaced.
+        broken: the names of the parameters that are not: moved (``.to``, ``.data =``), replaced by an
+            assignment, removed, or added since. With packed gradients also those whose ``.grad`` was
+            replaced.
     """
 
     broken: tuple[str, ...] = ()
@@ -30,18 +31,18 @@ class Packed:
     """A packed model: its buffers, and what happened to them. Made by :func:`pack_`.
 
     Attributes:
-        flat: ``{(device, dtype): vector}``: each vector is the buffer itself, of shape ``[numel]``. Writing to it
-            writes the parameters.
-        flat_grad: the same for the gradients, element for element beside ``flat``; empty without ``grads=True``.
+        flat: ``{(device, dtype): vector}``: each vector is the buffer itself, of shape ``[numel]``. Writing
+            to it writes the parameters.
+        flat_grad: the same for the gradients, element for element beside ``flat``; empty without
+            ``grads=True``.
     """
 
     def __init__(self, model: nn.Module, *, grads: bool = False) -> None:
-        table = table_of(model)
-        # A name of its own, so that a table of today never replaces what was packed.
         self._model = model
-        self._table: ParamTable = table
-        with named_errors(table):
-            self._state = _C.pack_(table._native, list(model.buffers()), grads)
+        self._table = table_of(model)
+        self._unpacked = False
+        with named_errors(self._table):
+            self._state = _C.pack_(self._table._native, list(model.buffers()), grads)
         self.flat = self._flats(grad=False)
         self.flat_grad = self._flats(grad=True)
 
@@ -49,15 +50,14 @@ class Packed:
         return {(device, dtype): vector for device, dtype, vector in _C.packed_flats(self._state, grad)}
 
     def intact(self) -> Intact:
-        """Whether all of the model's parameters still are at their place in the buffers, and which are not."""
-        if not self.flat and self._unpacked:
+        """Whether all parameters of the model are still at their place in the buffers, and which are not."""
+        if self._unpacked:
             return Intact(tuple(self._table.names))
-        return Intact(tuple(_C.packed_broken(self._state, self._table._native, table_of(self._model)._native)))
-
-    _unpacked = False
+        now = table_of(self._model)
+        return Intact(tuple(_C.packed_broken(self._state, self._table._native, now._native)))
 
     def unpack_(self) -> None:
-        """Gives each parameter that is still packed a storage of its own again, with the strides it had before.
+        """Gives each parameter that is still packed a storage of its own again, with its former strides.
 
         Parameters that share memory keep sharing it. The vectors of ``flat`` no longer belong to the model;
         ``flat`` and ``flat_grad`` are empty afterwards. Unpacking twice does nothing.
@@ -79,20 +79,20 @@ class Packed:
 def pack_(model: nn.Module, *, grads: bool = False) -> Packed:
     """Moves a model's parameters into one buffer for each device and dtype, in place.
 
-    Every Parameter stays the same object, so optimizers, hooks and tied modules keep working. The buffer starts
-    aligned to 64 bytes and has no gaps: ``packed.flat[(device, dtype)]`` equals :func:`flatten` of that group,
-    without copying. Two Parameters that share memory keep sharing it and stand in the buffer once; a module
-    buffer that shares memory with a parameter moves along. A parameter with other strides (channels-last) becomes
-    contiguous.
+    Every Parameter stays the same object, so optimizers, hooks and tied modules keep working. The buffer
+    starts aligned to 64 bytes and has no gaps: ``packed.flat[(device, dtype)]`` equals :func:`flatten` of
+    that group, without copying. Two Parameters that share memory keep sharing it and stand in the buffer
+    once; a module buffer that shares memory with a parameter moves along. A parameter with other strides
+    (channels-last) becomes contiguous.
 
-    Each parameter has a storage that covers its own bytes alone, so saving one does not write its neighbours, and
-    ``copy.deepcopy``, ``state_dict`` and ``load_state_dict`` do what they do for any model. The price: autograd's
-    version check does not see a write through ``flat``.
+    Each parameter has a storage that covers its own bytes alone, so saving one does not write its neighbours,
+    and ``copy.deepcopy``, ``state_dict`` and ``load_state_dict`` do what they do for any model. The price:
+    autograd's version check does not see a write through ``flat``.
 
     Args:
         model: whose parameters move; its modules and Parameters stay as they are.
-        grads: pack the gradients too, in buffers laid out like ``flat``. A parameter that requires grad and has
-            none gets zeros. ``zero_grad(set_to_none=False)`` keeps them packed.
+        grads: pack the gradients too, in buffers laid out like ``flat``. A parameter that requires grad and
+            has none gets zeros. ``zero_grad(set_to_none=False)`` keeps them packed.
 
     Returns:
         A :class:`Packed`, which keeps the model alive.

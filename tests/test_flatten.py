@@ -59,7 +59,9 @@ class TestFlatten:
         if source.itemsize == 2:
             values = bits.view(source)
         else:
-            spread = torch.randint(-(1 << 31), 1 << 31, (1 << 17,), generator=torch.Generator().manual_seed(1))
+            spread = torch.randint(
+                -(1 << 31), 1 << 31, (1 << 17,), generator=torch.Generator().manual_seed(1)
+            )
             halves = torch.cat([bits.view(torch.float16).float(), spread.to(torch.int32).view(torch.float32)])
             ties = halves + halves * 2.0**-12
             values = torch.cat([halves, ties, -ties]).to(source)
@@ -77,7 +79,9 @@ class TestFlatten:
         assert same(pyparam.flatten(complexes), flattened(complexes))
         assert tensors[2].is_neg()
         assert same(pyparam.flatten([tensors[2]]), flattened([tensors[2]]))
-        assert same(pyparam.flatten(complexes, dtype=torch.complex128), flattened(complexes, torch.complex128))
+        assert same(
+            pyparam.flatten(complexes, dtype=torch.complex128), flattened(complexes, torch.complex128)
+        )
 
     def test_no_parameters(self) -> None:
         for empty in (nn.ReLU(), [], {}):
@@ -118,7 +122,9 @@ class TestFlatten:
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            tensors = [torch.randn(n) for n in (3, 1_500_001, 0, 17, 262_144, 1, 700_000)] + [torch.randn(1500, 700).t()]
+            tensors = [torch.randn(n) for n in (3, 1_500_001, 0, 17, 262_144, 1, 700_000)] + [
+                torch.randn(1500, 700).t()
+            ]
             assert torch.equal(pyparam.flatten(tensors), flattened(tensors))
             assert same(pyparam.flatten(tensors, dtype=torch.bfloat16), flattened(tensors, torch.bfloat16))
         finally:
@@ -184,9 +190,13 @@ class TestErrors:
 
     def test_names_the_first_two_devices_that_differ(self) -> None:
         tensors = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2, device="meta")}
-        with pytest.raises(TypeError, match=r"flatten: parameter 'a' is on cpu and parameter 'c' on meta; expected one"):
+        with pytest.raises(
+            TypeError, match=r"flatten: parameter 'a' is on cpu and parameter 'c' on meta; expected one"
+        ):
             pyparam.flatten(tensors)
-        with pytest.raises(TypeError, match="parameter 'c' is on cpu and parameter 'a' on meta|on meta and .* on cpu"):
+        with pytest.raises(
+            TypeError, match=r"parameter 'c' is on cpu and parameter 'a' on meta|on meta and .* on cpu"
+        ):
             pyparam.flatten({"c": tensors["c"], "a": tensors["a"]})
 
     @pytest.mark.filterwarnings("ignore:.*(quantiz|nested|Sparse)")
@@ -212,9 +222,9 @@ class TestErrors:
     def test_refuses_an_uninitialized_parameter(self) -> None:
         model = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3))
         for call in (pyparam.flatten, lambda m: pyparam.scatter_(m, torch.zeros(6)), pyparam.flatten_groups):
-            with pytest.raises(TypeError, match="parameter '1.weight' is uninitialized"):
+            with pytest.raises(TypeError, match=r"parameter '1.weight' is uninitialized"):
                 call(model)
-        with pytest.raises(TypeError, match="parameter '1.weight' is uninitialized"):
+        with pytest.raises(TypeError, match=r"parameter '1.weight' is uninitialized"):
             pyparam.unflatten(torch.zeros(6), model)
 
     def test_refuses_a_wrapper_by_name(self) -> None:
@@ -239,7 +249,9 @@ class TestErrors:
             pyparam.flatten([partial])
 
     def test_refuses_dtypes_that_do_not_convert(self) -> None:
-        with pytest.raises(TypeError, match=r"parameter '0' is torch.bits8, which does not convert to torch.float32"):
+        with pytest.raises(
+            TypeError, match=r"parameter '0' is torch.bits8, which does not convert to torch.float32"
+        ):
             pyparam.flatten([torch.empty(2, dtype=torch.bits8)], dtype=torch.float32)
         assert pyparam.flatten([torch.empty(2, dtype=torch.bits8)]).dtype == torch.bits8
 
@@ -348,12 +360,17 @@ class TestGroups:
         groups = pyparam.flatten_groups(model)
         assert list(groups) == [(torch.device("cpu"), torch.float32), (torch.device("cpu"), torch.bfloat16)]
         assert same(
-            groups[torch.device("cpu"), torch.float32], flattened([*model[0].parameters(), *model[4].parameters()])
+            groups[torch.device("cpu"), torch.float32],
+            flattened([*model[0].parameters(), *model[4].parameters()]),
         )
         assert same(groups[torch.device("cpu"), torch.bfloat16], flattened(list(model[2].parameters())))
 
     def test_devices_and_empties(self) -> None:
-        sources = {"a": torch.ones(2), "b": torch.ones(3, device="meta"), "c": torch.empty(0, dtype=torch.int8)}
+        sources = {
+            "a": torch.ones(2),
+            "b": torch.ones(3, device="meta"),
+            "c": torch.empty(0, dtype=torch.int8),
+        }
         groups = pyparam.flatten_groups(sources)
         assert {key: vector.numel() for key, vector in groups.items()} == {
             (torch.device("cpu"), torch.float32): 2,
@@ -399,7 +416,7 @@ class TestUnflatten:
             with pytest.raises(ValueError, match="scatter_: " + words):
                 pyparam.scatter_(model, vector)
         for verb in (lambda v: pyparam.unflatten(v, model), lambda v: pyparam.scatter_(model, v)):
-            with pytest.raises(TypeError, match="the vector is a list; expected a torch.Tensor"):
+            with pytest.raises(TypeError, match=r"the vector is a list; expected a torch.Tensor"):
                 verb([0.0] * 81)
 
 
@@ -451,9 +468,17 @@ class TestScatter:
     def test_refuses_dtype_device_and_expanded_before_writing(self) -> None:
         good = torch.zeros(2)
         for bad, error, words in [
-            (torch.zeros(2).half(), TypeError, "parameter 'bad' is torch.float16 and the vector torch.float32"),
+            (
+                torch.zeros(2).half(),
+                TypeError,
+                "parameter 'bad' is torch.float16 and the vector torch.float32",
+            ),
             (torch.zeros(2, device="meta"), TypeError, "parameter 'bad' is on meta and the vector on cpu"),
-            (torch.zeros(1).expand(2), ValueError, r"parameter 'bad' has elements that share memory \(shape \[2\]"),
+            (
+                torch.zeros(1).expand(2),
+                ValueError,
+                r"parameter 'bad' has elements that share memory \(shape \[2\]",
+            ),
             (torch.zeros(4).as_strided((2, 2), (1, 1))[0], None, ""),
         ]:
             source = {"good": good, "bad": bad}
@@ -527,7 +552,9 @@ class TestDropIns:
             assert not pyparam.parameters_to_vector(model.parameters()).requires_grad
 
     def test_parameters_to_vector_refuses(self) -> None:
-        with pytest.raises(TypeError, match="is torch.float32 and parameter '1' is torch.float64; expected one dtype"):
+        with pytest.raises(
+            TypeError, match=r"is torch.float32 and parameter '1' is torch.float64; expected one dtype"
+        ):
             pyparam.parameters_to_vector([torch.ones(2), torch.ones(2).double()])
         with pytest.raises(ValueError, match="expected a non-empty iterable"):
             pyparam.parameters_to_vector([])
@@ -567,16 +594,22 @@ SHAPES = st.lists(st.integers(0, 5), min_size=0, max_size=4)
 @st.composite
 def tensors(draw: st.DrawFn) -> torch.Tensor:
     shape = draw(SHAPES)
-    tensor = torch.randn([2 * s + 1 for s in shape], generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
+    tensor = torch.randn(
+        [2 * s + 1 for s in shape], generator=torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    )
     for dim, size in enumerate(shape):
         step = draw(st.integers(1, 2))
-        tensor = tensor.narrow(dim, draw(st.integers(0, 1)), 2 * size)[(slice(None),) * dim + (slice(None, None, step),)]
+        tensor = tensor.narrow(dim, draw(st.integers(0, 1)), 2 * size)[
+            (slice(None),) * dim + (slice(None, None, step),)
+        ]
     return tensor.permute(draw(st.permutations(range(len(shape)))))
 
 
 class TestProperties:
     @settings(max_examples=150, deadline=None)
-    @given(st.lists(tensors(), max_size=6), st.sampled_from([None, torch.float64, torch.bfloat16, torch.int32]))
+    @given(
+        st.lists(tensors(), max_size=6), st.sampled_from([None, torch.float64, torch.bfloat16, torch.int32])
+    )
     def test_flatten_then_scatter(self, parts: list[torch.Tensor], dtype: torch.dtype | None) -> None:
         if not parts:
             return

@@ -22,7 +22,9 @@ def mlp() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU(), nn.Linear(4, 1))
 
 
-def train(model: nn.Module, steps: int = 3, optimizer: torch.optim.Optimizer | None = None, **zero: Any) -> None:
+def train(
+    model: nn.Module, steps: int = 3, optimizer: torch.optim.Optimizer | None = None, **zero: Any
+) -> None:
     optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
@@ -81,7 +83,9 @@ class TestPack:
         assert "torch.bfloat16 on cpu: 36" in repr(packed)
 
     def test_empty_and_zero_dimensional_and_strided(self) -> None:
-        model = nn.ParameterList([torch.empty(0, 3), torch.tensor(2.0), torch.randn(3, 5).t(), torch.empty(0)])
+        model = nn.ParameterList(
+            [torch.empty(0, 3), torch.tensor(2.0), torch.randn(3, 5).t(), torch.empty(0)]
+        )
         model.append(nn.Parameter(torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)))
         model.append(nn.Parameter(torch.randn(8, 8)[::2, ::3]))
         want = pyparam.flatten(model)
@@ -141,7 +145,9 @@ class TestTies:
 
     def test_two_parameters_over_one_memory(self) -> None:
         memory = torch.arange(12.0)
-        model = nn.ParameterList([torch.ones(2), memory[:8].view(2, 4), memory[4:].view(4, 2), torch.zeros(3)])
+        model = nn.ParameterList(
+            [torch.ones(2), memory[:8].view(2, 4), memory[4:].view(4, 2), torch.zeros(3)]
+        )
         packed = pyparam.pack_(model)
         assert packed.flat[CPU32].tolist() == [1, 1, *range(12), 0, 0, 0]
         with torch.no_grad():
@@ -191,7 +197,9 @@ class TestTies:
         memory = torch.zeros(4)
         model = nn.ParameterDict({"a": memory})
         model["b"] = nn.Parameter(memory.view(torch.int32)[1:], requires_grad=False)
-        with pytest.raises(TypeError, match="pack_: parameter 'a' and parameter 'b' share memory under two dtypes"):
+        with pytest.raises(
+            TypeError, match="pack_: parameter 'a' and parameter 'b' share memory under two dtypes"
+        ):
             pyparam.pack_(model)
 
 
@@ -211,6 +219,13 @@ class TestIntact:
         answer = packed.intact()
         assert not answer
         assert set(answer.broken) == {"0.bias", "0.extra", "2.weight", "4.bias"}
+
+    def test_the_same_bytes_seen_otherwise(self) -> None:
+        model = mlp()
+        packed = pyparam.pack_(model)
+        model[0].weight.data = model[0].weight.data.t()
+        model[2].weight.data = model[2].weight.data.view(8, 4)
+        assert packed.intact().broken == ("0.weight", "2.weight")
 
     def test_to_another_dtype_and_back(self) -> None:
         model = mlp()
@@ -307,7 +322,9 @@ class TestGrads:
     def test_refuses_shared_memory_and_sparse(self) -> None:
         memory = torch.zeros(4)
         model = nn.ParameterList([memory, memory])
-        with pytest.raises(ValueError, match="parameter '0' and parameter '1' share memory, so with grads=True"):
+        with pytest.raises(
+            ValueError, match="parameter '0' and parameter '1' share memory, so with grads=True"
+        ):
             pyparam.pack_(model, grads=True)
         expanded = nn.ParameterList([torch.ones(1).expand(3)])
         with pytest.raises(ValueError, match="parameter '0' has elements that share memory"):
@@ -371,7 +388,9 @@ class TestAsAModel:
         model = mlp()
         packed = pyparam.pack_(model)
         loaded = safetensors.load(safetensors.save(model.state_dict()))
-        assert torch.equal(torch.cat([loaded[n].view(-1) for n, _ in model.named_parameters()]), packed.flat[CPU32])
+        assert torch.equal(
+            torch.cat([loaded[n].view(-1) for n, _ in model.named_parameters()]), packed.flat[CPU32]
+        )
 
     def test_shared_memory(self) -> None:
         model = mlp()
@@ -417,7 +436,11 @@ class TestAsAModel:
 class TestErrors:
     def test_refuses_and_changes_nothing(self) -> None:
         for bad, error, words in [
-            (nn.Parameter(torch.ones(2, device="meta")), TypeError, "is on meta; expected one that has memory"),
+            (
+                nn.Parameter(torch.ones(2, device="meta")),
+                TypeError,
+                "is on meta; expected one that has memory",
+            ),
             (nn.Parameter(torch.eye(2).to_sparse()), TypeError, "is sparse"),
             (nn.UninitializedParameter(), TypeError, "is uninitialized"),
             (nn.Parameter(torch.ones(2, dtype=torch.complex64).conj()), TypeError, "is a lazy conjugate"),
@@ -432,7 +455,7 @@ class TestErrors:
     def test_freed_memory(self) -> None:
         model = mlp()
         model[2].weight.untyped_storage().resize_(0)
-        with pytest.raises(ValueError, match="pack_: parameter '2.weight' needs a storage of 128 bytes"):
+        with pytest.raises(ValueError, match=r"pack_: parameter '2.weight' needs a storage of 128 bytes"):
             pyparam.pack_(model)
 
     def test_refuses_a_wrapper(self) -> None:

@@ -1,5 +1,5 @@
-// flatten and its siblings for Python, over whole tables: ordinary CPU tensors go straight to the kernel, all
-// others through the dispatcher. Neither holds the GIL.
+// flatten and its siblings for Python, over whole tables: ordinary CPU tensors go straight to the
+// kernel, all others through the dispatcher. Neither holds the GIL.
 #include "bindings/flatten.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
@@ -27,7 +27,8 @@ void refuse_wrappers(const char* verb, const Subject& subject) {
   for (size_t i = 0; i < subject.size(); ++i) {
     const at::Tensor& tensor = subject.shape(i);
     if (!tensor.key_set().has(c10::DispatchKey::Python)) {
-      if (tensor.layout() == at::kStrided && !tensor.is_nested() && tensor.sym_numel() == 0) empties.push_back(i);
+      if (tensor.layout() == at::kStrided && !tensor.is_nested() && tensor.sym_numel() == 0)
+        empties.push_back(i);
       continue;
     }
     const py::object object = py::cast(tensor);
@@ -35,14 +36,16 @@ void refuse_wrappers(const char* verb, const Subject& subject) {
     const auto name = py::cast<std::string>(py::type::of(object).attr("__name__"));
     TORCH_CHECK_TYPE(false, verb, ": ", subject.spoken(i), " is a ", name,
                      ", a wrapper around other tensors; expected a plain tensor (",
-                     name == "DTensor" ? "full_tensor() gathers it, to_local() gives this rank's part"
-                                       : "take the tensors that it wraps",
+                     name == "DTensor"
+                         ? "full_tensor() gathers it, to_local() gives this rank's part"
+                         : "take the tensors that it wraps",
                      ")");
   }
   if (!empties.empty()) refuse_uninitialized(verb, subject, empties);
 }
 
-at::Tensor flatten_subject(const Subject& subject, std::optional<at::ScalarType> dtype, std::optional<at::Tensor> out) {
+at::Tensor flatten_subject(const Subject& subject, std::optional<at::ScalarType> dtype,
+                           std::optional<at::Tensor> out) {
   const py::gil_scoped_release no_gil;
   const at::NoGradGuard no_grad;
   if (dispatch_is_plain()) {
@@ -67,8 +70,8 @@ at::Tensor flatten_subject(const Subject& subject, std::optional<at::ScalarType>
   return *std::move(out);
 }
 
-at::Tensor flatten_table(const ParamTable& table, bool grad, bool zeros, std::optional<at::ScalarType> dtype,
-                         std::optional<at::Tensor> out) {
+at::Tensor flatten_table(const ParamTable& table, bool grad, bool zeros,
+                         std::optional<at::ScalarType> dtype, std::optional<at::Tensor> out) {
   return flatten_subject({table.tensors, grad, zeros}, dtype, std::move(out));
 }
 
@@ -89,14 +92,16 @@ std::vector<Group> flatten_groups(const ParamTable& table) {
     auto group = std::find_if(groups.begin(), groups.end(), [&](const Members& members) {
       return members.dtype == tensor.scalar_type() && members.device == tensor.device();
     });
-    if (group == groups.end()) group = groups.insert(groups.end(), {tensor.device(), tensor.scalar_type(), {}, {}});
+    if (group == groups.end())
+      group = groups.insert(groups.end(), {tensor.device(), tensor.scalar_type(), {}, {}});
     group->tensors.push_back(tensor);
     group->labels.push_back(static_cast<int64_t>(i));
   }
   std::vector<Group> vectors;
   for (const Members& members : groups) {
     const Subject subject{members.tensors, false, false, &members.labels};
-    vectors.emplace_back(members.device, members.dtype, flatten_subject(subject, std::nullopt, std::nullopt));
+    vectors.emplace_back(members.device, members.dtype,
+                         flatten_subject(subject, std::nullopt, std::nullopt));
   }
   return vectors;
 }
@@ -105,7 +110,8 @@ std::vector<Group> flatten_groups(const ParamTable& table) {
 at::Tensor parameters_to_vector(const ParamTable& table) {
   const py::gil_scoped_release no_gil;
   if (!c10::GradMode::is_enabled() && dispatch_is_plain()) {
-    if (auto vector = cpu::flatten({table.tensors}, std::nullopt, &refuse_uninitialized)) return *std::move(vector);
+    if (auto vector = cpu::flatten({table.tensors}, std::nullopt, &refuse_uninitialized))
+      return *std::move(vector);
   }
   refuse_wrappers("parameters_to_vector", {table.tensors});
   return flatten(table.tensors, std::nullopt);
@@ -129,12 +135,15 @@ std::vector<at::Tensor> unflatten_table(const ParamTable& table, const at::Tenso
 }  // namespace
 
 void bind_flatten(py::module_& m) {
-  m.def("flatten", torch::wrap_pybind_function(flatten_table), py::arg("table"), py::arg("grad"), py::arg("zeros"),
-        py::arg("dtype"), py::arg("out"));
+  m.def("flatten", torch::wrap_pybind_function(flatten_table), py::arg("table"), py::arg("grad"),
+        py::arg("zeros"), py::arg("dtype"), py::arg("out"));
   m.def("flatten_groups", torch::wrap_pybind_function(flatten_groups), py::arg("table"));
-  m.def("parameters_to_vector", torch::wrap_pybind_function(parameters_to_vector), py::arg("table"));
-  m.def("scatter_", torch::wrap_pybind_function(scatter_table), py::arg("table"), py::arg("vector"));
-  m.def("unflatten", torch::wrap_pybind_function(unflatten_table), py::arg("table"), py::arg("vector"));
+  m.def("parameters_to_vector", torch::wrap_pybind_function(parameters_to_vector),
+        py::arg("table"));
+  m.def("scatter_", torch::wrap_pybind_function(scatter_table), py::arg("table"),
+        py::arg("vector"));
+  m.def("unflatten", torch::wrap_pybind_function(unflatten_table), py::arg("table"),
+        py::arg("vector"));
 }
 
 }  // namespace pyparam

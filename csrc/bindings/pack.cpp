@@ -19,7 +19,8 @@ namespace {
 
 using Flat = std::tuple<at::Device, at::ScalarType, at::Tensor>;
 
-PackedState pack_table(const ParamTable& table, const std::vector<at::Tensor>& buffers, bool grads) {
+PackedState pack_table(const ParamTable& table, const std::vector<at::Tensor>& buffers,
+                       bool grads) {
   std::vector<size_t> empties;
   for (size_t i = 0; i < table.size(); ++i) {
     if (table.tensors[i].layout() == at::kStrided && !table.tensors[i].is_nested() &&
@@ -41,9 +42,10 @@ std::vector<Flat> flats(const PackedState& state, bool grad) {
   return out;
 }
 
-// The names of parameters that have left their place, that are gone, and that are new. `names` is the packed
-// table's, `now` the model's table of today.
-std::vector<std::string> broken(const PackedState& state, const ParamTable& packed, const ParamTable& now) {
+// The names of parameters that have left their place, that are gone, and that are new. `names` is
+// the packed table's, `now` the model's table of today.
+std::vector<std::string> broken(const PackedState& state, const ParamTable& packed,
+                                const ParamTable& now) {
   std::unordered_map<std::string, size_t> index;
   std::vector<bool> known(now.size(), false);
   std::vector<std::string> names;
@@ -71,9 +73,11 @@ std::vector<std::string> broken(const PackedState& state, const ParamTable& pack
 
 void bind_pack(py::module_& m) {
   py::class_<PackedState>(m, "PackedState");
-  m.def("pack_", torch::wrap_pybind_function(pack_table), py::arg("table"), py::arg("buffers"), py::arg("grads"));
+  m.def("pack_", torch::wrap_pybind_function(pack_table), py::arg("table"), py::arg("buffers"),
+        py::arg("grads"));
   m.def("packed_flats", torch::wrap_pybind_function(flats), py::arg("state"), py::arg("grad"));
-  m.def("packed_broken", torch::wrap_pybind_function(broken), py::arg("state"), py::arg("packed"), py::arg("now"));
+  m.def("packed_broken", torch::wrap_pybind_function(broken), py::arg("state"), py::arg("packed"),
+        py::arg("now"));
   m.def("unpack_", torch::wrap_pybind_function(unpack), py::arg("state"));
 }
 

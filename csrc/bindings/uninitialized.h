@@ -7,8 +7,9 @@
 
 namespace pyparam {
 
-// Refuses, as c10::TypeError, a lazy module's parameter without a shape. Looks only at the given indices, those of
-// the tensors without elements. Takes the GIL.
-void refuse_uninitialized(const char* verb, const Subject& subject, const std::vector<size_t>& empties);
+// Refuses, as c10::TypeError, a lazy module's parameter without a shape. Looks only at the given
+// indices, those of the tensors without elements. Takes the GIL.
+void refuse_uninitialized(const char* verb, const Subject& subject,
+                          const std::vector<size_t>& empties);
 
 }  // namespace pyparam

@@ -35,8 +35,8 @@ struct Parts : torch::CustomClassHolder {
   }
 };
 
-// Backward gives each tensor its part of the vector's gradient, in its own shape and dtype. It is made of
-// torch's operators, so the gradient of the gradient comes with it.
+// Backward gives each tensor its part of the vector's gradient, in its own shape and dtype. It is
+// made of torch's operators, so the gradient of the gradient comes with it.
 struct Flatten : torch::autograd::Function<Flatten> {
   static at::Tensor forward(torch::autograd::AutogradContext* context, at::TensorList tensors,
                             std::optional<at::ScalarType> dtype) {
@@ -57,7 +57,8 @@ struct Flatten : torch::autograd::Function<Flatten> {
     for (size_t i = 0; i < saved.parts.size(); ++i) {
       const Parts::Part& part = saved.parts[i];
       if (context->needs_input_grad(i)) {
-        out[i] = grad.narrow_symint(0, offset, part.numel).view_symint(c10::SymIntArrayRef(shape, part.dims));
+        out[i] = grad.narrow_symint(0, offset, part.numel)
+                     .view_symint(c10::SymIntArrayRef(shape, part.dims));
         if (part.dtype != grad.scalar_type()) out[i] = out[i].to(part.dtype);
       }
       offset = offset + part.numel;
@@ -67,7 +68,8 @@ struct Flatten : torch::autograd::Function<Flatten> {
   }
 };
 
-// Function transforms (vmap among them) and forward-mode derivatives know torch's operators, not ours.
+// Function transforms (vmap among them) and forward-mode derivatives know torch's operators, not
+// ours.
 at::Tensor composed(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
   const Subject subject{tensors};
   require_alike("flatten", subject, dtype.has_value());
@@ -90,7 +92,8 @@ bool transformed(at::TensorList tensors) {
 at::Tensor flatten_autograd(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
   if (!tensors.empty() && transformed(tensors)) return composed(tensors, dtype);
   const at::ScalarType to = flat_dtype(Subject{tensors}, dtype);
-  if (torch::autograd::isDifferentiableType(to) && torch::autograd::compute_requires_grad(tensors)) {
+  if (torch::autograd::isDifferentiableType(to) &&
+      torch::autograd::compute_requires_grad(tensors)) {
     return Flatten::apply(tensors, dtype);
   }
   at::AutoDispatchBelowAutograd guard;
@@ -101,9 +104,11 @@ void refuse_recording(at::TensorList tensors, const char* what) {
   TORCH_CHECK(!torch::autograd::compute_requires_grad(tensors), what);
 }
 
-void flatten_out_autograd(at::TensorList tensors, std::optional<at::ScalarType> dtype, at::Tensor& out) {
+void flatten_out_autograd(at::TensorList tensors, std::optional<at::ScalarType> dtype,
+                          at::Tensor& out) {
   refuse_recording(tensors,
-                   "flatten: with out= nothing is recorded for autograd, but a tensor requires grad; call it under "
+                   "flatten: with out= nothing is recorded for autograd, but a tensor requires "
+                   "grad; call it under "
                    "torch.no_grad()");
   TORCH_CHECK(!(c10::GradMode::is_enabled() && out.requires_grad()),
               "flatten: out requires grad; call it under torch.no_grad()");
@@ -111,16 +116,18 @@ void flatten_out_autograd(at::TensorList tensors, std::optional<at::ScalarType> 
   flatten_out(tensors, dtype, out);
 }
 
-// A write as optimizers write: leaves that require grad take it, nothing is recorded, versions go up. What
-// recording would be needed for is refused.
+// A write as optimizers write: leaves that require grad take it, nothing is recorded, versions go
+// up. What recording would be needed for is refused.
 void scatter_autograd(at::TensorList tensors, const at::Tensor& vector) {
   if (c10::GradMode::is_enabled()) {
-    TORCH_CHECK(!vector.requires_grad(),
-                "scatter_: the vector requires grad, but the write is not recorded for autograd; pass "
-                "vector.detach(), or use unflatten and torch.func.functional_call to differentiate");
+    TORCH_CHECK(
+        !vector.requires_grad(),
+        "scatter_: the vector requires grad, but the write is not recorded for autograd; pass "
+        "vector.detach(), or use unflatten and torch.func.functional_call to differentiate");
     for (size_t i = 0; i < tensors.size(); ++i) {
       TORCH_CHECK(!tensors[i].defined() || tensors[i].is_leaf(), "scatter_: tensors[", i,
-                  "] is the result of a recorded operation, and the write would not be recorded; call it under "
+                  "] is the result of a recorded operation, and the write would not be recorded; "
+                  "call it under "
                   "torch.no_grad()");
     }
   }

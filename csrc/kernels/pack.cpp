@@ -30,11 +30,12 @@ struct Region {
   std::vector<Item> items;
   const char* begin;
   const char* end;
-  bool whole;           // one item whose elements are distinct: it becomes contiguous. Else its bytes move as they lie.
-  int64_t first;        // the smallest table index among the items
-  int64_t numel;        // elements it takes in the buffer
+  bool whole;  // one item whose elements are distinct: it becomes contiguous. Else its bytes move
+               // as they lie.
+  int64_t first;  // the smallest table index among the items
+  int64_t numel;  // elements it takes in the buffer
   size_t group;
-  int64_t offset;       // in the buffer, in elements
+  int64_t offset;           // in the buffer, in elements
   at::Tensor storage_view;  // 1-D over the region's new storage
 };
 
@@ -66,8 +67,9 @@ Item item_of(const at::Tensor& tensor, int64_t index) {
   const auto itemsize = static_cast<int64_t>(tensor.itemsize());
   const int64_t needed = (tensor.storage_offset() + last + 1) * itemsize;
   const auto present = static_cast<int64_t>(tensor.storage().nbytes());
-  TORCH_CHECK_VALUE(begin != nullptr && needed <= present, "pack_: tensors[", index, "] needs a storage of ", needed,
-                    " bytes and has one of ", present, " (its memory was freed or resized)");
+  TORCH_CHECK_VALUE(begin != nullptr && needed <= present, "pack_: tensors[", index,
+                    "] needs a storage of ", needed, " bytes and has one of ", present,
+                    " (its memory was freed or resized)");
   return {tensor, index, begin, begin + (last + 1) * itemsize};
 }
 
@@ -76,11 +78,14 @@ void require_movable(const Subject& subject, size_t i) {
   require_strided("pack_", subject, i);
   const at::Tensor& tensor = subject[i];
   if (!tensor.defined()) return;
-  TORCH_CHECK_TYPE(!tensor.is_meta(), "pack_: ", subject.spoken(i), " is on meta; expected one that has memory");
-  TORCH_CHECK_TYPE(tensor.has_storage() && !tensor.key_set().has(c10::DispatchKey::Python), "pack_: ",
-                   subject.spoken(i), " is a wrapper without memory of its own; expected a plain tensor");
+  TORCH_CHECK_TYPE(!tensor.is_meta(), "pack_: ", subject.spoken(i),
+                   " is on meta; expected one that has memory");
+  TORCH_CHECK_TYPE(tensor.has_storage() && !tensor.key_set().has(c10::DispatchKey::Python),
+                   "pack_: ", subject.spoken(i),
+                   " is a wrapper without memory of its own; expected a plain tensor");
   TORCH_CHECK_TYPE(!tensor.is_conj() && !tensor.is_neg(), "pack_: ", subject.spoken(i),
-                   " is a lazy conjugate or negative view; expected a tensor of its own (resolve_conj().resolve_neg())");
+                   " is a lazy conjugate or negative view; expected a tensor of its own "
+                   "(resolve_conj().resolve_neg())");
 }
 
 std::vector<Region> regions_of(at::TensorList parameters, at::TensorList buffers) {
@@ -94,27 +99,34 @@ std::vector<Region> regions_of(at::TensorList parameters, at::TensorList buffers
   }
   for (const at::Tensor& buffer : buffers) {
     const bool plain = buffer.defined() && buffer.layout() == at::kStrided && !buffer.is_nested() &&
-                       !buffer.is_meta() && buffer.has_storage() && !buffer.key_set().has(c10::DispatchKey::Python) &&
-                       buffer.numel() != 0 && buffer.storage().data() != nullptr;
+                       !buffer.is_meta() && buffer.has_storage() &&
+                       !buffer.key_set().has(c10::DispatchKey::Python) && buffer.numel() != 0 &&
+                       buffer.storage().data() != nullptr;
     if (plain) items.push_back(item_of(buffer, -1));
   }
   const auto place = [](const Item& item) {
-    return std::make_tuple(static_cast<int>(item.tensor.device().type()), item.tensor.device().index(), item.begin);
+    return std::make_tuple(static_cast<int>(item.tensor.device().type()),
+                           item.tensor.device().index(), item.begin);
   };
-  std::stable_sort(items.begin(), items.end(), [&](const Item& a, const Item& b) { return place(a) < place(b); });
+  std::stable_sort(items.begin(), items.end(),
+                   [&](const Item& a, const Item& b) { return place(a) < place(b); });
   std::vector<Region> regions;
   for (Item& item : items) {
-    const bool joins = !regions.empty() && regions.back().items.front().tensor.device() == item.tensor.device() &&
+    const bool joins = !regions.empty() &&
+                       regions.back().items.front().tensor.device() == item.tensor.device() &&
                        item.begin < regions.back().end;
     if (!joins) regions.push_back({{}, item.begin, item.end, false, -1, 0, 0, 0, {}});
     Region& region = regions.back();
     region.end = std::max(region.end, item.end);
-    if (item.index >= 0 && (region.first < 0 || item.index < region.first)) region.first = item.index;
+    if (item.index >= 0 && (region.first < 0 || item.index < region.first))
+      region.first = item.index;
     region.items.push_back(std::move(item));
   }
-  regions.erase(std::remove_if(regions.begin(), regions.end(), [](const Region& r) { return r.first < 0; }),
-                regions.end());
-  std::sort(regions.begin(), regions.end(), [](const Region& a, const Region& b) { return a.first < b.first; });
+  regions.erase(
+      std::remove_if(regions.begin(), regions.end(), [](const Region& r) { return r.first < 0; }),
+      regions.end());
+  std::sort(regions.begin(), regions.end(),
+            [](const Region& a, const Region& b) { return a.first < b.first; });
   for (Region& region : regions) {
     const Item& lead = region.items.front();
     const auto itemsize = static_cast<int64_t>(lead.tensor.itemsize());
@@ -131,21 +143,25 @@ std::vector<Region> regions_of(at::TensorList parameters, at::TensorList buffers
 }
 
 at::Tensor new_buffer(int64_t numel, const at::TensorOptions& options) {
-  if (options.device().is_cpu()) return cpu::fresh_vector(numel, c10::typeMetaToScalarType(options.dtype()));
+  if (options.device().is_cpu())
+    return cpu::fresh_vector(numel, c10::typeMetaToScalarType(options.dtype()));
   return at::empty({numel}, options);
 }
 
-// A 1-D tensor whose storage is these elements of a buffer and no more. The storage keeps the buffer alive.
-// Saving the tensor therefore writes its own bytes alone, and resizing it cannot reach its neighbours.
+// A 1-D tensor whose storage is these elements of a buffer and no more. The storage keeps the
+// buffer alive. Saving the tensor therefore writes its own bytes alone, and resizing it cannot
+// reach its neighbours.
 at::Tensor part_of(const at::Tensor& buffer, int64_t offset, int64_t numel) {
   struct Keep {
     c10::Storage storage;
   };
   const auto itemsize = static_cast<int64_t>(buffer.itemsize());
   char* begin = static_cast<char*>(buffer.mutable_data_ptr()) + offset * itemsize;
-  c10::DataPtr data(begin, new Keep{buffer.storage()}, [](void* keep) { delete static_cast<Keep*>(keep); },
-                    buffer.device());
-  c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(numel * itemsize), std::move(data),
+  c10::DataPtr data(
+      begin, new Keep{buffer.storage()}, [](void* keep) { delete static_cast<Keep*>(keep); },
+      buffer.device());
+  c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(numel * itemsize),
+                       std::move(data),
                        /*allocator=*/nullptr, /*resizable=*/false);
   at::Tensor part = at::empty({0}, buffer.options());
   part.set_(std::move(storage), 0, {numel}, {1});
@@ -161,7 +177,9 @@ at::Tensor bytes_as_they_lie(const Region& region) {
 // tensor.set_data with a way back.
 class Swaps {
  public:
-  void add(const at::Tensor& tensor, at::Tensor target) { swaps_.emplace_back(tensor, std::move(target)); }
+  void add(const at::Tensor& tensor, at::Tensor target) {
+    swaps_.emplace_back(tensor, std::move(target));
+  }
   void run() {
     std::vector<at::Tensor> before;
     before.reserve(swaps_.size());
@@ -189,20 +207,23 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
     const Subject gradients{parameters, true, true};
     for (size_t i = 0; i < parameters.size(); ++i) {
       require_movable(gradients, i);
-      TORCH_CHECK_TYPE(!gradients[i].defined() || (gradients[i].scalar_type() == parameters[i].scalar_type() &&
-                                                   gradients[i].device() == parameters[i].device()),
-                       "pack_: ", gradients.spoken(i), " differs from its parameter in dtype or device");
+      TORCH_CHECK_TYPE(
+          !gradients[i].defined() || (gradients[i].scalar_type() == parameters[i].scalar_type() &&
+                                      gradients[i].device() == parameters[i].device()),
+          "pack_: ", gradients.spoken(i), " differs from its parameter in dtype or device");
     }
     for (const Region& region : regions) {
       const Item* first = nullptr;
       for (const Item& item : region.items) {
         if (item.index < 0) continue;
         TORCH_CHECK_VALUE(first == nullptr, "pack_: ", spoken(*first), " and ", spoken(item),
-                          " share memory, so with grads=True their two gradients would too; expected one Parameter");
+                          " share memory, so with grads=True their two gradients would too; "
+                          "expected one Parameter");
         first = &item;
       }
-      TORCH_CHECK_VALUE(region.whole || region.items.size() > 1, "pack_: ", spoken(*first),
-                        " has elements that share memory, so with grads=True those of its gradient would too");
+      TORCH_CHECK_VALUE(
+          region.whole || region.items.size() > 1, "pack_: ", spoken(*first),
+          " has elements that share memory, so with grads=True those of its gradient would too");
     }
   }
 
@@ -213,7 +234,9 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
   for (Region& region : regions) {
     const at::Tensor& lead = region.items.front().tensor;
     size_t g = 0;
-    while (g < options.size() && !(options[g].device() == lead.device() && options[g].dtype() == lead.dtype())) ++g;
+    while (g < options.size() &&
+           !(options[g].device() == lead.device() && options[g].dtype() == lead.dtype()))
+      ++g;
     if (g == options.size()) {
       options.push_back(at::TensorOptions(lead.device()).dtype(lead.dtype()));
       totals.push_back(0);
@@ -234,19 +257,24 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
   for (size_t r = 0; r < regions.size(); ++r) {
     Region& region = regions[r];
     const PackedGroup& group = state.groups[region.group];
-    sources[region.group].push_back(region.whole ? region.items.front().tensor : bytes_as_they_lie(region));
+    sources[region.group].push_back(region.whole ? region.items.front().tensor
+                                                 : bytes_as_they_lie(region));
     const at::Tensor part = part_of(group.flat, region.offset, region.numel);
     for (const Item& item : region.items) {
       const auto itemsize = static_cast<int64_t>(item.tensor.itemsize());
       at::Tensor target = region.whole ? part.view(item.tensor.sizes())
                                        : part.as_strided(item.tensor.sizes(), item.tensor.strides(),
                                                          (item.begin - region.begin) / itemsize);
-      PackedMember member{item.tensor, item.index, r, target.const_data_ptr(), item.tensor.strides().vec(), nullptr};
-      if (grads && item.index >= 0 && (item.tensor.requires_grad() || item.tensor.grad().defined())) {
+      PackedMember member{
+          item.tensor, item.index, r, target, target.const_data_ptr(), item.tensor.strides().vec(),
+          nullptr};
+      if (grads && item.index >= 0 &&
+          (item.tensor.requires_grad() || item.tensor.grad().defined())) {
         const at::Tensor grad_part = part_of(group.flat_grad, region.offset, region.numel);
-        at::Tensor grad = region.whole ? grad_part.view(item.tensor.sizes())
-                                       : grad_part.as_strided(item.tensor.sizes(), item.tensor.strides(),
-                                                              (item.begin - region.begin) / itemsize);
+        at::Tensor grad = region.whole
+                              ? grad_part.view(item.tensor.sizes())
+                              : grad_part.as_strided(item.tensor.sizes(), item.tensor.strides(),
+                                                     (item.begin - region.begin) / itemsize);
         member.grad_place = grad.const_data_ptr();
         if (item.tensor.grad().defined()) {
           grad.copy_(item.tensor.grad());
@@ -259,15 +287,19 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
       state.members.push_back(std::move(member));
     }
   }
-  for (size_t g = 0; g < options.size(); ++g) flatten_out(sources[g], std::nullopt, state.groups[g].flat);
+  for (size_t g = 0; g < options.size(); ++g)
+    flatten_out(sources[g], std::nullopt, state.groups[g].flat);
   for (const at::Tensor& parameter : parameters) {
     if (parameter.numel() != 0) continue;
     const auto index = static_cast<int64_t>(&parameter - parameters.data());
-    state.members.push_back({parameter, index, regions.size(), nullptr, parameter.strides().vec(), nullptr});
+    state.members.push_back(
+        {parameter, index, regions.size(), {}, nullptr, parameter.strides().vec(), nullptr});
   }
-  std::stable_sort(state.members.begin(), state.members.end(), [](const PackedMember& a, const PackedMember& b) {
-    return static_cast<uint64_t>(a.index) < static_cast<uint64_t>(b.index);  // buffers, at -1, come last
-  });
+  std::stable_sort(state.members.begin(), state.members.end(),
+                   [](const PackedMember& a, const PackedMember& b) {
+                     return static_cast<uint64_t>(a.index) <
+                            static_cast<uint64_t>(b.index);  // buffers, at -1, come last
+                   });
 
   swaps.run();
   for (auto& [parameter, grad] : new_grads) parameter.mutable_grad() = std::move(grad);
@@ -276,7 +308,11 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
 
 bool in_place(const PackedMember& member, const at::Tensor& now, bool grads) {
   if (!now.is_same(member.tensor) || !now.has_storage()) return false;
-  if (now.numel() == 0 || now.const_data_ptr() != member.place) return now.numel() == 0 && member.place == nullptr;
+  if (!member.target.defined()) return now.numel() == 0;
+  if (now.const_data_ptr() != member.place || now.dtype() != member.target.dtype() ||
+      now.sizes() != member.target.sizes() || now.strides() != member.target.strides()) {
+    return false;
+  }
   if (!grads || member.grad_place == nullptr) return true;
   const at::Tensor& grad = now.unsafeGetTensorImpl()->grad();
   return grad.defined() && grad.has_storage() && grad.const_data_ptr() == member.grad_place;
@@ -294,7 +330,7 @@ void unpack(PackedState& state) {
   }
   shared.resize(members_of.size());
   for (const PackedMember& member : state.members) {
-    if (!in_place(member, member.tensor, false) || member.place == nullptr) continue;
+    if (!in_place(member, member.tensor, false) || !member.target.defined()) continue;
     const at::Tensor& tensor = member.tensor;
     const bool alone = members_of[member.region] == 1 && distinct_elements(tensor);
     if (alone) {

@@ -19,7 +19,8 @@ template <typename T>
 T load(const char* from) {
   T value;
   if constexpr (std::is_same_v<T, bool>) {
-    value = *reinterpret_cast<const unsigned char*>(from) != 0;  // a byte that is neither 0 nor 1 reads as true
+    value = *reinterpret_cast<const unsigned char*>(from) !=
+            0;  // a byte that is neither 0 nor 1 reads as true
   } else {
     std::memcpy(&value, from, sizeof(T));
   }
@@ -39,9 +40,10 @@ template <typename To, typename From>
 }
 
 template <typename To, typename From>
-[[gnu::always_inline]] inline void convert_strided(char* dst, int64_t dst_step, const char* src, int64_t src_step,
-                                                   int64_t n) {
-  for (int64_t i = 0; i < n; ++i) store<To>(dst + i * dst_step, c10::convert<To>(load<From>(src + i * src_step)));
+[[gnu::always_inline]] inline void convert_strided(char* dst, int64_t dst_step, const char* src,
+                                                   int64_t src_step, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    store<To>(dst + i * dst_step, c10::convert<To>(load<From>(src + i * src_step)));
 }
 
 template <typename To, typename From>
@@ -49,8 +51,9 @@ void convert_plain(char* dst, int64_t dst_step, const char* src, int64_t src_ste
   convert_strided<To, From>(dst, dst_step, src, src_step, n);
 }
 
-// The four floating dtypes that models live in: dense runs get a vector loop, the widest the machine has. All
-// widths compute the same formula without contraction, so the result does not depend on the machine.
+// The four floating dtypes that models live in: dense runs get a vector loop, the widest the
+// machine has. All widths compute the same formula without contraction, so the result does not
+// depend on the machine.
 template <typename To, typename From>
 void convert_wide(char* dst, int64_t dst_step, const char* src, int64_t src_step, int64_t n) {
   if (dst_step == sizeof(To) && src_step == sizeof(From)) {
@@ -62,7 +65,8 @@ void convert_wide(char* dst, int64_t dst_step, const char* src, int64_t src_step
 
 #if PYPARAM_HAS_AVX2
 template <typename To, typename From>
-[[gnu::target("avx2")]] void convert_avx2(char* dst, int64_t dst_step, const char* src, int64_t src_step, int64_t n) {
+[[gnu::target("avx2")]] void convert_avx2(char* dst, int64_t dst_step, const char* src,
+                                          int64_t src_step, int64_t n) {
   if (dst_step == sizeof(To) && src_step == sizeof(From)) {
     convert_dense<To, From>(dst, src, n);
   } else {
@@ -86,8 +90,8 @@ void copy_words(char* dst, int64_t dst_step, const char* src, int64_t src_step, 
 }
 
 template <typename T>
-constexpr bool is_wide = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, c10::Half> ||
-                         std::is_same_v<T, c10::BFloat16>;
+constexpr bool is_wide = std::is_same_v<T, float> || std::is_same_v<T, double> ||
+                         std::is_same_v<T, c10::Half> || std::is_same_v<T, c10::BFloat16>;
 
 template <typename To, typename From>
 Run conversion() {
@@ -102,7 +106,7 @@ Run conversion() {
   }
 }
 
-#define PYPARAM_FOR_DTYPES(_)                                                                                  \
+#define PYPARAM_FOR_DTYPES(_) \
   AT_FORALL_SCALAR_TYPES_WITH_COMPLEX(_) _(uint16_t, UInt16) _(uint32_t, UInt32) _(uint64_t, UInt64)
 
 template <typename To>

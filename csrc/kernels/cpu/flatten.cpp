@@ -12,8 +12,10 @@
 namespace pyparam::cpu {
 namespace {
 
-// The pieces of a subject that flattens to one dtype; nullopt where some tensor is not an ordinary CPU tensor.
-std::optional<Pieces> pieces_of(const Subject& subject, std::optional<at::ScalarType> dtype, Inspect inspect) {
+// The pieces of a subject that flattens to one dtype; nullopt where some tensor is not an ordinary
+// CPU tensor.
+std::optional<Pieces> pieces_of(const Subject& subject, std::optional<at::ScalarType> dtype,
+                                Inspect inspect) {
   auto pieces = read_pieces("flatten", subject, /*write=*/false);
   if (!pieces.has_value()) return std::nullopt;
   if (inspect != nullptr && !pieces->empties.empty()) inspect("flatten", subject, pieces->empties);
@@ -31,15 +33,18 @@ void require_apart(const Subject& subject, const Pieces& pieces, const at::Tenso
     if (piece.data == nullptr) continue;
     const Extent extent = extent_of(piece, subject[i]);
     if (!extent.meets(all)) continue;
-    const bool in_place = piece.dense && !piece.lazy && piece.dtype == out.scalar_type() &&
-                          extent.begin == begin + piece.offset * static_cast<int64_t>(out.itemsize());
-    TORCH_CHECK_VALUE(in_place, "flatten: out overlaps ", subject.spoken(i), " in memory; expected memory apart");
+    const bool in_place =
+        piece.dense && !piece.lazy && piece.dtype == out.scalar_type() &&
+        extent.begin == begin + piece.offset * static_cast<int64_t>(out.itemsize());
+    TORCH_CHECK_VALUE(in_place, "flatten: out overlaps ", subject.spoken(i),
+                      " in memory; expected memory apart");
   }
 }
 
 }  // namespace
 
-std::optional<at::Tensor> flatten(const Subject& subject, std::optional<at::ScalarType> dtype, Inspect inspect) {
+std::optional<at::Tensor> flatten(const Subject& subject, std::optional<at::ScalarType> dtype,
+                                  Inspect inspect) {
   const auto pieces = pieces_of(subject, dtype, inspect);
   if (!pieces.has_value()) return std::nullopt;
   at::Tensor vector = fresh_vector(pieces->numel, flat_dtype(subject, dtype));
@@ -47,13 +52,15 @@ std::optional<at::Tensor> flatten(const Subject& subject, std::optional<at::Scal
   return vector;
 }
 
-bool flatten_out(const Subject& subject, std::optional<at::ScalarType> dtype, at::Tensor& out, Inspect inspect) {
+bool flatten_out(const Subject& subject, std::optional<at::ScalarType> dtype, at::Tensor& out,
+                 Inspect inspect) {
   if (!is_ordinary(out)) return false;
   const auto pieces = pieces_of(subject, dtype, inspect);
   if (!pieces.has_value()) return false;
   require_out(pieces->numel, flat_dtype(subject, dtype), at::Device(at::kCPU), out);
-  TORCH_CHECK_VALUE(!out.is_inference() || c10::InferenceMode::is_enabled(),
-                    "flatten: out is an inference tensor; outside inference mode it cannot be written");
+  TORCH_CHECK_VALUE(
+      !out.is_inference() || c10::InferenceMode::is_enabled(),
+      "flatten: out is an inference tensor; outside inference mode it cannot be written");
   require_apart(subject, *pieces, out);
   gather(subject, *pieces, out);
   out.unsafeGetTensorImpl()->bump_version();
@@ -69,10 +76,12 @@ at::Tensor flatten_kernel(at::TensorList tensors, std::optional<at::ScalarType> 
   TORCH_CHECK_TYPE(false, "flatten: a list of CPU tensors holds one without memory of its own");
 }
 
-void flatten_out_kernel(at::TensorList tensors, std::optional<at::ScalarType> dtype, at::Tensor& out) {
+void flatten_out_kernel(at::TensorList tensors, std::optional<at::ScalarType> dtype,
+                        at::Tensor& out) {
   if (flatten_out(Subject{tensors}, dtype, out, nullptr)) return;
   require_alike("flatten", Subject{tensors}, dtype.has_value());
-  require_out(total_elements(Subject{tensors}), flat_dtype(Subject{tensors}, dtype), at::Device(at::kCPU), out);
+  require_out(total_elements(Subject{tensors}), flat_dtype(Subject{tensors}, dtype),
+              at::Device(at::kCPU), out);
   TORCH_CHECK_TYPE(false, "flatten: a list of CPU tensors holds one without memory of its own");
 }
 

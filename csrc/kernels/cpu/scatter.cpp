@@ -10,8 +10,9 @@
 namespace pyparam::cpu {
 namespace {
 
-// Strides that reach every element once, found without looking at the elements: sorted by stride, each
-// dimension steps over all that the smaller ones reach. (A layout that interleaves is refused too.)
+// Strides that reach every element once, found without looking at the elements: sorted by stride,
+// each dimension steps over all that the smaller ones reach. (A layout that interleaves is refused
+// too.)
 bool writes_apart(const at::Tensor& tensor) {
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
@@ -34,9 +35,11 @@ void require_writable(const Subject& subject, const Pieces& pieces) {
     const at::Tensor& tensor = subject[i];
     TORCH_CHECK_VALUE(inference || !tensor.is_inference(), "scatter_: ", subject.spoken(i),
                       " is an inference tensor; outside inference mode it cannot be written");
-    TORCH_CHECK_VALUE(pieces.list[i].data == nullptr || pieces.list[i].dense || writes_apart(tensor), "scatter_: ",
-                      subject.spoken(i), " has elements that share memory (shape ", tensor.sizes(), ", stride ",
-                      tensor.strides(), "); expected one that can be written, which contiguous() gives");
+    TORCH_CHECK_VALUE(
+        pieces.list[i].data == nullptr || pieces.list[i].dense || writes_apart(tensor),
+        "scatter_: ", subject.spoken(i), " has elements that share memory (shape ", tensor.sizes(),
+        ", stride ", tensor.strides(),
+        "); expected one that can be written, which contiguous() gives");
   }
 }
 
@@ -47,8 +50,9 @@ bool reads_what_it_writes(const Subject& subject, const Pieces& pieces, const at
   for (size_t i = 0; i < pieces.list.size(); ++i) {
     const Piece& piece = pieces.list[i];
     const Extent extent = extent_of(piece, subject[i]);
-    const bool in_place = piece.dense && !piece.lazy &&
-                          extent.begin == begin + piece.offset * static_cast<int64_t>(vector.itemsize());
+    const bool in_place =
+        piece.dense && !piece.lazy &&
+        extent.begin == begin + piece.offset * static_cast<int64_t>(vector.itemsize());
     if (!in_place && !extent.empty() && extent.meets(all)) return true;
   }
   return false;

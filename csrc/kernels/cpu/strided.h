@@ -9,7 +9,8 @@
 
 namespace pyparam::cpu {
 
-// Sizes and byte strides with dimensions of one element dropped and neighbours merged where they are one run.
+// Sizes and byte strides with dimensions of one element dropped and neighbours merged where they
+// are one run.
 class Odometer {
  public:
   Odometer(c10::IntArrayRef sizes, c10::IntArrayRef strides, int64_t itemsize) {

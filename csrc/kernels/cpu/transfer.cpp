@@ -17,17 +17,19 @@ namespace {
 
 constexpr int64_t chunk_bytes = int64_t{1} << 20;
 constexpr int64_t group_bytes = int64_t{1} << 18;
-constexpr int64_t stage_bytes = 8192;  // converted elements wait here, in the first-level cache, for streaming
+constexpr int64_t stage_bytes =
+    8192;  // converted elements wait here, in the first-level cache, for streaming
 
-// How far ahead of use the parts of a tensor are asked for: the object, what it points to, its bytes.
+// How far ahead of use the parts of a tensor are asked for: the object, what it points to, its
+// bytes.
 constexpr size_t object_ahead = 24;
 constexpr size_t storage_ahead = 12;
 constexpr size_t bytes_ahead = 8;
 
 // The keys of an ordinary CPU tensor, whatever its autograd state.
 constexpr c10::DispatchKeySet ordinary_keys = c10::DispatchKeySet(
-    {c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU, c10::DispatchKey::ADInplaceOrView,
-     c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
+    {c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU,
+     c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
 
 void prefetch_object(const at::Tensor& tensor) {
   const auto* impl = reinterpret_cast<const char*>(tensor.unsafeGetTensorImpl());
@@ -37,7 +39,8 @@ void prefetch_object(const at::Tensor& tensor) {
 void prefetch_storage(const at::Tensor& tensor) {
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   if (impl->has_storage()) {
-    const auto* storage = reinterpret_cast<const char*>(impl->unsafe_storage().unsafeGetStorageImpl());
+    const auto* storage =
+        reinterpret_cast<const char*>(impl->unsafe_storage().unsafeGetStorageImpl());
     __builtin_prefetch(storage);
     __builtin_prefetch(storage + 64);
   }
@@ -61,7 +64,8 @@ bool is_ordinary(const at::Tensor& tensor) {
   if (!tensor.defined()) return false;
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   return (impl->key_set().raw_repr() & ~ordinary_keys.raw_repr()) == 0 &&
-         impl->key_set().has(c10::DispatchKey::CPU) && impl->has_storage() && !impl->has_symbolic_sizes_strides();
+         impl->key_set().has(c10::DispatchKey::CPU) && impl->has_storage() &&
+         !impl->has_symbolic_sizes_strides();
 }
 
 std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool write) {
@@ -77,7 +81,8 @@ std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool
     const at::Tensor& tensor = subject.shape(i);
     if (!is_ordinary(tensor)) return std::nullopt;
     const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-    Piece piece{nullptr, impl->numel(), pieces.numel, c10::typeMetaToScalarType(impl->dtype()), true, false};
+    Piece piece{nullptr, impl->numel(), pieces.numel, c10::typeMetaToScalarType(impl->dtype()),
+                true,    false};
     if (!present) require_strided(verb, subject, i);
     if (i == 0) first = piece.dtype;
     pieces.same_dtype &= piece.dtype == first;
@@ -88,11 +93,12 @@ std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool
       piece.lazy = tensor.is_conj() || tensor.is_neg();
       piece.data = write ? static_cast<char*>(tensor.mutable_data_ptr())
                          : static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()));
-      const auto needed =
-          static_cast<size_t>(span_of(piece, tensor)) + static_cast<size_t>(impl->storage_offset()) * impl->itemsize();
-      TORCH_CHECK_VALUE(piece.data != nullptr && needed <= impl->unsafe_storage().nbytes(), verb, ": ",
-                        subject.spoken(i), " needs a storage of ", needed, " bytes and has one of ",
-                        impl->unsafe_storage().nbytes(), " (its memory was freed or resized)");
+      const auto needed = static_cast<size_t>(span_of(piece, tensor)) +
+                          static_cast<size_t>(impl->storage_offset()) * impl->itemsize();
+      TORCH_CHECK_VALUE(piece.data != nullptr && needed <= impl->unsafe_storage().nbytes(), verb,
+                        ": ", subject.spoken(i), " needs a storage of ", needed,
+                        " bytes and has one of ", impl->unsafe_storage().nbytes(),
+                        " (its memory was freed or resized)");
     }
     pieces.numel += piece.numel;
     pieces.list.push_back(piece);
@@ -105,13 +111,14 @@ Extent extent_of(const Piece& piece, const at::Tensor& tensor) {
   return {piece.data, piece.data + span_of(piece, tensor)};
 }
 
-void require_convertible(const char* verb, const Subject& subject, const Pieces& pieces, at::ScalarType to) {
+void require_convertible(const char* verb, const Subject& subject, const Pieces& pieces,
+                         at::ScalarType to) {
   if (pieces.list.empty() || (pieces.same_dtype && pieces.list.front().dtype == to)) return;
   for (size_t i = 0; i < pieces.list.size(); ++i) {
     const at::ScalarType from = pieces.list[i].dtype;
-    TORCH_CHECK_TYPE(from == to || run_for(to, from) != nullptr, verb, ": ", subject.spoken(i), " is torch.",
-                     c10::getDtypeNames(from).first, ", which does not convert to torch.",
-                     c10::getDtypeNames(to).first);
+    TORCH_CHECK_TYPE(from == to || run_for(to, from) != nullptr, verb, ": ", subject.spoken(i),
+                     " is torch.", c10::getDtypeNames(from).first,
+                     ", which does not convert to torch.", c10::getDtypeNames(to).first);
   }
 }
 
@@ -149,7 +156,8 @@ class Transfer {
  private:
   void prefetch_bytes(const Chunk& chunk) const {
     const Piece& piece = pieces_.list[chunk.tensor];
-    for (int64_t line = 0; line < 256; line += 64) __builtin_prefetch(piece.data + line, to_vector ? 0 : 1);
+    for (int64_t line = 0; line < 256; line += 64)
+      __builtin_prefetch(piece.data + line, to_vector ? 0 : 1);
   }
 
   void move(const Chunk& chunk) const {
@@ -173,7 +181,8 @@ class Transfer {
     });
   }
 
-  void move_run(const Piece& piece, char* in_vector, char* in_tensor, int64_t step, int64_t count) const {
+  void move_run(const Piece& piece, char* in_vector, char* in_tensor, int64_t step,
+                int64_t count) const {
     const auto size = static_cast<int64_t>(c10::elementSize(piece.dtype));
     if (piece.dtype == vector_dtype_ && step == size) {
       if (in_vector == in_tensor) return;
@@ -198,7 +207,8 @@ class Transfer {
       for (int64_t done = 0; done < count; done += most) {
         const int64_t now = std::min(most, count - done);
         run(stage, vector_size_, in_tensor + done * step, step, now);
-        stream_copy(in_vector + done * vector_size_, stage, static_cast<size_t>(now * vector_size_));
+        stream_copy(in_vector + done * vector_size_, stage,
+                    static_cast<size_t>(now * vector_size_));
       }
     } else {
       run_for(piece.dtype, vector_dtype_)(in_tensor, step, in_vector, vector_size_, count);
@@ -209,8 +219,8 @@ class Transfer {
   void move_lazy(size_t i) const {
     const Piece& piece = pieces_.list[i];
     const at::Tensor& tensor = subject_[i];
-    const at::Tensor slice =
-        at::from_blob(vector_ + piece.offset * vector_size_, tensor.sizes(), at::TensorOptions(vector_dtype_));
+    const at::Tensor slice = at::from_blob(vector_ + piece.offset * vector_size_, tensor.sizes(),
+                                           at::TensorOptions(vector_dtype_));
     if constexpr (to_vector) {
       slice.copy_(tensor);
     } else {
@@ -245,7 +255,8 @@ bool any_overlap(const Subject& subject, const Pieces& pieces) {
     extents.push_back(extent);
   }
   if (ascending) return false;
-  std::sort(extents.begin(), extents.end(), [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
   const char* reached = nullptr;
   for (const Extent& extent : extents) {
     if (extent.begin < reached) return true;
@@ -258,7 +269,8 @@ bool any_overlap(const Subject& subject, const Pieces& pieces) {
 
 void gather(const Subject& subject, const Pieces& pieces, const at::Tensor& vector) {
   if (pieces.numel == 0) return;
-  Transfer<true>(subject, pieces, vector).run(plan_for(pieces, static_cast<int64_t>(vector.itemsize())), false);
+  Transfer<true>(subject, pieces, vector)
+      .run(plan_for(pieces, static_cast<int64_t>(vector.itemsize())), false);
 }
 
 void scatter(const Subject& subject, const Pieces& pieces, const at::Tensor& vector) {
