@@ -9,13 +9,17 @@ from pyparam._flatten import (
     vector_to_parameters,
 )
 from pyparam._pack import Packed, pack_
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.path import open
 from pyparam._table import ParamTable
 
 __all__ = [
+    "Checkpoint",
     "Packed",
     "ParamTable",
     "flatten",
     "flatten_groups",
+    "open",
     "pack_",
     "parameters_to_vector",
     "scatter_",
