@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyparam._native import _C
-from pyparam._table import named_errors, table_of
+from pyparam._sources import table_of
+from pyparam._table import named_errors
 
 
 def flatten(

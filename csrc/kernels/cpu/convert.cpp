@@ -124,23 +124,25 @@ Run conversion_to(c10::ScalarType from) {
 
 }  // namespace
 
-Run run_for(c10::ScalarType to, c10::ScalarType from) {
-  if (to == from) {
-    switch (c10::elementSize(to)) {
-      case 1:
-        return &copy_words<uint8_t>;
-      case 2:
-        return &copy_words<uint16_t>;
-      case 4:
-        return &copy_words<uint32_t>;
-      case 8:
-        return &copy_words<uint64_t>;
-      case 16:
-        return &copy_words<Word16>;
-      default:
-        return nullptr;
-    }
+Run word_copy(int64_t size) {
+  switch (size) {
+    case 1:
+      return &copy_words<uint8_t>;
+    case 2:
+      return &copy_words<uint16_t>;
+    case 4:
+      return &copy_words<uint32_t>;
+    case 8:
+      return &copy_words<uint64_t>;
+    case 16:
+      return &copy_words<Word16>;
+    default:
+      return nullptr;
   }
+}
+
+Run run_for(c10::ScalarType to, c10::ScalarType from) {
+  if (to == from) return word_copy(static_cast<int64_t>(c10::elementSize(to)));
   switch (to) {
 #define PYPARAM_CASE(type, name) \
   case c10::ScalarType::name:    \

@@ -15,4 +15,7 @@ using Run = void (*)(char* dst, int64_t dst_step, const char* src, int64_t src_s
 // (bits, qint, sub-byte) and the two differ. With equal dtypes it copies bytes.
 Run run_for(c10::ScalarType to, c10::ScalarType from);
 
+// The loop that copies elements of this many bytes: 1, 2, 4, 8 or 16, else nullptr.
+Run word_copy(int64_t size);
+
 }  // namespace pyparam::cpu

@@ -16,6 +16,8 @@ namespace pyparam::cpu {
 namespace {
 
 constexpr int64_t chunk_bytes = int64_t{1} << 20;
+constexpr int64_t strided_chunk_bytes = int64_t{4}
+                                        << 20;  // more rows to a chunk, where columns are far apart
 constexpr int64_t group_bytes = int64_t{1} << 18;
 constexpr int64_t stage_bytes =
     8192;  // converted elements wait here, in the first-level cache, for streaming
@@ -124,6 +126,34 @@ void require_convertible(const char* verb, const Subject& subject, const Pieces&
 
 namespace {
 
+// A two-dimensional arrangement: element (a, b) lies at data + a * a_step + b * b_step.
+struct Plane {
+  char* data;
+  int64_t a_step;
+  int64_t b_step;
+};
+
+// dst(a, b) = src(a, b), where src is dense along a and dst along b. Both are touched a cache line
+// at a time: a square of the source waits in the first-level cache.
+void transpose(Run run, int64_t size, const Plane& src, const Plane& dst, int64_t count_a,
+               int64_t count_b) {
+  constexpr int64_t side = 32;
+  alignas(64) char square[side * side * 16];
+  const Run copy = word_copy(size);
+  for (int64_t b = 0; b < count_b; b += side) {
+    const int64_t bs = std::min(side, count_b - b);
+    for (int64_t a = 0; a < count_a; a += side) {
+      const int64_t as = std::min(side, count_a - a);
+      const char* from = src.data + a * src.a_step + b * src.b_step;
+      char* to = dst.data + a * dst.a_step + b * dst.b_step;
+      for (int64_t i = 0; i < bs; ++i)
+        copy(square + i * side * size, size, from + i * src.b_step, src.a_step, as);
+      for (int64_t i = 0; i < as; ++i)
+        run(to + i * dst.a_step, dst.b_step, square + i * size, side * size, bs);
+    }
+  }
+}
+
 // One direction of a transfer. Gather writes the vector, scatter writes the tensors.
 template <bool to_vector>
 class Transfer {
@@ -175,10 +205,24 @@ class Transfer {
     }
     const at::Tensor& tensor = subject_[static_cast<size_t>(chunk.tensor)];
     const Odometer odometer(tensor.sizes(), tensor.strides(), size);
-    odometer.runs(chunk.begin, chunk.length, [&](int64_t offset, int64_t step, int64_t count) {
-      move_run(piece, in_vector, piece.data + offset, step, count);
-      in_vector += count * vector_size_;
-    });
+    odometer.walk(
+        chunk.begin, chunk.length,
+        [&](int64_t position, int64_t offset, int64_t step, int64_t count) {
+          move_run(piece, in_vector + position * vector_size_, piece.data + offset, step, count);
+        },
+        [&](const Block& block) {
+          char* at = in_vector + block.position * vector_size_;
+          char* in_tensor = piece.data + block.offset;
+          const int64_t pitch = block.pitch * vector_size_;
+          if constexpr (to_vector) {
+            transpose(run_for(vector_dtype_, piece.dtype), size,
+                      {in_tensor, block.row_step, block.column_step}, {at, pitch, vector_size_},
+                      block.rows, block.columns);
+          } else {
+            transpose(run_for(piece.dtype, vector_dtype_), vector_size_, {at, vector_size_, pitch},
+                      {in_tensor, block.column_step, block.row_step}, block.columns, block.rows);
+          }
+        });
   }
 
   void move_run(const Piece& piece, char* in_vector, char* in_tensor, int64_t step,
@@ -239,8 +283,13 @@ class Transfer {
 ChunkPlan plan_for(const Pieces& pieces, int64_t vector_size) {
   std::vector<int64_t> numels;
   numels.reserve(pieces.list.size());
-  for (const Piece& piece : pieces.list) numels.push_back(piece.numel);
-  return plan_chunks(numels, chunk_bytes / vector_size, group_bytes / vector_size);
+  bool dense = true;
+  for (const Piece& piece : pieces.list) {
+    numels.push_back(piece.numel);
+    dense &= piece.dense;
+  }
+  const int64_t bytes = dense ? chunk_bytes : strided_chunk_bytes;
+  return plan_chunks(numels, bytes / vector_size, group_bytes / vector_size);
 }
 
 // Whether any two tensors share a byte of their extents. Linear memory: sort, then sweep.
