@@ -119,9 +119,13 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
         TypeError: parameters of several dtypes or devices.
         ValueError: no parameters.
     """
-    table = table_of(_listed("parameters_to_vector", parameters))
-    if len(table) == 0:
+    tensors = list(parameters)
+    if not tensors:
         raise ValueError("parameters_to_vector: expected a non-empty iterable of tensors")
+    try:
+        return _C.parameters_to_vector(tensors)
+    except (TypeError, ValueError):
+        table = table_of(tensors)  # only an error needs names
     with named_errors(table):
         return _C.parameters_to_vector(table._native)
 
@@ -140,15 +144,11 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """
     if not isinstance(vec, Tensor):
         raise TypeError(f"expected torch.Tensor, but got: {torch.typename(vec)}")
-    scatter_(_listed("vector_to_parameters", parameters), vec)
-
-
-def _listed(verb: str, parameters: Iterable[Tensor]) -> list[Tensor]:
-    listed = list(parameters)
-    for i, parameter in enumerate(listed):
-        if not isinstance(parameter, Tensor):
-            raise TypeError(f"{verb}: parameter {i} is a {type(parameter).__name__}; expected a torch.Tensor")
-    return listed
+    tensors = list(parameters)
+    try:
+        _C.scatter_(tensors, vec)
+    except (TypeError, ValueError):
+        scatter_(tensors, vec)  # nothing was written; only an error needs names
 
 
 def _require_tensor(verb: str, vector: Any) -> None:

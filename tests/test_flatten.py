@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
+import time
 import weakref
 
 import pytest
@@ -137,8 +140,10 @@ class TestFlatten:
         halves = [t.bfloat16() for t in tensors]
         assert torch.equal(pyparam.flatten(halves, dtype=torch.float32), flattened(halves, torch.float32))
 
-    def test_releases_the_gil(self) -> None:
+    @pytest.mark.parametrize("verb", ["flatten", "scatter_"])
+    def test_another_thread_runs_meanwhile(self, verb: str) -> None:
         tensors = [torch.ones(1 << 24)]
+        vector = pyparam.flatten(tensors)
         ticks = 0
         stop = threading.Event()
 
@@ -146,19 +151,23 @@ class TestFlatten:
             nonlocal ticks
             while not stop.is_set():
                 ticks += 1
+                time.sleep(0)
 
-        out = pyparam.flatten(tensors)
         thread = threading.Thread(target=count)
-        thread.start()
+        interval = sys.getswitchinterval()
+        # From here a thread loses the interpreter only by giving it up.
+        sys.setswitchinterval(1000)
         try:
-            seen = ticks
-            for _ in range(1000):
-                pyparam.flatten(tensors, out=out)
-                if ticks > seen + 100_000:
+            thread.start()
+            for _ in range(200):
+                seen = ticks
+                _ = pyparam.flatten(tensors) if verb == "flatten" else pyparam.scatter_(tensors, vector)
+                if ticks > seen:
                     break
             assert ticks > seen
         finally:
             stop.set()
+            sys.setswitchinterval(interval)
             thread.join()
 
     def test_leaks_nothing(self) -> None:
@@ -235,6 +244,32 @@ class TestErrors:
             pyparam.flatten({"v": torch.ones(1), "w": wrapped})
         with pytest.raises(TypeError, match="scatter_: parameter 'w' is a TwoTensor"):
             pyparam.scatter_({"v": torch.ones(1), "w": wrapped}, torch.ones(3))
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_refuses_a_dtensor_with_a_hint(self) -> None:
+        distributed = pytest.importorskip("torch.distributed")
+        if not distributed.is_available():
+            pytest.skip("torch is built without distributed")
+        from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+        from torch.testing._internal.distributed.fake_pg import FakeStore
+
+        distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+        try:
+            mesh = init_device_mesh("cpu", (2,))
+            model = nn.Linear(4, 4)
+            model.weight = nn.Parameter(distribute_tensor(torch.ones(4, 4), mesh, [Shard(0)]))
+            hint = r"full_tensor\(\) gathers it, to_local\(\) gives this rank's part"
+            for call in (
+                pyparam.flatten,
+                pyparam.flatten_groups,
+                lambda m: pyparam.scatter_(m, torch.ones(20)),
+            ):
+                with pytest.raises(TypeError, match=rf"parameter 'weight' is a DTensor, .*{hint}"):
+                    call(model)
+            with pytest.raises(TypeError, match="pack_: parameter 'weight' is a wrapper without memory"):
+                pyparam.pack_(model)
+        finally:
+            distributed.destroy_process_group()
 
     def test_refuses_memory_that_was_freed(self) -> None:
         tensor = torch.ones(4)
@@ -558,6 +593,8 @@ class TestDropIns:
             pyparam.parameters_to_vector([torch.ones(2), torch.ones(2).double()])
         with pytest.raises(ValueError, match="expected a non-empty iterable"):
             pyparam.parameters_to_vector([])
+        with pytest.raises(TypeError, match="entry 1 is of type int; expected a tensor"):
+            pyparam.parameters_to_vector([torch.ones(2), 3])  # type: ignore[list-item]
 
     def test_vector_to_parameters(self) -> None:
         model = mlp()
@@ -633,3 +670,20 @@ def test_more_than_two_to_the_31_elements() -> None:
     vector[1 << 31] = 6
     pyparam.scatter_([torch.empty(1, dtype=torch.int8), big, torch.empty(1, dtype=torch.int8)], vector)
     assert big[[0, (1 << 31) - 1, -1]].tolist() == [3, 6, 7]
+
+
+@pytest.mark.slow
+def test_memory_beyond_the_result() -> None:
+    script = """
+import resource, torch, pyparam
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+tensors = [torch.ones(1 << 20) for _ in range(256)] + [torch.ones(1024, 1024).t()]
+pyparam.flatten([torch.ones(1 << 20)] * 4)
+before = peak()
+vector = pyparam.flatten(tensors)
+print((peak() - before) / vector.nbytes)
+"""
+    ratio = float(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout
+    )
+    assert 0.9 < ratio < 1.01

@@ -106,24 +106,34 @@ std::vector<Group> flatten_groups(const ParamTable& table) {
   return vectors;
 }
 
-// Through the dispatcher, so that autograd sees it.
-at::Tensor parameters_to_vector(const ParamTable& table) {
+// Through the dispatcher where autograd is to see it.
+at::Tensor to_vector(at::TensorList tensors) {
   const py::gil_scoped_release no_gil;
   if (!c10::GradMode::is_enabled() && dispatch_is_plain()) {
-    if (auto vector = cpu::flatten({table.tensors}, std::nullopt, &refuse_uninitialized))
+    if (auto vector = cpu::flatten({tensors}, std::nullopt, &refuse_uninitialized))
       return *std::move(vector);
   }
-  refuse_wrappers("parameters_to_vector", {table.tensors});
-  return flatten(table.tensors, std::nullopt);
+  refuse_wrappers("parameters_to_vector", {tensors});
+  return flatten(tensors, std::nullopt);
 }
 
-void scatter_table(const ParamTable& table, const at::Tensor& vector) {
+void from_vector(at::TensorList tensors, const at::Tensor& vector) {
   const py::gil_scoped_release no_gil;
   const at::NoGradGuard no_grad;
-  const Subject subject{table.tensors};
-  if (dispatch_is_plain() && cpu::scatter_(subject, vector, &refuse_uninitialized)) return;
-  refuse_wrappers("scatter_", subject);
-  scatter_(table.tensors, vector);
+  if (dispatch_is_plain() && cpu::scatter_({tensors}, vector, &refuse_uninitialized)) return;
+  refuse_wrappers("scatter_", {tensors});
+  scatter_(tensors, vector);
+}
+
+at::Tensor parameters_to_vector_table(const ParamTable& table) { return to_vector(table.tensors); }
+at::Tensor parameters_to_vector_list(const std::vector<at::Tensor>& tensors) {
+  return to_vector(tensors);
+}
+void scatter_table(const ParamTable& table, const at::Tensor& vector) {
+  from_vector(table.tensors, vector);
+}
+void scatter_list(const std::vector<at::Tensor>& tensors, const at::Tensor& vector) {
+  from_vector(tensors, vector);
 }
 
 std::vector<at::Tensor> unflatten_table(const ParamTable& table, const at::Tensor& vector) {
@@ -141,6 +151,8 @@ void bind_flatten(py::module_& m) {
   m.def("parameters_to_vector", torch::wrap_pybind_function(parameters_to_vector),
         py::arg("table"));
   m.def("scatter_", torch::wrap_pybind_function(scatter_table), py::arg("table"),
+        py::arg("vector"));
+  m.def("scatter_", torch::wrap_pybind_function(scatter_list), py::arg("tensors"),
         py::arg("vector"));
   m.def("unflatten", torch::wrap_pybind_function(unflatten_table), py::arg("table"),
         py::arg("vector"));

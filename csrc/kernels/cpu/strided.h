@@ -95,7 +95,7 @@ class Odometer {
   template <typename RunFn>
   void runs(int64_t begin, int64_t length, int64_t position, const RunFn& run) const {
     const auto dims = static_cast<int64_t>(sizes_.size());
-    c10::SmallVector<int64_t, 6> at(dims, 0);
+    int64_t at[64];  // more dimensions of two or more elements than a tensor can have
     int64_t offset = 0;
     for (int64_t d = dims - 1, rest = begin; d >= 0; --d) {
       at[d] = rest % sizes_[d];
