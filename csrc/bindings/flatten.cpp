@@ -148,8 +148,10 @@ void bind_flatten(py::module_& m) {
   m.def("flatten", torch::wrap_pybind_function(flatten_table), py::arg("table"), py::arg("grad"),
         py::arg("zeros"), py::arg("dtype"), py::arg("out"));
   m.def("flatten_groups", torch::wrap_pybind_function(flatten_groups), py::arg("table"));
-  m.def("parameters_to_vector", torch::wrap_pybind_function(parameters_to_vector),
+  m.def("parameters_to_vector", torch::wrap_pybind_function(parameters_to_vector_table),
         py::arg("table"));
+  m.def("parameters_to_vector", torch::wrap_pybind_function(parameters_to_vector_list),
+        py::arg("tensors"));
   m.def("scatter_", torch::wrap_pybind_function(scatter_table), py::arg("table"),
         py::arg("vector"));
   m.def("scatter_", torch::wrap_pybind_function(scatter_list), py::arg("tensors"),
