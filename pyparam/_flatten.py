@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -126,7 +127,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
         return _C.parameters_to_vector(tensors)
     except (TypeError, ValueError):
         table = table_of(tensors)  # only an error needs names
-    with named_errors(table):
+    with _spoken_by("parameters_to_vector", "flatten"), named_errors(table):
         return _C.parameters_to_vector(table._native)
 
 
@@ -148,7 +149,18 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     try:
         _C.scatter_(tensors, vec)
     except (TypeError, ValueError):
-        scatter_(tensors, vec)  # nothing was written; only an error needs names
+        # Nothing was written, and only an error needs names.
+        with _spoken_by("vector_to_parameters", "scatter_"):
+            scatter_(tensors, vec)
+
+
+@contextlib.contextmanager
+def _spoken_by(verb: str, op: str) -> Iterator[None]:
+    """An op's errors under the name of the function that was called."""
+    try:
+        yield
+    except (TypeError, ValueError) as raised:
+        raise type(raised)(str(raised).replace(f"{op}:", f"{verb}:", 1)) from None
 
 
 def _require_tensor(verb: str, vector: Any) -> None:

@@ -588,7 +588,7 @@ class TestDropIns:
 
     def test_parameters_to_vector_refuses(self) -> None:
         with pytest.raises(
-            TypeError, match=r"is torch.float32 and parameter '1' is torch.float64; expected one dtype"
+            TypeError, match=r"parameters_to_vector: parameter '0' is torch.float32 and parameter '1' is"
         ):
             pyparam.parameters_to_vector([torch.ones(2), torch.ones(2).double()])
         with pytest.raises(ValueError, match="expected a non-empty iterable"):
@@ -614,7 +614,7 @@ class TestDropIns:
         model = mlp()
         before = pyparam.flatten(model)
         for vector, error, words in [
-            (torch.zeros(82), ValueError, "too long"),
+            (torch.zeros(82), ValueError, "vector_to_parameters: the vector is too long"),
             (torch.zeros(80), ValueError, "too short"),
             (torch.zeros(81).double(), TypeError, "is torch.float32 and the vector torch.float64"),
             (torch.zeros(81, device="meta"), TypeError, "is on cpu and the vector on meta"),

@@ -1,6 +1,9 @@
 #include "kernels/alike.h"
 
 #include <c10/util/Exception.h>
+#include <c10/util/SmallVector.h>
+
+#include <algorithm>
 
 namespace pyparam {
 
@@ -83,6 +86,21 @@ void require_alike(const char* verb, const Subject& subject, bool any_dtype) {
         subject.spoken(i), " is ", python_name(tensor.scalar_type()),
         "; expected one dtype (dtype= converts, flatten_groups gives one vector a dtype)");
   }
+}
+
+bool distinct_elements(const at::Tensor& tensor) {
+  if (tensor.is_contiguous()) return true;
+  c10::SmallVector<std::pair<int64_t, int64_t>, 6> dims;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) > 1) dims.emplace_back(tensor.stride(d), tensor.size(d));
+  }
+  std::sort(dims.begin(), dims.end());
+  int64_t reached = 0;
+  for (const auto& [stride, size] : dims) {
+    if (stride <= reached) return false;
+    reached += (size - 1) * stride;
+  }
+  return true;
 }
 
 c10::SymInt total_elements(const Subject& subject) {

@@ -42,6 +42,11 @@ void require_strided(const char* verb, const Subject& subject, size_t i);
 // that differs and the first of the list. Checks each member with require_strided on the way.
 void require_alike(const char* verb, const Subject& subject, bool any_dtype);
 
+// Whether the strides reach every element at a place of its own, found without looking at the
+// elements: sorted by stride, each dimension steps over all that the smaller ones reach. (A layout
+// that interleaves is taken for one that shares.) For strided tensors of known sizes.
+bool distinct_elements(const at::Tensor& tensor);
+
 // The elements of all members together, symbolic where a size is.
 c10::SymInt total_elements(const Subject& subject);
 

@@ -3,7 +3,6 @@
 // kernels/<device>.
 #include "kernels/flatten.h"
 
-#include <ATen/MemoryOverlap.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/cat.h>
@@ -129,7 +128,7 @@ void flatten_out_anywhere(at::TensorList tensors, std::optional<at::ScalarType> 
 void scatter_anywhere(at::TensorList tensors, const at::Tensor& vector) {
   require_scatter({tensors}, vector);
   for (size_t i = 0; i < tensors.size(); ++i) {
-    TORCH_CHECK_VALUE(at::has_internal_overlap(tensors[i]) != at::MemOverlap::Yes,
+    TORCH_CHECK_VALUE(tensors[i].numel() == 0 || distinct_elements(tensors[i]),
                       "scatter_: tensors[", i,
                       "] has elements that share memory; expected one that can be written");
   }

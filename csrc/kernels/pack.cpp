@@ -39,22 +39,6 @@ struct Region {
   at::Tensor storage_view;  // 1-D over the region's new storage
 };
 
-bool distinct_elements(const at::Tensor& tensor) {
-  return tensor.is_contiguous() || tensor.is_non_overlapping_and_dense() || [&] {
-    std::vector<std::pair<int64_t, int64_t>> dims;
-    for (int64_t d = 0; d < tensor.dim(); ++d) {
-      if (tensor.size(d) > 1) dims.emplace_back(tensor.stride(d), tensor.size(d));
-    }
-    std::sort(dims.begin(), dims.end());
-    int64_t reached = 0;
-    for (const auto& [stride, size] : dims) {
-      if (stride <= reached) return false;
-      reached += (size - 1) * stride;
-    }
-    return true;
-  }();
-}
-
 std::string spoken(const Item& item) {
   return item.index < 0 ? "a buffer" : "tensors[" + std::to_string(item.index) + "]";
 }

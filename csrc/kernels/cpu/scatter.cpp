@@ -10,25 +10,6 @@
 namespace pyparam::cpu {
 namespace {
 
-// Strides that reach every element once, found without looking at the elements: sorted by stride,
-// each dimension steps over all that the smaller ones reach. (A layout that interleaves is refused
-// too.)
-bool writes_apart(const at::Tensor& tensor) {
-  const auto sizes = tensor.sizes();
-  const auto strides = tensor.strides();
-  c10::SmallVector<std::pair<int64_t, int64_t>, 6> dims;
-  for (size_t d = 0; d < sizes.size(); ++d) {
-    if (sizes[d] > 1) dims.emplace_back(strides[d], sizes[d]);
-  }
-  std::sort(dims.begin(), dims.end());
-  int64_t reached = 0;
-  for (const auto& [stride, size] : dims) {
-    if (stride <= reached) return false;
-    reached += (size - 1) * stride;
-  }
-  return true;
-}
-
 void require_writable(const Subject& subject, const Pieces& pieces) {
   const bool inference = c10::InferenceMode::is_enabled();
   for (size_t i = 0; i < pieces.list.size(); ++i) {
@@ -36,7 +17,7 @@ void require_writable(const Subject& subject, const Pieces& pieces) {
     TORCH_CHECK_VALUE(inference || !tensor.is_inference(), "scatter_: ", subject.spoken(i),
                       " is an inference tensor; outside inference mode it cannot be written");
     TORCH_CHECK_VALUE(
-        pieces.list[i].data == nullptr || pieces.list[i].dense || writes_apart(tensor),
+        pieces.list[i].data == nullptr || pieces.list[i].dense || distinct_elements(tensor),
         "scatter_: ", subject.spoken(i), " has elements that share memory (shape ", tensor.sizes(),
         ", stride ", tensor.strides(),
         "); expected one that can be written, which contiguous() gives");
