@@ -101,6 +101,8 @@ std::optional<at::Device> device_of(const Subject& subject) {
   return subject.tensors[0].device();
 }
 
+}  // namespace
+
 // A device without kernels of its own: torch's operators, one tensor after the other.
 at::Tensor flatten_anywhere(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
   const Subject subject{tensors};
@@ -139,6 +141,8 @@ void scatter_anywhere(at::TensorList tensors, const at::Tensor& vector) {
     offset = offset + tensor.sym_numel();
   }
 }
+
+namespace {
 
 at::Tensor flatten_meta(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
   const Subject subject{tensors};

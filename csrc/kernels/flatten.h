@@ -30,6 +30,13 @@ void require_out(const c10::SymInt& numel, at::ScalarType dtype,
 void require_vector(const char* verb, const c10::SymInt& numel, const at::Tensor& vector);
 void require_scatter(const Subject& subject, const at::Tensor& vector);
 
+// Made of torch's operators, one tensor after the other: for devices without kernels of their own,
+// and for the tensors that a device's kernel does not know.
+at::Tensor flatten_anywhere(at::TensorList tensors, std::optional<at::ScalarType> dtype);
+void flatten_out_anywhere(at::TensorList tensors, std::optional<at::ScalarType> dtype,
+                          at::Tensor& out);
+void scatter_anywhere(at::TensorList tensors, const at::Tensor& vector);
+
 namespace cpu {
 
 // The CPU kernels, for a subject that need not be a plain list. nullopt or false where some tensor

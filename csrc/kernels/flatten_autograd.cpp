@@ -1,7 +1,6 @@
 // Autograd of the flatten family, for every device: the gradient of flatten is unflatten.
 #include <ATen/FuncTorchTLS.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/cat.h>
 #include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -70,16 +69,6 @@ struct Flatten : torch::autograd::Function<Flatten> {
 
 // Function transforms (vmap among them) and forward-mode derivatives know torch's operators, not
 // ours.
-at::Tensor composed(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
-  const Subject subject{tensors};
-  require_alike("flatten", subject, dtype.has_value());
-  const at::ScalarType to = flat_dtype(subject, dtype);
-  std::vector<at::Tensor> parts;
-  parts.reserve(tensors.size());
-  for (const at::Tensor& tensor : tensors) parts.push_back(tensor.reshape({-1}).to(to));
-  return at::cat(parts);
-}
-
 bool transformed(at::TensorList tensors) {
   if (at::functorch::functorchTLSAccessor() != nullptr) return true;
   if (!c10::AutogradState::get_tls_state().get_fw_grad_mode()) return false;
@@ -90,7 +79,7 @@ bool transformed(at::TensorList tensors) {
 }
 
 at::Tensor flatten_autograd(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
-  if (!tensors.empty() && transformed(tensors)) return composed(tensors, dtype);
+  if (!tensors.empty() && transformed(tensors)) return flatten_anywhere(tensors, dtype);
   const at::ScalarType to = flat_dtype(Subject{tensors}, dtype);
   if (torch::autograd::isDifferentiableType(to) &&
       torch::autograd::compute_requires_grad(tensors)) {
@@ -144,4 +133,4 @@ TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("scatter_", &pyparam::scatter_autograd);
 }
 
-TORCH_LIBRARY_IMPL(pyparam, FuncTorchBatched, m) { m.impl("flatten", &pyparam::composed); }
+TORCH_LIBRARY_IMPL(pyparam, FuncTorchBatched, m) { m.impl("flatten", &pyparam::flatten_anywhere); }

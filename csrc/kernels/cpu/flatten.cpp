@@ -72,17 +72,13 @@ namespace {
 at::Tensor flatten_kernel(at::TensorList tensors, std::optional<at::ScalarType> dtype) {
   auto vector = flatten(Subject{tensors}, dtype, nullptr);
   if (vector.has_value()) return *std::move(vector);
-  require_alike("flatten", Subject{tensors}, dtype.has_value());
-  TORCH_CHECK_TYPE(false, "flatten: a list of CPU tensors holds one without memory of its own");
+  return flatten_anywhere(tensors, dtype);
 }
 
 void flatten_out_kernel(at::TensorList tensors, std::optional<at::ScalarType> dtype,
                         at::Tensor& out) {
-  if (flatten_out(Subject{tensors}, dtype, out, nullptr)) return;
-  require_alike("flatten", Subject{tensors}, dtype.has_value());
-  require_out(total_elements(Subject{tensors}), flat_dtype(Subject{tensors}, dtype),
-              at::Device(at::kCPU), out);
-  TORCH_CHECK_TYPE(false, "flatten: a list of CPU tensors holds one without memory of its own");
+  if (!flatten_out(Subject{tensors}, dtype, out, nullptr))
+    flatten_out_anywhere(tensors, dtype, out);
 }
 
 }  // namespace

@@ -68,9 +68,7 @@ bool scatter_(const Subject& subject, const at::Tensor& given, Inspect inspect) 
 namespace {
 
 void scatter_kernel(at::TensorList tensors, const at::Tensor& vector) {
-  if (scatter_(Subject{tensors}, vector, nullptr)) return;
-  require_scatter(Subject{tensors}, vector);
-  TORCH_CHECK_TYPE(false, "scatter_: a list of CPU tensors holds one without memory of its own");
+  if (!scatter_(Subject{tensors}, vector, nullptr)) scatter_anywhere(tensors, vector);
 }
 
 }  // namespace

@@ -72,7 +72,6 @@ bool is_ordinary(const at::Tensor& tensor) {
 
 std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool write) {
   Pieces pieces;
-  pieces.writes = write;
   const size_t count = subject.size();
   pieces.list.reserve(count);
   at::ScalarType first{};

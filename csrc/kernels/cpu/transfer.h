@@ -27,7 +27,6 @@ struct Pieces {
   std::vector<size_t> empties;  // the indices without elements, which a Python face looks at again
   int64_t numel = 0;
   bool same_dtype = true;
-  bool writes = false;  // the tensors are written, so their data pointers were asked for as such
 };
 
 // A strided CPU tensor with memory of its own: no wrapper, no other device, no sparse or quantized
