@@ -6,6 +6,8 @@
 #include "bindings/measure.h"
 #include "bindings/outline.h"
 #include "bindings/share.h"
+#include "bindings/flatten.h"
+#include "bindings/pack.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
@@ -88,4 +90,6 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_compare(m);
   pyparam::bind_fingerprint(m);
   pyparam::bind_share(m);
+  pyparam::bind_flatten(m);
+  pyparam::bind_pack(m);
 }

@@ -14,4 +14,8 @@ TORCH_LIBRARY(pyparam, m) {
   m.set_python_module("pyparam");
   m.def("total_norm(Tensor[] tensors, float p=2.0) -> Tensor");
   m.def("clip_grad_norm_(Tensor(a!)[] grads, float max_norm, float norm_type=2.0, bool error_if_nonfinite=False) -> Tensor");
+  m.def("flatten(Tensor[] tensors, ScalarType? dtype=None) -> Tensor");
+  m.def("flatten.out(Tensor[] tensors, ScalarType? dtype=None, *, Tensor(a!) out) -> ()");
+  m.def("unflatten(Tensor(a -> *) vector, Tensor[] like) -> Tensor(a)[]");
+  m.def("scatter_(Tensor(a!)[] tensors, Tensor vector) -> ()");
 }

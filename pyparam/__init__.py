@@ -15,10 +15,19 @@ from pyparam._access import (
 )
 from pyparam._compare import Comparison, compare
 from pyparam._fingerprint import Fingerprint, fingerprint
+from pyparam._flatten import (
+    flatten,
+    flatten_groups,
+    parameters_to_vector,
+    scatter_,
+    unflatten,
+    vector_to_parameters,
+)
 from pyparam._inspect import Inspector, inspect
 from pyparam._install import install, installed, uninstall
 from pyparam._measure import measure
 from pyparam._norm import clip_grad_norm_, total_norm
+from pyparam._pack import Packed, pack_
 from pyparam._save import load_file_, save_file
 from pyparam._share import ties
 from pyparam._sources.checkpoint import Checkpoint
@@ -34,6 +43,7 @@ __all__ = [
     "Comparison",
     "Fingerprint",
     "Inspector",
+    "Packed",
     "ParamTable",
     "Stats",
     "Tie",
@@ -41,6 +51,8 @@ __all__ = [
     "clip_grad_norm_",
     "compare",
     "fingerprint",
+    "flatten",
+    "flatten_groups",
     "get_buffer",
     "get_parameter",
     "get_submodule",
@@ -55,15 +67,20 @@ __all__ = [
     "named_modules",
     "named_parameters",
     "open",
+    "pack_",
     "parameters",
+    "parameters_to_vector",
     "retie_",
     "save_file",
+    "scatter_",
     "show",
     "state_dict",
     "tie_",
     "ties",
     "total_norm",
+    "unflatten",
     "uninstall",
     "untie_",
+    "vector_to_parameters",
     "walk",
 ]

@@ -1,0 +1,157 @@
+#include "kernels/cpu/convert.h"
+
+#include <c10/util/TypeCast.h>
+
+#include <array>
+#include <cstring>
+#include <type_traits>
+
+namespace pyparam::cpu {
+namespace {
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define PYPARAM_HAS_AVX2 1
+#else
+#define PYPARAM_HAS_AVX2 0
+#endif
+
+template <typename T>
+T load(const char* from) {
+  T value;
+  if constexpr (std::is_same_v<T, bool>) {
+    value = *reinterpret_cast<const unsigned char*>(from) !=
+            0;  // a byte that is neither 0 nor 1 reads as true
+  } else {
+    std::memcpy(&value, from, sizeof(T));
+  }
+  return value;
+}
+
+template <typename T>
+void store(char* to, T value) {
+  std::memcpy(to, &value, sizeof(T));
+}
+
+template <typename To, typename From>
+[[gnu::always_inline]] inline void convert_dense(char* dst, const char* src, int64_t n) {
+  auto* __restrict__ out = reinterpret_cast<To*>(dst);
+  const auto* __restrict__ in = reinterpret_cast<const From*>(src);
+  for (int64_t i = 0; i < n; ++i) out[i] = c10::convert<To>(in[i]);
+}
+
+template <typename To, typename From>
+[[gnu::always_inline]] inline void convert_strided(char* dst, int64_t dst_step, const char* src,
+                                                   int64_t src_step, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    store<To>(dst + i * dst_step, c10::convert<To>(load<From>(src + i * src_step)));
+}
+
+template <typename To, typename From>
+void convert_plain(char* dst, int64_t dst_step, const char* src, int64_t src_step, int64_t n) {
+  convert_strided<To, From>(dst, dst_step, src, src_step, n);
+}
+
+// The four floating dtypes that models live in: dense runs get a vector loop, the widest the
+// machine has. All widths compute the same formula without contraction, so the result does not
+// depend on the machine.
+template <typename To, typename From>
+void convert_wide(char* dst, int64_t dst_step, const char* src, int64_t src_step, int64_t n) {
+  if (dst_step == sizeof(To) && src_step == sizeof(From)) {
+    convert_dense<To, From>(dst, src, n);
+  } else {
+    convert_strided<To, From>(dst, dst_step, src, src_step, n);
+  }
+}
+
+#if PYPARAM_HAS_AVX2
+template <typename To, typename From>
+[[gnu::target("avx2")]] void convert_avx2(char* dst, int64_t dst_step, const char* src,
+                                          int64_t src_step, int64_t n) {
+  if (dst_step == sizeof(To) && src_step == sizeof(From)) {
+    convert_dense<To, From>(dst, src, n);
+  } else {
+    convert_strided<To, From>(dst, dst_step, src, src_step, n);
+  }
+}
+#endif
+
+// Elements are moved as opaque words of their size.
+struct Word16 {
+  uint64_t low, high;
+};
+
+template <typename T>
+void copy_words(char* dst, int64_t dst_step, const char* src, int64_t src_step, int64_t n) {
+  if (dst_step == sizeof(T) && src_step == sizeof(T)) {
+    std::memcpy(dst, src, static_cast<size_t>(n) * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) std::memcpy(dst + i * dst_step, src + i * src_step, sizeof(T));
+}
+
+template <typename T>
+constexpr bool is_wide = std::is_same_v<T, float> || std::is_same_v<T, double> ||
+                         std::is_same_v<T, c10::Half> || std::is_same_v<T, c10::BFloat16>;
+
+template <typename To, typename From>
+Run conversion() {
+  if constexpr (is_wide<To> && is_wide<From>) {
+#if PYPARAM_HAS_AVX2
+    static const bool avx2 = __builtin_cpu_supports("avx2");
+    if (avx2) return &convert_avx2<To, From>;
+#endif
+    return &convert_wide<To, From>;
+  } else {
+    return &convert_plain<To, From>;
+  }
+}
+
+#define PYPARAM_FOR_DTYPES(_) \
+  AT_FORALL_SCALAR_TYPES_WITH_COMPLEX(_) _(uint16_t, UInt16) _(uint32_t, UInt32) _(uint64_t, UInt64)
+
+template <typename To>
+Run conversion_to(c10::ScalarType from) {
+  switch (from) {
+#define PYPARAM_CASE(type, name) \
+  case c10::ScalarType::name:    \
+    return conversion<To, type>();
+    PYPARAM_FOR_DTYPES(PYPARAM_CASE)
+#undef PYPARAM_CASE
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace
+
+Run word_copy(int64_t size) {
+  switch (size) {
+    case 1:
+      return &copy_words<uint8_t>;
+    case 2:
+      return &copy_words<uint16_t>;
+    case 4:
+      return &copy_words<uint32_t>;
+    case 8:
+      return &copy_words<uint64_t>;
+    case 16:
+      return &copy_words<Word16>;
+    default:
+      return nullptr;
+  }
+}
+
+Run run_for(c10::ScalarType to, c10::ScalarType from) {
+  if (to == from) return word_copy(static_cast<int64_t>(c10::elementSize(to)));
+  switch (to) {
+#define PYPARAM_CASE(type, name) \
+  case c10::ScalarType::name:    \
+    return conversion_to<type>(from);
+    PYPARAM_FOR_DTYPES(PYPARAM_CASE)
+#undef PYPARAM_CASE
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace pyparam::cpu

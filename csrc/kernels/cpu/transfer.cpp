@@ -1,0 +1,331 @@
+#include "kernels/cpu/transfer.h"
+
+#include <ATen/ops/from_blob.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/convert.h"
+#include "kernels/cpu/memory.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/strided.h"
+
+namespace pyparam::cpu {
+namespace {
+
+constexpr int64_t chunk_bytes = int64_t{1} << 20;
+constexpr int64_t strided_chunk_bytes = int64_t{4}
+                                        << 20;  // more rows to a chunk, where columns are far apart
+constexpr int64_t group_bytes = int64_t{1} << 18;
+constexpr int64_t stage_bytes =
+    8192;  // converted elements wait here, in the first-level cache, for streaming
+
+// How far ahead of use the parts of a tensor are asked for: the object, what it points to, its
+// bytes.
+constexpr size_t object_ahead = 24;
+constexpr size_t storage_ahead = 12;
+constexpr size_t bytes_ahead = 8;
+
+// The keys of an ordinary CPU tensor, whatever its autograd state.
+constexpr c10::DispatchKeySet ordinary_keys = c10::DispatchKeySet(
+    {c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU,
+     c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
+
+void prefetch_object(const at::Tensor& tensor) {
+  const auto* impl = reinterpret_cast<const char*>(tensor.unsafeGetTensorImpl());
+  for (size_t line = 0; line < sizeof(c10::TensorImpl); line += 64) __builtin_prefetch(impl + line);
+}
+
+void prefetch_storage(const at::Tensor& tensor) {
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  if (impl->has_storage()) {
+    const auto* storage =
+        reinterpret_cast<const char*>(impl->unsafe_storage().unsafeGetStorageImpl());
+    __builtin_prefetch(storage);
+    __builtin_prefetch(storage + 64);
+  }
+}
+
+// Bytes from the first to past the last of a tensor that has elements.
+int64_t span_of(const Piece& piece, const at::Tensor& tensor) {
+  int64_t last = piece.numel - 1;
+  if (!piece.dense) {
+    last = 0;
+    const auto sizes = tensor.sizes();
+    const auto strides = tensor.strides();
+    for (size_t d = 0; d < sizes.size(); ++d) last += (sizes[d] - 1) * strides[d];
+  }
+  return (last + 1) * static_cast<int64_t>(c10::elementSize(piece.dtype));
+}
+
+}  // namespace
+
+bool is_ordinary(const at::Tensor& tensor) {
+  if (!tensor.defined()) return false;
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  return (impl->key_set().raw_repr() & ~ordinary_keys.raw_repr()) == 0 &&
+         impl->key_set().has(c10::DispatchKey::CPU) && impl->has_storage() &&
+         !impl->has_symbolic_sizes_strides();
+}
+
+std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool write) {
+  Pieces pieces;
+  const size_t count = subject.size();
+  pieces.list.reserve(count);
+  at::ScalarType first{};
+  for (size_t i = 0; i < count; ++i) {
+    if (i + object_ahead < count) prefetch_object(subject.tensors[i + object_ahead]);
+    if (i + storage_ahead < count) prefetch_storage(subject.tensors[i + storage_ahead]);
+    const bool present = subject[i].defined();
+    const at::Tensor& tensor = subject.shape(i);
+    if (!is_ordinary(tensor)) return std::nullopt;
+    const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+    Piece piece{nullptr, impl->numel(), pieces.numel, c10::typeMetaToScalarType(impl->dtype()),
+                true,    false};
+    if (!present) require_strided(verb, subject, i);
+    if (i == 0) first = piece.dtype;
+    pieces.same_dtype &= piece.dtype == first;
+    if (piece.numel == 0) {
+      pieces.empties.push_back(i);
+    } else if (present) {
+      piece.dense = impl->is_contiguous();
+      piece.lazy = tensor.is_conj() || tensor.is_neg();
+      piece.data = write ? static_cast<char*>(tensor.mutable_data_ptr())
+                         : static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()));
+      const auto needed = static_cast<size_t>(span_of(piece, tensor)) +
+                          static_cast<size_t>(impl->storage_offset()) * impl->itemsize();
+      TORCH_CHECK_VALUE(piece.data != nullptr && needed <= impl->unsafe_storage().nbytes(), verb,
+                        ": ", subject.spoken(i), " needs a storage of ", needed,
+                        " bytes and has one of ", impl->unsafe_storage().nbytes(),
+                        " (its memory was freed or resized)");
+    }
+    pieces.numel += piece.numel;
+    pieces.list.push_back(piece);
+  }
+  return pieces;
+}
+
+Extent extent_of(const Piece& piece, const at::Tensor& tensor) {
+  if (piece.data == nullptr) return {nullptr, nullptr};
+  return {piece.data, piece.data + span_of(piece, tensor)};
+}
+
+void require_convertible(const char* verb, const Subject& subject, const Pieces& pieces,
+                         at::ScalarType to) {
+  if (pieces.list.empty() || (pieces.same_dtype && pieces.list.front().dtype == to)) return;
+  for (size_t i = 0; i < pieces.list.size(); ++i) {
+    const at::ScalarType from = pieces.list[i].dtype;
+    TORCH_CHECK_TYPE(from == to || run_for(to, from) != nullptr, verb, ": ", subject.spoken(i),
+                     " is torch.", c10::getDtypeNames(from).first,
+                     ", which does not convert to torch.", c10::getDtypeNames(to).first);
+  }
+}
+
+namespace {
+
+// A two-dimensional arrangement: element (a, b) lies at data + a * a_step + b * b_step.
+struct Plane {
+  char* data;
+  int64_t a_step;
+  int64_t b_step;
+};
+
+// dst(a, b) = src(a, b), where src is dense along a and dst along b. Both are touched a cache line
+// at a time: a square of the source waits in the first-level cache.
+void transpose(Run run, int64_t size, const Plane& src, const Plane& dst, int64_t count_a,
+               int64_t count_b) {
+  constexpr int64_t side = 32;
+  alignas(64) char square[side * side * 16];
+  const Run copy = word_copy(size);
+  for (int64_t b = 0; b < count_b; b += side) {
+    const int64_t bs = std::min(side, count_b - b);
+    for (int64_t a = 0; a < count_a; a += side) {
+      const int64_t as = std::min(side, count_a - a);
+      const char* from = src.data + a * src.a_step + b * src.b_step;
+      char* to = dst.data + a * dst.a_step + b * dst.b_step;
+      for (int64_t i = 0; i < bs; ++i)
+        copy(square + i * side * size, size, from + i * src.b_step, src.a_step, as);
+      for (int64_t i = 0; i < as; ++i)
+        run(to + i * dst.a_step, dst.b_step, square + i * size, side * size, bs);
+    }
+  }
+}
+
+// One direction of a transfer. Gather writes the vector, scatter writes the tensors.
+template <bool to_vector>
+class Transfer {
+ public:
+  Transfer(const Subject& subject, const Pieces& pieces, const at::Tensor& vector)
+      : subject_(subject),
+        pieces_(pieces),
+        vector_dtype_(vector.scalar_type()),
+        vector_size_(static_cast<int64_t>(vector.itemsize())),
+        vector_(to_vector ? static_cast<char*>(vector.mutable_data_ptr())
+                          : static_cast<char*>(const_cast<void*>(vector.const_data_ptr()))),
+        streams_(to_vector && pieces.numel * vector_size_ >= streaming_bytes) {}
+
+  void run(const ChunkPlan& plan, bool serial) {
+    const auto each = [&](const Chunk& chunk, int64_t index) {
+      const size_t ahead = static_cast<size_t>(index) + bytes_ahead;
+      if (ahead < plan.chunks.size()) prefetch_bytes(plan.chunks[ahead]);
+      move(chunk);
+    };
+    if (serial) {
+      for (size_t c = 0; c < plan.chunks.size(); ++c) each(plan.chunks[c], static_cast<int64_t>(c));
+    } else {
+      for_each_chunk(plan, each);
+    }
+    for (size_t i = 0; i < pieces_.list.size(); ++i) {
+      if (pieces_.list[i].lazy) move_lazy(i);
+    }
+  }
+
+ private:
+  void prefetch_bytes(const Chunk& chunk) const {
+    const Piece& piece = pieces_.list[chunk.tensor];
+    for (int64_t line = 0; line < 256; line += 64)
+      __builtin_prefetch(piece.data + line, to_vector ? 0 : 1);
+  }
+
+  void move(const Chunk& chunk) const {
+    const Piece& piece = pieces_.list[chunk.tensor];
+    char* in_vector = vector_ + (piece.offset + chunk.begin) * vector_size_;
+    if (piece.lazy) return;
+    if (piece.data == nullptr) {
+      std::memset(in_vector, 0, static_cast<size_t>(chunk.length * vector_size_));
+      return;
+    }
+    const auto size = static_cast<int64_t>(c10::elementSize(piece.dtype));
+    if (piece.dense) {
+      move_run(piece, in_vector, piece.data + chunk.begin * size, size, chunk.length);
+      return;
+    }
+    const at::Tensor& tensor = subject_[static_cast<size_t>(chunk.tensor)];
+    const Odometer odometer(tensor.sizes(), tensor.strides(), size);
+    odometer.walk(
+        chunk.begin, chunk.length,
+        [&](int64_t position, int64_t offset, int64_t step, int64_t count) {
+          move_run(piece, in_vector + position * vector_size_, piece.data + offset, step, count);
+        },
+        [&](const Block& block) {
+          char* at = in_vector + block.position * vector_size_;
+          char* in_tensor = piece.data + block.offset;
+          const int64_t pitch = block.pitch * vector_size_;
+          if constexpr (to_vector) {
+            transpose(run_for(vector_dtype_, piece.dtype), size,
+                      {in_tensor, block.row_step, block.column_step}, {at, pitch, vector_size_},
+                      block.rows, block.columns);
+          } else {
+            transpose(run_for(piece.dtype, vector_dtype_), vector_size_, {at, vector_size_, pitch},
+                      {in_tensor, block.column_step, block.row_step}, block.columns, block.rows);
+          }
+        });
+  }
+
+  void move_run(const Piece& piece, char* in_vector, char* in_tensor, int64_t step,
+                int64_t count) const {
+    const auto size = static_cast<int64_t>(c10::elementSize(piece.dtype));
+    if (piece.dtype == vector_dtype_ && step == size) {
+      if (in_vector == in_tensor) return;
+      const auto bytes = static_cast<size_t>(count * size);
+      if constexpr (!to_vector) {
+        std::memcpy(in_tensor, in_vector, bytes);
+      } else if (streams_) {
+        stream_copy(in_vector, in_tensor, bytes);
+      } else {
+        std::memcpy(in_vector, in_tensor, bytes);
+      }
+      return;
+    }
+    if constexpr (to_vector) {
+      const Run run = run_for(vector_dtype_, piece.dtype);
+      if (!streams_) {
+        run(in_vector, vector_size_, in_tensor, step, count);
+        return;
+      }
+      alignas(64) char stage[stage_bytes];
+      const int64_t most = stage_bytes / vector_size_;
+      for (int64_t done = 0; done < count; done += most) {
+        const int64_t now = std::min(most, count - done);
+        run(stage, vector_size_, in_tensor + done * step, step, now);
+        stream_copy(in_vector + done * vector_size_, stage,
+                    static_cast<size_t>(now * vector_size_));
+      }
+    } else {
+      run_for(piece.dtype, vector_dtype_)(in_tensor, step, in_vector, vector_size_, count);
+    }
+  }
+
+  // A tensor with the conjugate or negative bit: torch's copy knows both.
+  void move_lazy(size_t i) const {
+    const Piece& piece = pieces_.list[i];
+    const at::Tensor& tensor = subject_[i];
+    const at::Tensor slice = at::from_blob(vector_ + piece.offset * vector_size_, tensor.sizes(),
+                                           at::TensorOptions(vector_dtype_));
+    if constexpr (to_vector) {
+      slice.copy_(tensor);
+    } else {
+      tensor.copy_(slice);
+    }
+  }
+
+  const Subject& subject_;
+  const Pieces& pieces_;
+  const at::ScalarType vector_dtype_;
+  const int64_t vector_size_;
+  char* const vector_;
+  const bool streams_;
+};
+
+ChunkPlan plan_for(const Pieces& pieces, int64_t vector_size) {
+  std::vector<int64_t> numels;
+  numels.reserve(pieces.list.size());
+  bool dense = true;
+  for (const Piece& piece : pieces.list) {
+    numels.push_back(piece.numel);
+    dense &= piece.dense;
+  }
+  const int64_t bytes = dense ? chunk_bytes : strided_chunk_bytes;
+  return plan_chunks(numels, bytes / vector_size, group_bytes / vector_size);
+}
+
+// Whether any two tensors share a byte of their extents. Linear memory: sort, then sweep.
+bool any_overlap(const Subject& subject, const Pieces& pieces) {
+  std::vector<Extent> extents;
+  extents.reserve(pieces.list.size());
+  bool ascending = true;
+  for (size_t i = 0; i < pieces.list.size(); ++i) {
+    const Extent extent = extent_of(pieces.list[i], subject[i]);
+    if (extent.empty()) continue;
+    ascending &= extents.empty() || extents.back().end <= extent.begin;
+    extents.push_back(extent);
+  }
+  if (ascending) return false;
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  const char* reached = nullptr;
+  for (const Extent& extent : extents) {
+    if (extent.begin < reached) return true;
+    reached = std::max(reached, extent.end);
+  }
+  return false;
+}
+
+}  // namespace
+
+void gather(const Subject& subject, const Pieces& pieces, const at::Tensor& vector) {
+  if (pieces.numel == 0) return;
+  Transfer<true>(subject, pieces, vector)
+      .run(plan_for(pieces, static_cast<int64_t>(vector.itemsize())), false);
+}
+
+void scatter(const Subject& subject, const Pieces& pieces, const at::Tensor& vector) {
+  if (pieces.numel == 0) return;
+  const ChunkPlan plan = plan_for(pieces, static_cast<int64_t>(vector.itemsize()));
+  const bool one_task = plan.groups.size() <= 2;
+  Transfer<false>(subject, pieces, vector).run(plan, one_task || any_overlap(subject, pieces));
+}
+
+}  // namespace pyparam::cpu
