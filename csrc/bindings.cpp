@@ -7,6 +7,10 @@ namespace py = pybind11;
 
 using pyparam::ParamTable;
 
+namespace pyparam {
+void bind_init(py::module_&);
+}
+
 namespace {
 
 ParamTable table_from_columns(const std::vector<std::string>& names, std::vector<at::Tensor> tensors) {
@@ -33,4 +37,6 @@ PYBIND11_MODULE(_C, m) {
       .def("__len__", &ParamTable::size)
       .def_property_readonly("names", &names_of)
       .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; });
+
+  pyparam::bind_init(m);
 }

@@ -4,4 +4,7 @@
 TORCH_LIBRARY(pyparam, m) {
   // Fallthrough keys and Meta kernels stand beside each op's CPU kernel.
   m.set_python_module("pyparam");
+  m.def(
+      "fill_(Tensor(a!)[] tensors, int[] kinds, float[] parameters, int seed, int[] streams, int[] offsets, "
+      "int[] strides, bool moments=False) -> Tensor");
 }

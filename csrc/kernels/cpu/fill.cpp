@@ -1,0 +1,288 @@
+// torch.ops.pyparam.fill_ on the CPU, and how autograd, Meta and devices without a kernel of their own see it.
+#include "kernels/fill.h"
+
+#include <ATen/TensorUtils.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/library.h>
+
+#include <limits>
+#include <type_traits>
+
+#include "kernels/cpu/draw_tile.h"
+#include "kernels/cpu/parallel.h"
+
+namespace pyparam {
+namespace {
+
+using cpu::kTileBlocks;
+using cpu::Sums;
+using cpu::TileFunctions;
+using random::kPerBlock;
+using random::Map;
+
+constexpr int64_t kChunkElements = 1 << 16;
+constexpr int64_t kGroupElements = 1 << 16;
+
+// Values are drawn in double for float64 and in float for everything narrower.
+template <typename Stored>
+using Drawn = std::conditional_t<std::is_same_v<Stored, double>, double, float>;
+
+// Writes elements first .. first + count of a stream. A block that is cut at an end is drawn in full aside.
+template <typename Real>
+void draw_range(const TileFunctions& tile, const random::Draw& draw, int64_t first, int64_t count, Real* out) {
+  constexpr int64_t per_block = kPerBlock<Real>;
+  alignas(64) Real aside[kTileBlocks * per_block];
+  while (count > 0) {
+    const int64_t lead = first % per_block;
+    const auto block = static_cast<uint64_t>(first / per_block);
+    if (lead == 0 && count >= per_block) {
+      const int64_t blocks = std::min(count / per_block, kTileBlocks);
+      tile.draw(draw, block, blocks, out);
+      out += blocks * per_block;
+      first += blocks * per_block;
+      count -= blocks * per_block;
+      continue;
+    }
+    const int64_t blocks = std::min((lead + count + per_block - 1) / per_block, kTileBlocks);
+    const int64_t taken = std::min(blocks * per_block - lead, count);
+    tile.draw(draw, block, blocks, aside);
+    std::copy_n(aside + lead, taken, out);
+    out += taken;
+    first += taken;
+    count -= taken;
+  }
+}
+
+void narrow(const TileFunctions& tile, const float* values, int64_t count, c10::BFloat16* out) {
+  tile.to_bfloat16(values, count, reinterpret_cast<uint16_t*>(out));
+}
+void narrow(const TileFunctions& tile, const float* values, int64_t count, c10::Half* out) {
+  tile.to_float16(values, count, reinterpret_cast<uint16_t*>(out));
+}
+template <typename Real>
+void narrow(const TileFunctions&, const Real* values, int64_t count, Real* out) {
+  std::copy_n(values, count, out);
+}
+
+// Fills elements [begin, begin + length) of one tensor, a tile at a time, and sums them if asked.
+template <typename Stored>
+Sums fill_chunk(const FillRow& row, Stored* data, int64_t begin, int64_t length, bool moments) {
+  using Real = Drawn<Stored>;
+  const TileFunctions& tile = cpu::tile_functions();
+  constexpr int64_t tile_elements = kTileBlocks * kPerBlock<Real>;
+  alignas(64) Real values[tile_elements];
+  alignas(64) Stored stored[tile_elements];
+  Sums sums;
+  for (int64_t done = 0; done < length; done += tile_elements) {
+    const int64_t count = std::min(tile_elements, length - done);
+    const bool dense = row.memory.dims.size() <= 1 && (row.memory.dims.empty() || row.memory.dims[0].stride == 1);
+    Stored* const target = data + row.memory.offset + begin + done;
+    Real* drawn = values;
+    if constexpr (std::is_same_v<Stored, Real>) {
+      if (dense) drawn = target;
+    }
+    row.whole.for_runs(begin + done, count, [&](int64_t position, int64_t first, int64_t run, int64_t step) {
+      if (step == 1) return draw_range(tile, row.draw, first, run, drawn + position);
+      for (int64_t k = 0; k < run; ++k) draw_range(tile, row.draw, first + k * step, 1, drawn + position + k);
+    });
+    if (moments) {
+      const Sums part = tile.sums(drawn, count, row.draw.centre);
+      sums.first += part.first;
+      sums.second += part.second;
+    }
+    if (dense) {
+      if (static_cast<const void*>(drawn) != static_cast<const void*>(target)) narrow(tile, drawn, count, target);
+      continue;
+    }
+    narrow(tile, drawn, count, stored);
+    row.memory.for_runs(begin + done, count, [&](int64_t position, int64_t at, int64_t run, int64_t step) {
+      for (int64_t k = 0; k < run; ++k) data[at + k * step] = stored[position + k];
+    });
+  }
+  return sums;
+}
+
+Sums fill_chunk(const FillRow& row, const at::Tensor& t, const Chunk& chunk, bool moments) {
+  switch (t.scalar_type()) {
+    case at::kFloat:
+      return fill_chunk(row, t.mutable_data_ptr<float>(), chunk.begin, chunk.length, moments);
+    case at::kDouble:
+      return fill_chunk(row, t.mutable_data_ptr<double>(), chunk.begin, chunk.length, moments);
+    case at::kHalf:
+      return fill_chunk(row, t.mutable_data_ptr<c10::Half>(), chunk.begin, chunk.length, moments);
+    default:
+      return fill_chunk(row, t.mutable_data_ptr<c10::BFloat16>(), chunk.begin, chunk.length, moments);
+  }
+}
+
+// The bytes between a tensor's first and last element.
+struct Reach {
+  const char* begin;
+  const char* end;
+  size_t tensor;
+};
+
+// Which tensors reach into another's memory. They are filled one after another, in order, so that the result
+// does not depend on threads: of elements that two tensors share, the later tensor's value stays.
+std::vector<bool> entangled(at::TensorList tensors) {
+  std::vector<Reach> reaches;
+  reaches.reserve(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const at::Tensor& t = tensors[i];
+    if (t.numel() == 0) continue;
+    int64_t last = 0;
+    for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
+    const auto* begin = static_cast<const char*>(t.const_data_ptr());
+    reaches.push_back({begin, begin + (last + 1) * static_cast<int64_t>(t.element_size()), i});
+  }
+  std::sort(reaches.begin(), reaches.end(), [](const Reach& a, const Reach& b) { return a.begin < b.begin; });
+  std::vector<bool> result(tensors.size(), false);
+  size_t longest = 0;
+  for (size_t k = 1; k < reaches.size(); ++k) {
+    if (reaches[k].begin < reaches[longest].end) result[reaches[k].tensor] = result[reaches[longest].tensor] = true;
+    if (reaches[k].end > reaches[longest].end) longest = k;
+  }
+  return result;
+}
+
+void write_moments(at::Tensor& result, int64_t i, const Sums& sums, int64_t numel, double centre) {
+  auto* out = result.mutable_data_ptr<double>() + 2 * i;
+  if (numel == 0) {
+    out[0] = out[1] = std::numeric_limits<double>::quiet_NaN();
+    return;
+  }
+  const auto n = static_cast<double>(numel);
+  const double mean = sums.first / n;
+  out[0] = centre + mean;
+  out[1] = std::sqrt(std::max(0.0, sums.second / n - mean * mean));
+}
+
+// Fills the tensors named by `which`, all at once. No two of them share memory.
+void fill_together(at::TensorList tensors, const std::vector<FillRow>& rows, const std::vector<int64_t>& which,
+                   bool moments, at::Tensor& result) {
+  std::vector<int64_t> numels;
+  numels.reserve(which.size());
+  for (const int64_t i : which) numels.push_back(tensors[i].numel());
+  const ChunkPlan plan = plan_chunks(numels, kChunkElements, kGroupElements);
+  std::vector<Sums> parts(moments ? plan.chunks.size() : 0);
+  cpu::for_each_chunk(plan, [&](const Chunk& chunk, int64_t c) {
+    const int64_t i = which[chunk.tensor];
+    const Sums sums = fill_chunk(rows[i], tensors[i], chunk, moments);
+    if (moments) parts[c] = sums;
+  });
+  if (!moments) return;
+  for (size_t k = 0; k < which.size(); ++k) {
+    Sums sums;
+    for (int64_t c = plan.first[k]; c < plan.first[k + 1]; ++c) {
+      sums.first += parts[c].first;
+      sums.second += parts[c].second;
+    }
+    write_moments(result, which[k], sums, numels[k], rows[which[k]].draw.centre);
+  }
+}
+
+at::Tensor empty_moments(size_t tensors, bool moments, c10::DeviceType device) {
+  return at::empty({moments ? static_cast<int64_t>(tensors) : 0, 2}, at::TensorOptions().dtype(at::kDouble).device(device));
+}
+
+at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters, int64_t seed,
+                    at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
+  const std::vector<FillRow> rows = prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
+  at::Tensor result = empty_moments(tensors.size(), moments, at::kCPU);
+  const std::vector<bool> alone = entangled(tensors);
+  std::vector<int64_t> together;
+  together.reserve(tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const auto index = static_cast<int64_t>(i);
+    if (rows[i].draw.map == Map::kConstant && !alone[i]) {
+      tensors[i].fill_(parameters[i * random::kParameters]);
+      if (moments) write_moments(result, index, {}, tensors[i].numel(), rows[i].draw.centre);
+    } else if (!alone[i]) {
+      together.push_back(index);
+    }
+  }
+  fill_together(tensors, rows, together, moments, result);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!alone[i]) continue;
+    const auto index = static_cast<int64_t>(i);
+    if (rows[i].draw.map == Map::kConstant) {
+      tensors[i].fill_(rows[i].draw.affine64.shift);
+      if (moments) write_moments(result, index, {}, tensors[i].numel(), rows[i].draw.centre);
+    } else {
+      fill_together(tensors, rows, {index}, moments, result);
+    }
+  }
+  return result;
+}
+
+at::Tensor fill_meta(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters, int64_t seed,
+                     at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
+  prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    TORCH_CHECK_VALUE(tensors[i].is_meta(), "fill_: tensors[", i, "] is on ", tensors[i].device(),
+                      " and others are on meta; fill them in separate calls");
+  }
+  return empty_moments(tensors.size(), moments, at::kMeta);
+}
+
+// A device without a kernel of its own gets the CPU's values, which are the same bits.
+at::Tensor fill_elsewhere(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
+                          int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides,
+                          bool moments) {
+  prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
+  std::vector<at::Tensor> staged;
+  staged.reserve(tensors.size());
+  for (const at::Tensor& t : tensors) {
+    staged.push_back(t.is_cpu() ? t : at::empty_like(t, t.options().device(at::kCPU)));
+  }
+  at::Tensor result = fill_cpu(staged, kinds, parameters, seed, streams, offsets, strides, moments);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (!tensors[i].is_cpu()) tensors[i].copy_(staged[i]);
+  }
+  return result;
+}
+
+auto fill_handle() {
+  static const auto handle =
+      c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<decltype(fill_cpu)>();
+  return handle;
+}
+
+at::Tensor fill_autograd(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
+                         int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides,
+                         bool moments) {
+  if (at::GradMode::is_enabled()) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      TORCH_CHECK_VALUE(!tensors[i].requires_grad(), "fill_: tensors[", i,
+                        "] requires grad; fill it under torch.no_grad()");
+    }
+  }
+  at::AutoDispatchBelowAutograd guard;
+  return fill_handle().call(tensors, kinds, parameters, seed, streams, offsets, strides, moments);
+}
+
+at::Tensor fill_in_place(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
+                         int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides,
+                         bool moments) {
+  at::Tensor result;
+  {
+    at::AutoDispatchBelowADInplaceOrView guard;
+    result = fill_handle().call(tensors, kinds, parameters, seed, streams, offsets, strides, moments);
+  }
+  for (const at::Tensor& t : tensors) t.unsafeGetTensorImpl()->bump_version();
+  return result;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(pyparam, CPU, m) { m.impl("fill_", fill_cpu); }
+TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("fill_", fill_meta); }
+TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("fill_", fill_elsewhere); }
+TORCH_LIBRARY_IMPL(pyparam, Autograd, m) { m.impl("fill_", fill_autograd); }
+TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) { m.impl("fill_", fill_in_place); }
+
+}  // namespace pyparam
