@@ -77,10 +77,7 @@ def flags() -> tuple[list[str], list[str]]:
 
 def extension() -> "CppExtension":
     compile_flags, link_flags = flags()
-    sources = sorted(
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "csrc").rglob("*.cpp")
-    )
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
     return CppExtension(
         "pyparam._C",
         sources,
@@ -90,7 +87,12 @@ def extension() -> "CppExtension":
     )
 
 
+# One folder for the objects of every kind of build (in place, editable, wheel), so that the second one
+# recompiles nothing, and another for the sanitizer build, whose flags differ.
+objects = "build/sanitize/temp" if enabled("PYPARAM_SANITIZE") else "build/temp"
+
 setup(
     ext_modules=[extension()],
+    options={"build_ext": {"build_temp": objects}},
     cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
 )

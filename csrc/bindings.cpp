@@ -1,6 +1,7 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/walk.h"
 #include "table/param_table.h"
 
 namespace py = pybind11;
@@ -22,16 +23,18 @@ ParamTable table_from_columns(const std::vector<std::string>& names, std::vector
   return table;
 }
 
-std::vector<std::string_view> names_of(const ParamTable& table) {
-  std::vector<std::string_view> out;
-  out.reserve(table.size());
-  for (size_t i = 0; i < table.size(); ++i) out.push_back(table.names[i]);
+py::list names_of(const ParamTable& table) {
+  py::list out(table.size());
+  std::string name;
+  for (size_t i = 0; i < table.size(); ++i) out[i] = py::str(table.names[i]);
   return out;
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
+  pyparam::bind_walk(m);
+
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))
       .def("__len__", &ParamTable::size)

@@ -10,54 +10,100 @@
 
 namespace pyparam {
 
-// Qualified names in one buffer: a name costs its bytes and 12 more.
+// Qualified names as a tree of keys: a module's path is stored once however many parameters lie below it, so a
+// chain of 100,000 modules does not cost the sum of its path lengths. A name is put together when it is read.
 class NameColumn {
  public:
-  size_t size() const { return ends_.size(); }
+  using Node = uint32_t;
+  static constexpr Node kRoot = 0;
 
-  // Appends prefix + "." + attribute, or the attribute alone where the prefix is empty.
-  void append(std::string_view prefix, std::string_view attribute) {
-    if (!prefix.empty()) {
-      bytes_.append(prefix);
-      bytes_.push_back('.');
-    }
-    bytes_.append(attribute);
-    ends_.push_back(bytes_.size());
-    attribute_lengths_.push_back(static_cast<uint32_t>(attribute.size()));
-  }
-  // Appends a qualified name whose attribute is what follows its last dot.
-  void append(std::string_view name) {
-    const size_t dot = name.rfind('.');
-    bytes_.append(name);
-    ends_.push_back(bytes_.size());
-    attribute_lengths_.push_back(
-        static_cast<uint32_t>(dot == std::string_view::npos ? name.size() : name.size() - dot - 1));
-  }
+  NameColumn() { nodes_.push_back({0, 0, kRoot}); }
 
-  std::string_view operator[](size_t i) const {
-    const size_t begin = i == 0 ? 0 : ends_[i - 1];
-    return std::string_view(bytes_).substr(begin, ends_[i] - begin);
+  // The module named `key` inside the module at `parent`.
+  Node module(Node parent, std::string_view key) {
+    nodes_.push_back(make(parent, key));
+    return static_cast<Node>(nodes_.size() - 1);
   }
+  // Gives the root a path of its own; for walks that start with a prefix. Call it first.
+  void set_root(std::string_view path) { nodes_[kRoot] = make(kRoot, path); }
+
+  // Appends the parameter `attribute` of the module at `owner`.
+  void append(Node owner, std::string_view attribute) { leaves_.push_back(make(owner, attribute)); }
+  // Appends a whole qualified name; its attribute is what follows the last dot.
+  void append(std::string_view name) { append(kRoot, name); }
+
+  size_t size() const { return leaves_.size(); }
+
+  std::string operator[](size_t i) const {
+    std::string name(length(leaves_[i]), '\0');
+    write(i, name.data());
+    return name;
+  }
+  // The bytes of name i, and writing them to a buffer of that size (UTF-8, not terminated).
+  size_t length(size_t i) const { return length(leaves_[i]); }
+  void write(size_t i, char* out) const { write(leaves_[i], out + length(leaves_[i])); }
+
   std::string_view attribute(size_t i) const {
-    const std::string_view name = (*this)[i];
-    return name.substr(name.size() - attribute_lengths_[i]);
+    const std::string_view key = key_of(leaves_[i]);
+    const size_t dot = leaves_[i].parent == kRoot ? key.rfind('.') : std::string_view::npos;
+    return dot == std::string_view::npos ? key : key.substr(dot + 1);
   }
   // The qualified name of the owning module: "" for the root.
-  std::string_view owner(size_t i) const {
-    const std::string_view name = (*this)[i];
-    const size_t length = name.size() - attribute_lengths_[i];
-    return name.substr(0, length == 0 ? 0 : length - 1);
+  std::string owner(size_t i) const {
+    std::string name = (*this)[i];
+    const size_t attribute_length = attribute(i).size();
+    name.resize(name.size() > attribute_length ? name.size() - attribute_length - 1 : 0);
+    return name;
   }
 
-  void reserve(size_t names) {
-    ends_.reserve(names);
-    attribute_lengths_.reserve(names);
+  void reserve(size_t names) { leaves_.reserve(names); }
+  void shrink_to_fit() {
+    keys_.shrink_to_fit();
+    nodes_.shrink_to_fit();
+    leaves_.shrink_to_fit();
   }
 
  private:
-  std::string bytes_;
-  std::vector<size_t> ends_;
-  std::vector<uint32_t> attribute_lengths_;
+  struct Key {
+    uint64_t begin;
+    uint32_t length;
+    Node parent;
+  };
+
+  Key make(Node parent, std::string_view key) {
+    const Key made{keys_.size(), static_cast<uint32_t>(key.size()), parent};
+    keys_.append(key);
+    return made;
+  }
+  std::string_view key_of(const Key& key) const {
+    return std::string_view(keys_).substr(key.begin, key.length);
+  }
+  // A parent of no bytes (the root, as a rule) adds no dot.
+  size_t length(Key key) const {
+    size_t total = key.length;
+    while (key.parent != kRoot) {
+      key = nodes_[key.parent];
+      total += key.length + 1;
+    }
+    const uint32_t root = nodes_[kRoot].length;
+    return root == 0 ? total : total + root + 1;
+  }
+  void write(Key key, char* end) const {
+    for (;;) {
+      end -= key.length;
+      key_of(key).copy(end, key.length);
+      if (key.parent == kRoot && nodes_[kRoot].length == 0) return;
+      *--end = '.';
+      if (key.parent == kRoot) break;
+      key = nodes_[key.parent];
+    }
+    const Key root = nodes_[kRoot];
+    key_of(root).copy(end - root.length, root.length);
+  }
+
+  std::string keys_;
+  std::vector<Key> nodes_;   // modules
+  std::vector<Key> leaves_;  // parameters, in table order
 };
 
 // Both columns have one entry a parameter, in the order of nn.Module.named_parameters. A tensor's Python object

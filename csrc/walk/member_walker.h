@@ -1,0 +1,48 @@
+// nn.Module._named_members as a native state machine: the parameters or buffers of one module after another.
+#pragma once
+
+#include <optional>
+
+#include "walk/module_walker.h"
+
+namespace pyparam::walk {
+
+struct MemberOptions {
+  PyObject* members;  // names().parameters or names().buffers
+  bool recurse = true;
+  bool remove_duplicate = true;
+};
+
+class MemberWalker {
+ public:
+  MemberWalker(Ref root, Ref prefix, const MemberOptions& options);
+
+  // Moves to the next member; false at the end. Throws PythonError, after which the walk is over.
+  bool next();
+
+  PyObject* value() const { return value_; }  // borrowed from the module until the next call
+  PyObject* key() const { return key_; }      // likewise
+  PyObject* module() const { return module_.get(); }
+  Path& path() { return modules_.path(); }    // of the owning module
+  size_t depth() const { return modules_.depth(); }
+  // Counts the modules visited so far that have members listed.
+  size_t module_index() const { return module_index_; }
+
+  int visit(visitproc visit, void* arg) const;
+  void clear();
+
+ private:
+  bool next_module();
+
+  ModuleWalker modules_;
+  MemberOptions options_;
+  Ref root_, prefix_;
+  bool done_ = false, started_ = false;
+  Ref module_;
+  std::optional<Items> items_;
+  size_t module_index_ = 0;
+  IdSet memo_;
+  PyObject *key_ = nullptr, *value_ = nullptr;
+};
+
+}  // namespace pyparam::walk

@@ -1,0 +1,150 @@
+#include "walk/module_type.h"
+
+#include <array>
+#include <vector>
+
+namespace pyparam::walk {
+
+namespace {
+
+PyObject* interned(const char* text) {
+  PyObject* made = PyUnicode_InternFromString(text);
+  if (made == nullptr) throw PythonError{};
+  return made;
+}
+
+PyObject* method_name(unsigned bit) {
+  const Names& n = names();
+  const std::array<PyObject*, kMethods> all{n.named_modules, n.named_parameters,   n.named_buffers,  n.named_members,
+                                            n.state_dict,    n.save_to_state_dict, n.get_extra_state};
+  return all[bit];
+}
+
+// Functions that are nn.Module's own, a list a method. They live as long as the process: PyTorch's own stand in
+// nn.Module or are kept by install() to be put back.
+std::array<std::vector<PyObject*>, kMethods>& known_methods() {
+  static std::array<std::vector<PyObject*>, kMethods> known;
+  return known;
+}
+
+constexpr size_t kCacheSize = 512;
+
+std::array<ModuleType, kCacheSize>& cache() {
+  static std::array<ModuleType, kCacheSize> types;
+  return types;
+}
+
+// 0 where CPython has no tag for the class, which then cannot be remembered.
+unsigned version_tag_of(PyTypeObject* type) {
+#if PY_VERSION_HEX < 0x030C0000
+  if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return 0;
+#endif
+  return type->tp_version_tag;
+}
+
+bool is_known(unsigned bit, PyObject* function) {
+  for (PyObject* known : known_methods()[bit]) {
+    if (known == function) return true;
+  }
+  return false;
+}
+
+ModuleType describe(PyTypeObject* type) {
+  const Names& n = names();
+  ModuleType facts;
+  facts.type = type;
+  // A look-up in the class also gives it its version tag.
+  facts.plain_attributes =
+      _PyType_Lookup(type, n.modules) == nullptr && _PyType_Lookup(type, n.parameters) == nullptr &&
+      _PyType_Lookup(type, n.buffers) == nullptr && _PyType_Lookup(type, n.non_persistent) == nullptr &&
+      _PyType_Lookup(type, n.getattribute) == _PyType_Lookup(&PyBaseObject_Type, n.getattribute);
+  facts.identity_hash = type->tp_hash == PyBaseObject_Type.tp_hash;
+  for (unsigned bit = 0; bit < kMethods; ++bit) {
+    if (!is_known(bit, _PyType_Lookup(type, method_name(bit)))) facts.overridden |= 1u << bit;
+  }
+  facts.state_version = _PyType_Lookup(type, n.version);
+  facts.version_tag = version_tag_of(type);
+  return facts;
+}
+
+}  // namespace
+
+const Names& names() {
+  static const Names made = [] {
+    Names n{};
+    n.modules = interned("_modules");
+    n.parameters = interned("_parameters");
+    n.buffers = interned("_buffers");
+    n.non_persistent = interned("_non_persistent_buffers_set");
+    n.items = interned("items");
+    n.version = interned("_version");
+    n.version_key = interned("version");
+    n.metadata = interned("_metadata");
+    n.named_modules = interned("named_modules");
+    n.named_parameters = interned("named_parameters");
+    n.named_buffers = interned("named_buffers");
+    n.named_members = interned("_named_members");
+    n.state_dict = interned("state_dict");
+    n.save_to_state_dict = interned("_save_to_state_dict");
+    n.get_extra_state = interned("get_extra_state");
+    n.state_dict_hooks = interned("_state_dict_hooks");
+    n.state_dict_pre_hooks = interned("_state_dict_pre_hooks");
+    n.from_public_api = interned("_from_public_api");
+    n.detach = interned("detach");
+    n.values = interned("values");
+    n.prefix = interned("prefix");
+    n.remove_duplicate = interned("remove_duplicate");
+    n.destination = interned("destination");
+    n.keep_vars = interned("keep_vars");
+    n.getattribute = interned("__getattribute__");
+    n.state_dict_attr_suffix = interned("_extra_state");
+    return n;
+  }();
+  return made;
+}
+
+const ModuleType& module_type(PyTypeObject* type) {
+  ModuleType& slot = cache()[(reinterpret_cast<uintptr_t>(type) >> 5) % kCacheSize];
+  if (slot.type != type || slot.version_tag == 0 || slot.version_tag != version_tag_of(type)) slot = describe(type);
+  return slot;
+}
+
+void set_known_methods(PyObject* functions) {
+  for (unsigned bit = 0; bit < kMethods; ++bit) {
+    const Ref listed = Ref::checked(PyObject_GetItem(functions, method_name(bit)));
+    const Ref sequence = Ref::checked(PySequence_Fast(listed.get(), "a sequence of functions is needed"));
+    auto& known = known_methods()[bit];
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
+      PyObject* function = PySequence_Fast_GET_ITEM(sequence.get(), i);
+      if (!is_known(bit, function)) known.push_back(Py_NewRef(function));
+    }
+  }
+  cache().fill(ModuleType{});
+}
+
+PyObject* instance_dict(PyObject* object) {
+  PyObject** slot = _PyObject_GetDictPtr(object);
+  return slot == nullptr ? nullptr : *slot;
+}
+
+unsigned overridden_methods(const ModuleType& type, PyObject* dict, unsigned asked) {
+  unsigned found = type.overridden & asked;
+  if (dict == nullptr) return found;
+  for (unsigned bit = 0; bit < kMethods; ++bit) {
+    if ((asked & (1u << bit)) == 0 || (found & (1u << bit)) != 0) continue;
+    if (PyDict_GetItemWithError(dict, method_name(bit)) != nullptr) found |= 1u << bit;
+    if (PyErr_Occurred() != nullptr) throw PythonError{};
+  }
+  return found;
+}
+
+bool overrides(PyObject* module, const std::string& method) {
+  for (unsigned bit = 0; bit < kMethods; ++bit) {
+    if (PyUnicode_CompareWithASCIIString(method_name(bit), method.c_str()) != 0) continue;
+    return overridden_methods(module_type(Py_TYPE(module)), instance_dict(module), 1u << bit) != 0;
+  }
+  PyErr_Format(PyExc_SystemError, "pyparam internal error, please report: no such method as %s", method.c_str());
+  throw PythonError{};
+}
+
+}  // namespace pyparam::walk

@@ -1,0 +1,61 @@
+// What a walk has to know of a module's class, found out once a class and kept while the class stays as it is.
+#pragma once
+
+#include <string>
+
+#include "walk/ref.h"
+
+namespace pyparam::walk {
+
+// Attribute and method names as interned strings; made once, when the module is imported.
+struct Names {
+  PyObject *modules, *parameters, *buffers, *non_persistent, *items, *version, *version_key, *metadata;
+  PyObject *named_modules, *named_parameters, *named_buffers, *named_members, *state_dict, *save_to_state_dict;
+  PyObject *get_extra_state, *state_dict_hooks, *state_dict_pre_hooks, *from_public_api, *detach, *values;
+  PyObject *prefix, *remove_duplicate, *destination, *keep_vars, *getattribute, *state_dict_attr_suffix;
+};
+const Names& names();
+
+// The methods of nn.Module that a class can make its own.
+enum Method : unsigned {
+  kNamedModules = 1u << 0,
+  kNamedParameters = 1u << 1,
+  kNamedBuffers = 1u << 2,
+  kNamedMembers = 1u << 3,
+  kStateDict = 1u << 4,
+  kSaveToStateDict = 1u << 5,
+  kGetExtraState = 1u << 6,
+};
+constexpr unsigned kMethods = 7;
+
+struct ModuleType {
+  PyTypeObject* type = nullptr;
+  unsigned version_tag = 0;
+  // `_modules`, `_parameters` and `_buffers` are what stands in the instance's dict under these names.
+  bool plain_attributes = false;
+  // Membership in a memo is identity (no __hash__ of the class's own).
+  bool identity_hash = false;
+  // Methods that are neither PyTorch's own nor ours.
+  unsigned overridden = 0;
+  // The class attribute `_version`, borrowed; null where there is none.
+  PyObject* state_version = nullptr;
+};
+
+// Facts about the class of `module`. The reference holds until the next call.
+const ModuleType& module_type(PyTypeObject* type);
+
+// Makes known which functions count as nn.Module's own: PyTorch's, and those that install() puts there.
+// `functions` maps a method's name to a sequence of function objects.
+void set_known_methods(PyObject* functions);
+
+// The instance's __dict__, borrowed, or null where it has none.
+PyObject* instance_dict(PyObject* object);
+
+// The methods among `asked` that this instance does not take from nn.Module: through its class, or through an
+// attribute of the instance itself (`model.state_dict = ...`).
+unsigned overridden_methods(const ModuleType& type, PyObject* dict, unsigned asked);
+
+// Whether the method of that name ("named_parameters", ...) is not nn.Module's own for this instance.
+bool overrides(PyObject* module, const std::string& method);
+
+}  // namespace pyparam::walk

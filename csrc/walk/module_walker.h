@@ -1,0 +1,52 @@
+// nn.Module.named_modules as a native state machine: lazy, iterative, in PyTorch's order.
+#pragma once
+
+#include <vector>
+
+#include "walk/id_set.h"
+#include "walk/items.h"
+#include "walk/path.h"
+
+namespace pyparam::walk {
+
+class ModuleWalker {
+ public:
+  // `memo` is the user's set or null. With `ask_root`, a root whose class has its own named_modules is asked
+  // through that; without, the walk is nn.Module's own of the root (what super().named_modules() wants).
+  ModuleWalker(Ref root, Ref prefix, bool remove_duplicate, Ref memo, bool ask_root);
+
+  // Moves to the next module; false at the end. Throws PythonError, after which the walk is over.
+  bool next();
+
+  PyObject* module() const { return current_.get(); }  // borrowed
+  Path& path() { return path_; }                       // the current module's qualified name
+  size_t depth() const { return stack_.size(); }
+
+  int visit(visitproc visit, void* arg) const;
+  void clear();
+
+ private:
+  struct Frame {
+    Items items;
+    Ref module;          // whose children these are; null for a foreign iterator
+    size_t path_length;  // of that module's path
+    bool foreign;        // pairs of (whole path, module) from a class's own named_modules
+  };
+
+  bool enter(Ref module, bool ask);
+  bool seen(PyObject* module);
+  void use_python_memo();
+  Ref call_named_modules(PyObject* module, bool as_root);
+  void raise_cycle();
+
+  Ref root_, prefix_;
+  bool remove_duplicate_, ask_root_;
+  enum class State { kStart, kExpand, kContinue, kDone } state_ = State::kStart;
+  std::vector<Frame> stack_;
+  Path path_;
+  Ref current_;
+  IdSet memo_;         // modules seen; with remove_duplicate=False the modules on the path, to find cycles
+  Ref python_memo_;    // the same as a Python set, from the moment that other code needs to see it
+};
+
+}  // namespace pyparam::walk

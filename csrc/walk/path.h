@@ -1,0 +1,100 @@
+// The qualified name of where a walk stands, as a buffer that grows and shrinks with the walk.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "walk/ref.h"
+
+namespace pyparam::walk {
+
+class Path {
+ public:
+  size_t size() const { return bytes_.size(); }
+  std::string_view view() const { return bytes_; }
+
+  void truncate(size_t length) {
+    bytes_.resize(length);
+    if (length < lowest_) lowest_ = length;
+    if (first_non_ascii_ >= length) first_non_ascii_ = std::string::npos;
+  }
+  // Appends "." where the path is not empty, then the key. Raises TypeError for a key that is no string.
+  void push(PyObject* key) {
+    if (!bytes_.empty()) bytes_.push_back('.');
+    append_str(key);
+  }
+  void assign(PyObject* path) {
+    truncate(0);
+    append_str(path);
+  }
+
+  // How much of the path has stayed as it was since the last call of `mark`.
+  size_t unchanged() const { return lowest_; }
+  void mark() { lowest_ = bytes_.size(); }
+
+  Ref str() const { return make_str(bytes_.data(), bytes_.size(), first_non_ascii_ == std::string::npos); }
+  // For a path that ends in a byte of our own.
+  Ref str_without_last_byte() const {
+    return make_str(bytes_.data(), bytes_.size() - 1, first_non_ascii_ == std::string::npos);
+  }
+  // The path, a dot where the path is not empty, and the key.
+  Ref joined(PyObject* key) {
+    if (bytes_.empty() && PyUnicode_CheckExact(key)) return Ref::borrow(key);
+    return followed_by(bytes_.empty() ? "" : ".", key);
+  }
+  // The path, the separator and the key, as a str.
+  Ref followed_by(std::string_view separator, PyObject* key) {
+    const size_t length = bytes_.size();
+    if (PyUnicode_Check(key) && PyUnicode_IS_COMPACT_ASCII(key) && first_non_ascii_ == std::string::npos) {
+      const auto key_length = static_cast<size_t>(PyUnicode_GET_LENGTH(key));
+      Ref made = Ref::checked(PyUnicode_New(static_cast<Py_ssize_t>(length + separator.size() + key_length), 127));
+      char* out = reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(made.get()));
+      out += bytes_.copy(out, length);
+      out += separator.copy(out, separator.size());
+      std::char_traits<char>::copy(out, ascii(key), key_length);
+      return made;
+    }
+    bytes_.append(separator);
+    append_str(key);
+    Ref made = str();
+    truncate(length);
+    return made;
+  }
+  // Appends text of our own, which is ASCII.
+  void append_ascii(std::string_view text) { bytes_.append(text); }
+
+  static Ref make_str(const char* data, size_t length, bool ascii) {
+    if (ascii) {
+      Ref made = Ref::checked(PyUnicode_New(static_cast<Py_ssize_t>(length), 127));
+      if (length != 0) std::char_traits<char>::copy(reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(made.get())), data, length);
+      return made;
+    }
+    return Ref::checked(PyUnicode_DecodeUTF8(data, static_cast<Py_ssize_t>(length), "surrogatepass"));
+  }
+
+  // Appends a key. Raises TypeError for one that is no str.
+  void append_str(PyObject* key) {
+    if (!PyUnicode_Check(key)) {
+      PyErr_Format(PyExc_TypeError, "can only concatenate str (not \"%.200s\") to str: a name below '%.200s' is no string",
+                   Py_TYPE(key)->tp_name, bytes_.c_str());
+      throw PythonError{};
+    }
+    if (PyUnicode_IS_COMPACT_ASCII(key)) {
+      bytes_.append(ascii(key), static_cast<size_t>(PyUnicode_GET_LENGTH(key)));
+      return;
+    }
+    // Any str is a name, also one with lone surrogates; "surrogatepass" brings each back as it was.
+    const Ref utf8 = Ref::checked(PyUnicode_AsEncodedString(key, "utf-8", "surrogatepass"));
+    if (first_non_ascii_ == std::string::npos) first_non_ascii_ = bytes_.size();
+    bytes_.append(PyBytes_AS_STRING(utf8.get()), static_cast<size_t>(PyBytes_GET_SIZE(utf8.get())));
+  }
+
+ private:
+  static const char* ascii(PyObject* key) { return reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(key)); }
+
+  std::string bytes_;  // UTF-8
+  size_t first_non_ascii_ = std::string::npos;
+  size_t lowest_ = 0;
+};
+
+}  // namespace pyparam::walk
