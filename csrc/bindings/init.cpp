@@ -1,10 +1,8 @@
 // The bulk face of torch.ops.pyparam.fill_: rows by index, streams by name, no list of tensors built.
 #include <ATen/core/dispatch/Dispatcher.h>
-#include <ATen/ops/full.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <array>
-#include <limits>
 #include <string>
 #include <unordered_map>
 
@@ -22,41 +20,25 @@ using FillOp = at::Tensor(at::TensorList, at::IntArrayRef, at::ArrayRef<double>,
 using Row = std::tuple<int64_t, double, double, double, double>;
 
 // Fills tensor i of the table by rows[row_of[i]], from the stream of its name; a negative row leaves it alone.
-// Returns mean and standard deviation of each, NaN where nothing was written, or (0, 2) without `moments`.
+// Returns the mean and standard deviation of each, NaN where nothing was written; (0, 2) without `moments`.
 at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows, const std::vector<int64_t>& row_of,
                       uint64_t seed, bool moments) {
   if (row_of.size() != table.size()) throw py::value_error("fill: row_of and the table differ in length");
   py::gil_scoped_release released;
-  std::vector<int64_t> kinds, streams, filled;
+  std::vector<int64_t> kinds, streams;
   std::vector<double> parameters;
-  std::vector<at::Tensor> chosen;
   kinds.reserve(table.size());
   streams.reserve(table.size());
   parameters.reserve(4 * table.size());
-  const bool all = std::all_of(row_of.begin(), row_of.end(), [](int64_t r) { return r >= 0; });
+  const Row keep = {-1, 0.0, 0.0, 0.0, 0.0};
   for (size_t i = 0; i < table.size(); ++i) {
-    if (row_of[i] < 0) continue;
-    const auto& [kind, p0, p1, p2, p3] = rows.at(static_cast<size_t>(row_of[i]));
+    const auto& [kind, p0, p1, p2, p3] = row_of[i] < 0 ? keep : rows.at(static_cast<size_t>(row_of[i]));
     kinds.push_back(kind);
     for (const double p : {p0, p1, p2, p3}) parameters.push_back(p);
     streams.push_back(static_cast<int64_t>(stream_of_name(table.names[i])));
-    if (all) continue;
-    filled.push_back(static_cast<int64_t>(i));
-    chosen.push_back(table.tensors[i]);
   }
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<FillOp>();
-  const at::Tensor got = op.call(all ? at::TensorList(table.tensors) : at::TensorList(chosen), kinds, parameters,
-                                 static_cast<int64_t>(seed), streams, {}, {}, moments);
-  if (all || !moments) return got;
-  at::Tensor result = at::full({static_cast<int64_t>(table.size()), 2}, std::numeric_limits<double>::quiet_NaN(),
-                               got.options());
-  auto* to = result.mutable_data_ptr<double>();
-  const auto* from = got.const_data_ptr<double>();
-  for (size_t k = 0; k < filled.size(); ++k) {
-    to[2 * filled[k]] = from[2 * k];
-    to[2 * filled[k] + 1] = from[2 * k + 1];
-  }
-  return result;
+  return op.call(table.tensors, kinds, parameters, static_cast<int64_t>(seed), streams, {}, {}, moments);
 }
 
 // Numbers the distinct (shape, dtype) pairs of a table in order of appearance: the class of each tensor, and the
@@ -78,7 +60,7 @@ std::pair<std::vector<int64_t>, std::vector<int64_t>> shape_classes(const ParamT
   return {std::move(class_of), std::move(first)};
 }
 
-std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+std::array<uint32_t, 4> philox_block(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
   const philox::Words w =
       philox::philox4x32_10({counter[0], counter[1], counter[2], counter[3]}, key[0], key[1]);
   return {w.w0, w.w1, w.w2, w.w3};
@@ -91,7 +73,7 @@ void bind_init(py::module_& m) {
         py::arg("moments"));
   m.def("shape_classes", &shape_classes, py::arg("table"));
   m.def("stream_of_name", &stream_of_name, py::arg("name"));
-  m.def("philox4x32_10", &philox, py::arg("counter"), py::arg("key"));
+  m.def("philox4x32_10", &philox_block, py::arg("counter"), py::arg("key"));
 }
 
 }  // namespace pyparam

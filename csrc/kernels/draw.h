@@ -14,6 +14,7 @@ namespace pyparam::random {
 
 // The numbers are those of the dispatcher op's `kinds`. Each reads some of four parameters.
 enum class Kind : int64_t {
+  kKeep = -1,      // leave the tensor as it is
   kConstant = 0,   // value
   kUniform = 1,    // from, to
   kNormal = 2,     // mean, deviation
@@ -22,7 +23,7 @@ enum class Kind : int64_t {
 constexpr int64_t kKinds = 4;
 constexpr int64_t kParameters = 4;
 
-enum class Map : uint8_t { kConstant, kUniform, kNormal, kTruncated, kFarTail };
+enum class Map : uint8_t { kKeep, kConstant, kUniform, kNormal, kTruncated, kFarTail };
 
 template <typename Real>
 struct Affine {
@@ -31,7 +32,7 @@ struct Affine {
 };
 
 struct Draw {
-  Map map = Map::kConstant;
+  Map map = Map::kKeep;
   double centre = 0.0;  // near the values' mean: moments are summed about it
   uint64_t seed = 0, stream = 0;
   Affine<float> affine32 = {};
@@ -67,7 +68,10 @@ inline Draw prepared(Kind kind, const double* parameter) {
   draw.affine32.shift = static_cast<float>(first);
   draw.affine64.shift = draw.centre = first;
   switch (kind) {
+    case Kind::kKeep:
+      break;
     case Kind::kConstant:
+      draw.map = Map::kConstant;
       break;
     case Kind::kUniform:
       draw.map = Map::kUniform;
@@ -84,6 +88,7 @@ inline Draw prepared(Kind kind, const double* parameter) {
       draw.centre = clamped(first, lowest, highest);
       const double alpha = (lowest - first) / second, beta = (highest - first) / second;
       if (second == 0.0 || lowest == highest) {
+        draw.map = Map::kConstant;
         draw.affine32.shift = static_cast<float>(draw.centre);
         draw.affine64.shift = draw.centre;
       } else if (alpha >= kFarTail) {

@@ -20,17 +20,17 @@ void check_columns(at::TensorList tensors, const FillColumns& c) {
   TORCH_CHECK_VALUE(c.streams.size() == n, "fill_: ", n, " tensors, but ", c.streams.size(), " streams");
   TORCH_CHECK_VALUE(c.offsets.empty() || c.offsets.size() == n, "fill_: ", n, " tensors, but ",
                     c.offsets.size(), " offsets");
+  if (c.strides.empty()) return;
   size_t dims = 0;
-  for (const at::Tensor& t : tensors) {
-    if (t.defined() && t.layout() == at::kStrided && !t.is_nested()) dims += static_cast<size_t>(t.dim());
-  }
-  TORCH_CHECK_VALUE(c.strides.empty() || c.strides.size() == dims, "fill_: the tensors have ", dims,
+  for (const at::Tensor& t : tensors) dims += static_cast<size_t>(t.dim());
+  TORCH_CHECK_VALUE(c.strides.size() == dims, "fill_: the tensors have ", dims,
                     " dimensions in all, but there are ", c.strides.size(), " strides");
 }
 
 void check_parameters(size_t i, Kind kind, const double* p) {
   const auto finite = [&](int k) { return std::isfinite(p[k]); };
   switch (kind) {
+    case Kind::kKeep:
     case Kind::kConstant:
       return;
     case Kind::kUniform:
@@ -123,9 +123,13 @@ std::vector<FillRow> prepare_fill(at::TensorList tensors, const FillColumns& col
   size_t dims = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const at::Tensor& t = tensors[i];
-    TORCH_CHECK_VALUE(columns.kinds[i] >= 0 && columns.kinds[i] < random::kKinds, place(i), ": unknown kind ",
+    TORCH_CHECK_VALUE(columns.kinds[i] >= -1 && columns.kinds[i] < random::kKinds, place(i), ": unknown kind ",
                       columns.kinds[i]);
     const auto kind = static_cast<Kind>(columns.kinds[i]);
+    if (kind == Kind::kKeep) {
+      if (!columns.strides.empty()) dims += static_cast<size_t>(t.dim());
+      continue;
+    }
     check_tensor(i, t, kind);
     const double* parameters = columns.parameters.data() + i * random::kParameters;
     check_parameters(i, kind, parameters);

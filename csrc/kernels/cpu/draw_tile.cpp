@@ -112,6 +112,7 @@ PYPARAM_FORCE_INLINE void draw_tile(const Draw& draw, uint64_t block, int64_t bl
       return map_words<Map::kTruncated>(draw, words, blocks, out);
     case Map::kFarTail:
       return map_words<Map::kFarTail>(draw, words, blocks, out);
+    case Map::kKeep:
     case Map::kConstant:
       break;
   }

@@ -16,7 +16,7 @@ struct Sums {
 };
 
 struct TileFunctions {
-  // Writes the values of `blocks` <= kTileBlocks blocks from `block` on. The map is not kConstant.
+  // Writes the values of `blocks` <= kTileBlocks blocks from `block` on. The map is neither kKeep nor kConstant.
   void (*draw32)(const random::Draw&, uint64_t block, int64_t blocks, float* out);
   void (*draw64)(const random::Draw&, uint64_t block, int64_t blocks, double* out);
   Sums (*sums32)(const float* values, int64_t count, double centre);

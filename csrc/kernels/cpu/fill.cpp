@@ -128,12 +128,12 @@ struct Reach {
 
 // Which tensors reach into another's memory. They are filled one after another, in order, so that the result
 // does not depend on threads: of elements that two tensors share, the later tensor's value stays.
-std::vector<bool> entangled(at::TensorList tensors) {
+std::vector<bool> entangled(at::TensorList tensors, const std::vector<FillRow>& rows) {
   std::vector<Reach> reaches;
   reaches.reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     const at::Tensor& t = tensors[i];
-    if (t.numel() == 0) continue;
+    if (rows[i].draw.map == Map::kKeep || t.numel() == 0) continue;
     int64_t last = 0;
     for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
     const auto* begin = static_cast<const char*>(t.const_data_ptr());
@@ -193,27 +193,30 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
                     at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
   const std::vector<FillRow> rows = prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   at::Tensor result = empty_moments(tensors.size(), moments, at::kCPU);
-  const std::vector<bool> alone = entangled(tensors);
+  const std::vector<bool> alone = entangled(tensors, rows);
   std::vector<int64_t> together;
   together.reserve(tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const auto index = static_cast<int64_t>(i);
-    if (rows[i].draw.map == Map::kConstant && !alone[i]) {
-      tensors[i].fill_(parameters[i * random::kParameters]);
-      if (moments) write_moments(result, index, {}, tensors[i].numel(), rows[i].draw.centre);
+  const auto set = [&](int64_t i) {
+    tensors[i].fill_(rows[i].draw.affine64.shift);
+    if (moments) write_moments(result, i, {}, tensors[i].numel(), rows[i].draw.centre);
+  };
+  for (int64_t i = 0; i < static_cast<int64_t>(tensors.size()); ++i) {
+    const Map map = rows[i].draw.map;
+    if (map == Map::kKeep) {
+      if (moments) write_moments(result, i, {}, 0, 0.0);
+    } else if (map == Map::kConstant && !alone[i]) {
+      set(i);
     } else if (!alone[i]) {
-      together.push_back(index);
+      together.push_back(i);
     }
   }
   fill_together(tensors, rows, together, moments, result);
-  for (size_t i = 0; i < tensors.size(); ++i) {
+  for (int64_t i = 0; i < static_cast<int64_t>(tensors.size()); ++i) {
     if (!alone[i]) continue;
-    const auto index = static_cast<int64_t>(i);
     if (rows[i].draw.map == Map::kConstant) {
-      tensors[i].fill_(rows[i].draw.affine64.shift);
-      if (moments) write_moments(result, index, {}, tensors[i].numel(), rows[i].draw.centre);
+      set(i);
     } else {
-      fill_together(tensors, rows, {index}, moments, result);
+      fill_together(tensors, rows, {i}, moments, result);
     }
   }
   return result;
@@ -223,7 +226,7 @@ at::Tensor fill_meta(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef
                      at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
   prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   for (size_t i = 0; i < tensors.size(); ++i) {
-    TORCH_CHECK_VALUE(tensors[i].is_meta(), "fill_: tensors[", i, "] is on ", tensors[i].device(),
+    TORCH_CHECK_VALUE(tensors[i].is_meta() || kinds[i] < 0, "fill_: tensors[", i, "] is on ", tensors[i].device(),
                       " and others are on meta; fill them in separate calls");
   }
   return empty_moments(tensors.size(), moments, at::kMeta);
@@ -236,12 +239,15 @@ at::Tensor fill_elsewhere(at::TensorList tensors, at::IntArrayRef kinds, at::Arr
   prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   std::vector<at::Tensor> staged;
   staged.reserve(tensors.size());
-  for (const at::Tensor& t : tensors) {
-    staged.push_back(t.is_cpu() ? t : at::empty_like(t, t.options().device(at::kCPU)));
+  const auto here = [&](size_t i) { return tensors[i].is_cpu() || kinds[i] < 0; };
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    TORCH_CHECK_VALUE(!tensors[i].is_meta() || kinds[i] < 0, "fill_: tensors[", i,
+                      "] is on meta and others are not; fill them in separate calls");
+    staged.push_back(here(i) ? tensors[i] : at::empty_like(tensors[i], tensors[i].options().device(at::kCPU)));
   }
   at::Tensor result = fill_cpu(staged, kinds, parameters, seed, streams, offsets, strides, moments);
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (!tensors[i].is_cpu()) tensors[i].copy_(staged[i]);
+    if (!here(i)) tensors[i].copy_(staged[i]);
   }
   return result;
 }
@@ -257,7 +263,7 @@ at::Tensor fill_autograd(at::TensorList tensors, at::IntArrayRef kinds, at::Arra
                          bool moments) {
   if (at::GradMode::is_enabled()) {
     for (size_t i = 0; i < tensors.size(); ++i) {
-      TORCH_CHECK_VALUE(!tensors[i].requires_grad(), "fill_: tensors[", i,
+      TORCH_CHECK_VALUE(kinds[i] < 0 || !tensors[i].requires_grad(), "fill_: tensors[", i,
                         "] requires grad; fill it under torch.no_grad()");
     }
   }
@@ -273,7 +279,9 @@ at::Tensor fill_in_place(at::TensorList tensors, at::IntArrayRef kinds, at::Arra
     at::AutoDispatchBelowADInplaceOrView guard;
     result = fill_handle().call(tensors, kinds, parameters, seed, streams, offsets, strides, moments);
   }
-  for (const at::Tensor& t : tensors) t.unsafeGetTensorImpl()->bump_version();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    if (kinds[i] >= 0) tensors[i].unsafeGetTensorImpl()->bump_version();
+  }
   return result;
 }
 

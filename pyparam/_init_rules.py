@@ -1,0 +1,238 @@
+"""Rules: which parameter gets which sampler. And the ready-made rules people look for."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import glob
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyparam._init_owners import Owners
+from pyparam._init_samplers import normal_, ones_, trunc_normal_, zeros_
+
+Sampler = Callable[..., Any]
+Condition = Any  # a glob, a compiled regular expression, a module class, a predicate, or a tuple of these
+Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
+Match = Callable[[int, str], bool]
+
+_MAGIC = re.compile(r"[*?\[]")
+
+
+class Subject:
+    """What rules look at: names, tensors, and the modules that own them, asked for only when needed."""
+
+    def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners) -> None:
+        self.names = names
+        self.tensors = tensors
+        self.owners = owners
+
+
+def pairs_of(rules: Rules) -> list[tuple[Condition, Any]]:
+    """Rules as (condition, sampler) pairs in order; raises TypeError for anything else."""
+    items = list(rules.items()) if isinstance(rules, Mapping) else list(rules)
+    for item in items:
+        if not isinstance(item, tuple) or len(item) != 2:
+            raise TypeError(f"initialize_: rules must be a mapping or (condition, sampler) pairs, got {item!r}")
+    return items
+
+
+def assign(pairs: Sequence[tuple[Condition, Any]], subject: Subject) -> list[int]:
+    """The index of the first rule that matches each parameter, -1 where none does."""
+    chosen = [-1] * len(subject.names)
+    remaining: Iterable[int] = range(len(subject.names))
+    names = subject.names
+    at = 0
+    while at < len(pairs):
+        exact: dict[str, int] = {}
+        while at < len(pairs) and isinstance(pairs[at][0], str) and not _MAGIC.search(pairs[at][0]):
+            exact.setdefault(pairs[at][0], at)
+            at += 1
+        if exact:
+            left = []
+            for i in remaining:
+                found = exact.get(names[i], -1)
+                if found < 0:
+                    left.append(i)
+                chosen[i] = found
+            remaining = left
+            continue
+        matches = _match_of(pairs[at][0], subject)
+        left = []
+        for i in remaining:
+            if matches(i, names[i]):
+                chosen[i] = at
+            else:
+                left.append(i)
+        remaining = left
+        at += 1
+    return chosen
+
+
+def _match_of(condition: Condition, subject: Subject) -> Match:
+    if isinstance(condition, str):
+        return _glob_match(condition)
+    if isinstance(condition, re.Pattern):
+        full = condition.fullmatch
+        return lambda i, name: full(name) is not None
+    if isinstance(condition, tuple) and condition:
+        parts = [_match_of(part, subject) for part in condition]
+        return lambda i, name: all(part(i, name) for part in parts)
+    if isinstance(condition, type):
+        if not issubclass(condition, nn.Module):
+            raise TypeError(f"initialize_: {condition.__name__} in a rule is no nn.Module class")
+        owned_by, module_class = subject.owners.owned_by, condition
+        return lambda i, name: owned_by(name, module_class)
+    if callable(condition):
+        tensors, predicate = subject.tensors, condition
+        return lambda i, name: bool(predicate(name, tensors[i]))
+    raise TypeError(
+        "initialize_: a rule's condition must be a pattern, a module class, a predicate (name, parameter) or a "
+        f"tuple of these, got {type(condition).__name__}"
+    )
+
+
+def _glob_match(pattern: str) -> Match:
+    """fnmatch's glob on the whole qualified name: ``*`` matches dots too. The usual shapes skip the regex."""
+    if pattern == "*":
+        return lambda i, name: True
+    if pattern.startswith("*") and not _MAGIC.search(pattern[1:]):
+        suffix = pattern[1:]
+        return lambda i, name: name.endswith(suffix)
+    if pattern.endswith("*") and not _MAGIC.search(pattern[:-1]):
+        prefix = pattern[:-1]
+        return lambda i, name: name.startswith(prefix)
+    full = re.compile(fnmatch.translate(pattern)).match
+    return lambda i, name: full(name) is not None
+
+
+def shown(sampler: Any) -> str:
+    """A sampler as a person would write it."""
+    if isinstance(sampler, functools.partial):
+        words = [repr(a) for a in sampler.args]
+        words += [f"{k}={_short(v)}" for k, v in sampler.keywords.items()]
+        return f"{shown(sampler.func)}({', '.join(words)})"
+    return str(getattr(sampler, "__name__", None) or repr(sampler))
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else repr(value)
+
+
+# ---- ready-made rules ------------------------------------------------------------------------------------------
+
+_NORM_CLASSES = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+
+
+def _norm_rules() -> dict[Condition, Sampler]:
+    """Biases to zero, and the gains of norms, known by class or by being vectors called weight, to one."""
+    rules: dict[Condition, Sampler] = {"*bias": zeros_}
+    for norm in _NORM_CLASSES:
+        rules[norm] = ones_
+    rules[_is_gain] = ones_
+    return rules
+
+
+def _is_gain(name: str, parameter: Tensor) -> bool:
+    return parameter.dim() == 1 and name.rpartition(".")[2] in ("weight", "gamma", "scale", "g")
+
+
+def gpt2_rules(
+    n_layer: int,
+    *,
+    std: float = 0.02,
+    residual: Sequence[str] = (
+        "*.c_proj.weight",
+        "*.out_proj.weight",
+        "*.o_proj.weight",
+        "*.down_proj.weight",
+        "*.linear2.weight",
+        "*.dense_4h_to_h.weight",
+    ),
+) -> dict[Condition, Sampler]:
+    """GPT-2's initialisation (Radford et al., 2019).
+
+    Weights and embeddings are normal with ``std``; the projections that end in the residual stream
+    (``residual``, globs on names) with ``std / sqrt(2 * n_layer)``, since each of ``n_layer`` blocks adds two of
+    them; biases are zero and the gains of norms one. Raises ValueError unless ``n_layer`` is positive.
+    """
+    if n_layer < 1:
+        raise ValueError(f"gpt2_rules: n_layer must be positive, got {n_layer}")
+    rules = _norm_rules()
+    for pattern in residual:
+        rules[pattern] = functools.partial(normal_, std=std / math.sqrt(2 * n_layer))
+    rules["*"] = functools.partial(normal_, std=std)
+    return rules
+
+
+def vit_rules(*, std: float = 0.02) -> dict[Condition, Sampler]:
+    """The vision transformer's initialisation, as in timm and transformers.
+
+    Weights, position embeddings and tokens are normal with ``std`` cut at two deviations; biases are zero and
+    the gains of norms one. (timm writes ``trunc_normal_(w, std=.02)``, whose bounds of +-2 cut nothing; the
+    cut at two deviations is what the original code in JAX does.)
+    """
+    rules = _norm_rules()
+    rules["*"] = functools.partial(trunc_normal_, std=std, a=-2 * std, b=2 * std)
+    return rules
+
+
+def mup_rules(
+    model: Any,
+    base: Any,
+    *,
+    std: float = 0.02,
+    readout: Sequence[str] = ("*lm_head.weight", "*head.weight", "*classifier.weight"),
+    readout_zero: bool = False,
+) -> dict[Condition, Sampler]:
+    """Maximal update parametrisation (Yang et al., "Tensor Programs V", 2022, table 8): how std scales with width.
+
+    ``base`` is the same model at the width where ``std`` was tuned (a module, on the meta device if you like, or
+    a mapping of names to shapes). A dimension that differs between the two grows with width. With m the ratio
+    of fan-ins: a matrix that grows on both sides gets ``std / sqrt(m)``; one that grows on its input alone, or
+    is named by ``readout``, ``std / m`` (zero with ``readout_zero``); all others, embeddings and inputs, ``std``.
+    Vectors called weight are gains and get ones, biases zeros. Weights are taken as (out, in, ...), as in nn.Linear.
+
+    The learning rates that muP asks for are the optimizer's, not ours. Raises ValueError where the two models differ
+    in names or in the number of dimensions.
+    """
+    shapes, base_shapes = _shapes(model), _shapes(base)
+    if shapes.keys() != base_shapes.keys():
+        odd = sorted(shapes.keys() ^ base_shapes.keys())
+        raise ValueError(f"mup_rules: model and base differ in parameters: {', '.join(odd[:10])}")
+    ends = [re.compile(fnmatch.translate(pattern)) for pattern in readout]
+    rules: dict[Condition, Sampler] = {}
+    for name, shape in shapes.items():
+        narrow = base_shapes[name]
+        if len(shape) != len(narrow):
+            raise ValueError(f"mup_rules: {name!r} has shape {shape} in the model and {narrow} in the base")
+        leaf = name.rpartition(".")[2]
+        if leaf.endswith("bias"):
+            rules[name] = zeros_
+        elif len(shape) == 1 and leaf == "weight":
+            rules[name] = ones_
+        elif len(shape) < 2:
+            rules[name] = functools.partial(normal_, std=std)
+        else:
+            ratio = math.prod(shape[1:]) / math.prod(narrow[1:])
+            output_grows = shape[0] != narrow[0]
+            ends_here = any(end.match(name) for end in ends)
+            if ends_here and readout_zero:
+                rules[name] = zeros_
+            elif ends_here or (ratio != 1 and not output_grows):
+                rules[name] = functools.partial(normal_, std=std / ratio)
+            elif ratio != 1:
+                rules[name] = functools.partial(normal_, std=std / math.sqrt(ratio))
+            else:
+                rules[name] = functools.partial(normal_, std=std)
+    return {glob.escape(name) if _MAGIC.search(name) else name: sampler for name, sampler in rules.items()}
+
+
+def _shapes(source: Any) -> dict[str, tuple[int, ...]]:
+    if isinstance(source, Mapping):
+        return {name: tuple(getattr(value, "shape", value)) for name, value in source.items()}
+    return {name: tuple(parameter.shape) for name, parameter in source.named_parameters()}
