@@ -1,4 +1,5 @@
 // The bulk face of torch.ops.pyparam.fill_: rows by index, streams by name, no list of tensors built.
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/utils/pybind.h>
 
@@ -25,18 +26,21 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows, con
                       uint64_t seed, bool moments) {
   if (row_of.size() != table.size()) throw py::value_error("fill: row_of and the table differ in length");
   py::gil_scoped_release released;
-  std::vector<int64_t> kinds, streams;
-  std::vector<double> parameters;
-  kinds.reserve(table.size());
-  streams.reserve(table.size());
-  parameters.reserve(4 * table.size());
+  const auto size = static_cast<int64_t>(table.size());
+  std::vector<int64_t> kinds(table.size()), streams(table.size());
+  std::vector<double> parameters(4 * table.size());
   const Row keep = {-1, 0.0, 0.0, 0.0, 0.0};
-  for (size_t i = 0; i < table.size(); ++i) {
-    const auto& [kind, p0, p1, p2, p3] = row_of[i] < 0 ? keep : rows.at(static_cast<size_t>(row_of[i]));
-    kinds.push_back(kind);
-    for (const double p : {p0, p1, p2, p3}) parameters.push_back(p);
-    streams.push_back(static_cast<int64_t>(stream_of_name(table.names[i])));
-  }
+  at::parallel_for(0, size, 4096, [&](int64_t begin, int64_t end) {
+    std::string name;
+    for (int64_t i = begin; i < end; ++i) {
+      const auto& [kind, p0, p1, p2, p3] = row_of[i] < 0 ? keep : rows.at(static_cast<size_t>(row_of[i]));
+      kinds[i] = kind;
+      std::copy_n(std::array{p0, p1, p2, p3}.data(), 4, &parameters[4 * i]);
+      name.resize(table.names.length(i));
+      table.names.write(i, name.data());
+      streams[i] = static_cast<int64_t>(stream_of_name(name));
+    }
+  });
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<FillOp>();
   return op.call(table.tensors, kinds, parameters, static_cast<int64_t>(seed), streams, {}, {}, moments);
 }

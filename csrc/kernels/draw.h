@@ -1,5 +1,4 @@
-// What one tensor is filled with: a distribution, prepared, and the stream its elements are drawn from.
-// Plain data, the same for the CPU and CUDA. Includes no torch header.
+// What a tensor is filled with: a distribution, prepared, and the key its elements are drawn under. Plain data, the same for the CPU and CUDA. Includes no torch header.
 #pragma once
 
 #include <cmath>
@@ -31,20 +30,19 @@ struct Affine {
   Real lowest, highest;  // of a uniform: from, and the largest number below to
 };
 
+// Which numbers: the seed, and the stream of one tensor.
+struct Key {
+  uint64_t seed = 0, stream = 0;
+};
+
 struct Draw {
   Map map = Map::kKeep;
   double centre = 0.0;  // near the values' mean: moments are summed about it
-  uint64_t seed = 0, stream = 0;
   Affine<float> affine32 = {};
   Affine<double> affine64 = {};
   Truncation<float> truncation32 = {};
   Truncation<double> truncation64 = {};
   FarTail tail = {};
-
-  const Affine<float>& affine(float) const { return affine32; }
-  const Affine<double>& affine(double) const { return affine64; }
-  const Truncation<float>& truncation(float) const { return truncation32; }
-  const Truncation<double>& truncation(double) const { return truncation64; }
 };
 
 template <typename Real>

@@ -1,9 +1,9 @@
 #include "kernels/fill.h"
 
-#include <ATen/MemoryOverlap.h>
-
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
 
 namespace pyparam {
 namespace {
@@ -52,6 +52,7 @@ void check_parameters(size_t i, Kind kind, const double* p) {
 
 // Strides under which no two elements can meet: each exceeds the reach of all the smaller ones.
 bool separated(const at::Tensor& t) {
+  if (t.is_non_overlapping_and_dense()) return true;
   std::vector<Extent> dims;
   for (int64_t d = 0; d < t.dim(); ++d) {
     if (t.size(d) > 1) dims.push_back({t.size(d), t.stride(d)});
@@ -117,9 +118,12 @@ Layout whole_layout(size_t i, const at::Tensor& t, int64_t offset, at::IntArrayR
 
 }  // namespace
 
-std::vector<FillRow> prepare_fill(at::TensorList tensors, const FillColumns& columns) {
+Fill prepare_fill(at::TensorList tensors, const FillColumns& columns) {
   check_columns(tensors, columns);
-  std::vector<FillRow> rows(tensors.size());
+  Fill fill;
+  fill.draws.emplace_back();  // of tensors left alone
+  fill.rows.resize(tensors.size());
+  std::map<std::array<double, random::kParameters + 1>, size_t> known;
   size_t dims = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     const at::Tensor& t = tensors[i];
@@ -131,23 +135,30 @@ std::vector<FillRow> prepare_fill(at::TensorList tensors, const FillColumns& col
       continue;
     }
     check_tensor(i, t, kind);
-    const double* parameters = columns.parameters.data() + i * random::kParameters;
-    check_parameters(i, kind, parameters);
-    const auto rank = static_cast<size_t>(t.dim());
-    const at::IntArrayRef strides =
-        columns.strides.empty() ? at::IntArrayRef{} : columns.strides.slice(dims, rank);
-    dims += rank;
-    FillRow& row = rows[i];
+    const double* p = columns.parameters.data() + i * random::kParameters;
+    at::IntArrayRef strides;
+    if (!columns.strides.empty()) {
+      const auto rank = static_cast<size_t>(t.dim());
+      strides = columns.strides.slice(dims, rank);
+      dims += rank;
+    }
+    FillRow& row = fill.rows[i];
     row.whole = whole_layout(i, t, columns.offsets.empty() ? 0 : columns.offsets[i], strides);
     row.memory = merged(0, t, t.strides());
+    row.key = {static_cast<uint64_t>(columns.seed), static_cast<uint64_t>(columns.streams[i])};
     // Neighbours are often filled alike, and a truncation takes microseconds to prepare.
-    const bool alike = i > 0 && columns.kinds[i] == columns.kinds[i - 1] &&
-                       std::equal(parameters, parameters + random::kParameters, parameters - random::kParameters);
-    row.draw = alike ? rows[i - 1].draw : random::prepared(kind, parameters);
-    row.draw.seed = static_cast<uint64_t>(columns.seed);
-    row.draw.stream = static_cast<uint64_t>(columns.streams[i]);
+    if (i > 0 && columns.kinds[i] == columns.kinds[i - 1] &&
+        std::equal(p, p + random::kParameters, p - random::kParameters)) {
+      row.draw = fill.rows[i - 1].draw;
+      continue;
+    }
+    check_parameters(i, kind, p);
+    const auto [entry, fresh] =
+        known.try_emplace({static_cast<double>(columns.kinds[i]), p[0], p[1], p[2], p[3]}, fill.draws.size());
+    if (fresh) fill.draws.push_back(random::prepared(kind, p));
+    row.draw = entry->second;
   }
-  return rows;
+  return fill;
 }
 
 }  // namespace pyparam

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/SmallVector.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -32,7 +33,7 @@ struct Extent {
 // adjacent dimensions merged where they step alike.
 struct Layout {
   int64_t offset = 0;
-  std::vector<Extent> dims;  // outermost first; empty for one element
+  c10::SmallVector<Extent, 2> dims;  // outermost first; empty for one element
 
   // Calls run(position, at, count, step) for pieces of [begin, begin + length) that lie evenly.
   template <typename Run>
@@ -58,12 +59,21 @@ struct Layout {
 
 // How one tensor is filled.
 struct FillRow {
-  random::Draw draw;
+  size_t draw = 0;  // among Fill::draws
+  random::Key key;
   Layout memory;  // in elements from the tensor's first
   Layout whole;   // the index of each element in the stream
 };
 
+// A fill, checked. Tensors that are filled alike share a draw.
+struct Fill {
+  std::vector<random::Draw> draws;
+  std::vector<FillRow> rows;
+
+  const random::Draw& draw(size_t tensor) const { return draws[rows[tensor].draw]; }
+};
+
 // Checks everything there is to check, for every tensor, and prepares the rows.
-std::vector<FillRow> prepare_fill(at::TensorList tensors, const FillColumns& columns);
+Fill prepare_fill(at::TensorList tensors, const FillColumns& columns);
 
 }  // namespace pyparam

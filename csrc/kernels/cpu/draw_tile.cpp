@@ -16,6 +16,7 @@ namespace pyparam::cpu {
 namespace {
 
 using random::Draw;
+using random::Key;
 using random::Map;
 
 #define PYPARAM_FORCE_INLINE inline __attribute__((always_inline))
@@ -100,9 +101,9 @@ PYPARAM_FORCE_INLINE void map_words(const Draw& shared, const uint32_t* __restri
 }
 
 template <typename Lanes, typename Real>
-PYPARAM_FORCE_INLINE void draw_tile(const Draw& draw, uint64_t block, int64_t blocks, Real* out) {
+PYPARAM_FORCE_INLINE void draw_tile(const Draw& draw, Key key, uint64_t block, int64_t blocks, Real* out) {
   alignas(64) uint32_t words[4 * kTileBlocks + 32];
-  fill_words<Lanes>(draw.seed, draw.stream, block, blocks, words);
+  fill_words<Lanes>(key.seed, key.stream, block, blocks, words);
   switch (draw.map) {
     case Map::kUniform:
       return map_words<Map::kUniform>(draw, words, blocks, out);
@@ -145,11 +146,11 @@ PYPARAM_FORCE_INLINE void sum_tile(const Real* values, int64_t count, double cen
 }
 
 #define PYPARAM_TILE_VARIANT(name, target, Lanes)                                                          \
-  target void draw32_##name(const Draw& d, uint64_t block, int64_t blocks, float* out) {                   \
-    draw_tile<Lanes>(d, block, blocks, out);                                                               \
+  target void draw32_##name(const Draw& d, Key key, uint64_t block, int64_t blocks, float* out) {          \
+    draw_tile<Lanes>(d, key, block, blocks, out);                                                          \
   }                                                                                                        \
-  target void draw64_##name(const Draw& d, uint64_t block, int64_t blocks, double* out) {                  \
-    draw_tile<Lanes>(d, block, blocks, out);                                                               \
+  target void draw64_##name(const Draw& d, Key key, uint64_t block, int64_t blocks, double* out) {         \
+    draw_tile<Lanes>(d, key, block, blocks, out);                                                          \
   }                                                                                                        \
   target Sums sums32_##name(const float* x, int64_t count, double centre) {                                \
     Sums sums;                                                                                             \

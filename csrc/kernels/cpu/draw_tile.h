@@ -17,18 +17,18 @@ struct Sums {
 
 struct TileFunctions {
   // Writes the values of `blocks` <= kTileBlocks blocks from `block` on. The map is neither kKeep nor kConstant.
-  void (*draw32)(const random::Draw&, uint64_t block, int64_t blocks, float* out);
-  void (*draw64)(const random::Draw&, uint64_t block, int64_t blocks, double* out);
+  void (*draw32)(const random::Draw&, random::Key, uint64_t block, int64_t blocks, float* out);
+  void (*draw64)(const random::Draw&, random::Key, uint64_t block, int64_t blocks, double* out);
   Sums (*sums32)(const float* values, int64_t count, double centre);
   Sums (*sums64)(const double* values, int64_t count, double centre);
   void (*to_bfloat16)(const float* values, int64_t count, uint16_t* out);
   void (*to_float16)(const float* values, int64_t count, uint16_t* out);
 
-  void draw(const random::Draw& d, uint64_t block, int64_t blocks, float* out) const {
-    draw32(d, block, blocks, out);
+  void draw(const random::Draw& d, random::Key key, uint64_t block, int64_t blocks, float* out) const {
+    draw32(d, key, block, blocks, out);
   }
-  void draw(const random::Draw& d, uint64_t block, int64_t blocks, double* out) const {
-    draw64(d, block, blocks, out);
+  void draw(const random::Draw& d, random::Key key, uint64_t block, int64_t blocks, double* out) const {
+    draw64(d, key, block, blocks, out);
   }
   Sums sums(const float* x, int64_t count, double centre) const { return sums32(x, count, centre); }
   Sums sums(const double* x, int64_t count, double centre) const { return sums64(x, count, centre); }

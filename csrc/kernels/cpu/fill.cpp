@@ -33,7 +33,8 @@ using Drawn = std::conditional_t<std::is_same_v<Stored, double>, double, float>;
 
 // Writes elements first .. first + count of a stream. A block that is cut at an end is drawn in full aside.
 template <typename Real>
-void draw_range(const TileFunctions& tile, const random::Draw& draw, int64_t first, int64_t count, Real* out) {
+void draw_range(const TileFunctions& tile, const random::Draw& draw, random::Key key, int64_t first, int64_t count,
+                Real* out) {
   constexpr int64_t per_block = kPerBlock<Real>;
   alignas(64) Real aside[kTileBlocks * per_block];
   while (count > 0) {
@@ -41,7 +42,7 @@ void draw_range(const TileFunctions& tile, const random::Draw& draw, int64_t fir
     const auto block = static_cast<uint64_t>(first / per_block);
     if (lead == 0 && count >= per_block) {
       const int64_t blocks = std::min(count / per_block, kTileBlocks);
-      tile.draw(draw, block, blocks, out);
+      tile.draw(draw, key, block, blocks, out);
       out += blocks * per_block;
       first += blocks * per_block;
       count -= blocks * per_block;
@@ -49,7 +50,7 @@ void draw_range(const TileFunctions& tile, const random::Draw& draw, int64_t fir
     }
     const int64_t blocks = std::min((lead + count + per_block - 1) / per_block, kTileBlocks);
     const int64_t taken = std::min(blocks * per_block - lead, count);
-    tile.draw(draw, block, blocks, aside);
+    tile.draw(draw, key, block, blocks, aside);
     std::copy_n(aside + lead, taken, out);
     out += taken;
     first += taken;
@@ -70,7 +71,7 @@ void narrow(const TileFunctions&, const Real* values, int64_t count, Real* out) 
 
 // Fills elements [begin, begin + length) of one tensor, a tile at a time, and sums them if asked.
 template <typename Stored>
-Sums fill_chunk(const FillRow& row, Stored* data, int64_t begin, int64_t length, bool moments) {
+Sums fill_chunk(const random::Draw& draw, const FillRow& row, Stored* data, int64_t begin, int64_t length, bool moments) {
   using Real = Drawn<Stored>;
   const TileFunctions& tile = cpu::tile_functions();
   constexpr int64_t tile_elements = kTileBlocks * kPerBlock<Real>;
@@ -86,11 +87,11 @@ Sums fill_chunk(const FillRow& row, Stored* data, int64_t begin, int64_t length,
       if (dense) drawn = target;
     }
     row.whole.for_runs(begin + done, count, [&](int64_t position, int64_t first, int64_t run, int64_t step) {
-      if (step == 1) return draw_range(tile, row.draw, first, run, drawn + position);
-      for (int64_t k = 0; k < run; ++k) draw_range(tile, row.draw, first + k * step, 1, drawn + position + k);
+      if (step == 1) return draw_range(tile, draw, row.key, first, run, drawn + position);
+      for (int64_t k = 0; k < run; ++k) draw_range(tile, draw, row.key, first + k * step, 1, drawn + position + k);
     });
     if (moments) {
-      const Sums part = tile.sums(drawn, count, row.draw.centre);
+      const Sums part = tile.sums(drawn, count, draw.centre);
       sums.first += part.first;
       sums.second += part.second;
     }
@@ -106,16 +107,16 @@ Sums fill_chunk(const FillRow& row, Stored* data, int64_t begin, int64_t length,
   return sums;
 }
 
-Sums fill_chunk(const FillRow& row, const at::Tensor& t, const Chunk& chunk, bool moments) {
+Sums fill_chunk(const random::Draw& draw, const FillRow& row, const at::Tensor& t, const Chunk& chunk, bool moments) {
   switch (t.scalar_type()) {
     case at::kFloat:
-      return fill_chunk(row, t.mutable_data_ptr<float>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, t.mutable_data_ptr<float>(), chunk.begin, chunk.length, moments);
     case at::kDouble:
-      return fill_chunk(row, t.mutable_data_ptr<double>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, t.mutable_data_ptr<double>(), chunk.begin, chunk.length, moments);
     case at::kHalf:
-      return fill_chunk(row, t.mutable_data_ptr<c10::Half>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, t.mutable_data_ptr<c10::Half>(), chunk.begin, chunk.length, moments);
     default:
-      return fill_chunk(row, t.mutable_data_ptr<c10::BFloat16>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, t.mutable_data_ptr<c10::BFloat16>(), chunk.begin, chunk.length, moments);
   }
 }
 
@@ -128,12 +129,12 @@ struct Reach {
 
 // Which tensors reach into another's memory. They are filled one after another, in order, so that the result
 // does not depend on threads: of elements that two tensors share, the later tensor's value stays.
-std::vector<bool> entangled(at::TensorList tensors, const std::vector<FillRow>& rows) {
+std::vector<bool> entangled(at::TensorList tensors, const Fill& fill) {
   std::vector<Reach> reaches;
   reaches.reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     const at::Tensor& t = tensors[i];
-    if (rows[i].draw.map == Map::kKeep || t.numel() == 0) continue;
+    if (fill.draw(i).map == Map::kKeep || t.numel() == 0) continue;
     int64_t last = 0;
     for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
     const auto* begin = static_cast<const char*>(t.const_data_ptr());
@@ -162,7 +163,7 @@ void write_moments(at::Tensor& result, int64_t i, const Sums& sums, int64_t nume
 }
 
 // Fills the tensors named by `which`, all at once. No two of them share memory.
-void fill_together(at::TensorList tensors, const std::vector<FillRow>& rows, const std::vector<int64_t>& which,
+void fill_together(at::TensorList tensors, const Fill& fill, const std::vector<int64_t>& which,
                    bool moments, at::Tensor& result) {
   std::vector<int64_t> numels;
   numels.reserve(which.size());
@@ -171,7 +172,7 @@ void fill_together(at::TensorList tensors, const std::vector<FillRow>& rows, con
   std::vector<Sums> parts(moments ? plan.chunks.size() : 0);
   cpu::for_each_chunk(plan, [&](const Chunk& chunk, int64_t c) {
     const int64_t i = which[chunk.tensor];
-    const Sums sums = fill_chunk(rows[i], tensors[i], chunk, moments);
+    const Sums sums = fill_chunk(fill.draw(i), fill.rows[i], tensors[i], chunk, moments);
     if (moments) parts[c] = sums;
   });
   if (!moments) return;
@@ -181,7 +182,7 @@ void fill_together(at::TensorList tensors, const std::vector<FillRow>& rows, con
       sums.first += parts[c].first;
       sums.second += parts[c].second;
     }
-    write_moments(result, which[k], sums, numels[k], rows[which[k]].draw.centre);
+    write_moments(result, which[k], sums, numels[k], fill.draw(which[k]).centre);
   }
 }
 
@@ -191,17 +192,17 @@ at::Tensor empty_moments(size_t tensors, bool moments, c10::DeviceType device) {
 
 at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters, int64_t seed,
                     at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
-  const std::vector<FillRow> rows = prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
+  const Fill fill = prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   at::Tensor result = empty_moments(tensors.size(), moments, at::kCPU);
-  const std::vector<bool> alone = entangled(tensors, rows);
+  const std::vector<bool> alone = entangled(tensors, fill);
   std::vector<int64_t> together;
   together.reserve(tensors.size());
   const auto set = [&](int64_t i) {
-    tensors[i].fill_(rows[i].draw.affine64.shift);
-    if (moments) write_moments(result, i, {}, tensors[i].numel(), rows[i].draw.centre);
+    tensors[i].fill_(fill.draw(i).affine64.shift);
+    if (moments) write_moments(result, i, {}, tensors[i].numel(), fill.draw(i).centre);
   };
   for (int64_t i = 0; i < static_cast<int64_t>(tensors.size()); ++i) {
-    const Map map = rows[i].draw.map;
+    const Map map = fill.draw(i).map;
     if (map == Map::kKeep) {
       if (moments) write_moments(result, i, {}, 0, 0.0);
     } else if (map == Map::kConstant && !alone[i]) {
@@ -210,13 +211,13 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
       together.push_back(i);
     }
   }
-  fill_together(tensors, rows, together, moments, result);
+  fill_together(tensors, fill, together, moments, result);
   for (int64_t i = 0; i < static_cast<int64_t>(tensors.size()); ++i) {
     if (!alone[i]) continue;
-    if (rows[i].draw.map == Map::kConstant) {
+    if (fill.draw(i).map == Map::kConstant) {
       set(i);
     } else {
-      fill_together(tensors, rows, {i}, moments, result);
+      fill_together(tensors, fill, {i}, moments, result);
     }
   }
   return result;
