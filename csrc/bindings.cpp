@@ -8,9 +8,6 @@ namespace py = pybind11;
 
 using pyparam::ParamTable;
 
-namespace pyparam {
-void bind_init(py::module_&);
-}
 
 namespace {
 
@@ -30,7 +27,39 @@ py::list names_of(const ParamTable& table) {
   return out;
 }
 
+// The rows at `indices`, in that order.
+ParamTable take(const ParamTable& table, const std::vector<size_t>& indices) {
+  ParamTable taken;
+  taken.names.reserve(indices.size());
+  taken.tensors.reserve(indices.size());
+  for (const size_t i : indices) {
+    if (i >= table.size()) throw py::index_error("ParamTable.take: index out of range");
+    taken.names.append(table.names[i]);
+    taken.tensors.push_back(table.tensors[i]);
+  }
+  return taken;
+}
+
+std::vector<std::string> attributes_of(const ParamTable& table) {
+  std::vector<std::string> out;
+  out.reserve(table.size());
+  for (size_t i = 0; i < table.size(); ++i) out.emplace_back(table.names.attribute(i));
+  return out;
+}
+
+std::vector<std::string> owner_names_of(const ParamTable& table) {
+  std::vector<std::string> out;
+  out.reserve(table.size());
+  for (size_t i = 0; i < table.size(); ++i) out.emplace_back(table.names.owner(i));
+  return out;
+}
+
 }  // namespace
+
+namespace pyparam {
+void bind_script(py::module_& m);
+void bind_init(py::module_& m);
+}  // namespace pyparam
 
 PYBIND11_MODULE(_C, m) {
   pyparam::bind_walk(m);
@@ -39,7 +68,12 @@ PYBIND11_MODULE(_C, m) {
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))
       .def("__len__", &ParamTable::size)
       .def_property_readonly("names", &names_of)
-      .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; });
+      .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; })
+      .def_property_readonly("attributes", &attributes_of)
+      .def_property_readonly("owner_names", &owner_names_of)
+      .def("tensor", [](const ParamTable& t, size_t i) { return t.tensors.at(i); }, py::arg("index"))
+      .def("take", &take, py::arg("indices"));
 
+  pyparam::bind_script(m);
   pyparam::bind_init(m);
 }

@@ -13,7 +13,8 @@ from pyparam._init_defaults import default_buffer
 from pyparam._init_fill import ordinary
 from pyparam._init_owners import Owners
 from pyparam._init_rules import Rules, Subject, assign, pairs_of
-from pyparam._table import ParamTable, table_of
+from pyparam._sources import table_of
+from pyparam._table import ParamTable
 
 Sampler = Callable[..., Any]
 Place = tuple[dict[str, Any], str]
@@ -55,7 +56,7 @@ def materialized(
     """Yields the table to fill; on leaving without an error, the model has what was filled."""
     made = Materialized(table)
     on_meta = [i for i, tensor in enumerate(subject.tensors) if tensor.is_meta]
-    meta_buffers = _meta_buffers(model)
+    meta_buffers = [] if device is None else _meta_buffers(model)
     if device is None:
         writes = [subject.names[i] for i in on_meta if not kept(i)]
         if writes:
@@ -71,6 +72,8 @@ def materialized(
     keeping = [subject.names[i] for i in on_meta if kept(i)]
     if keeping:
         raise ValueError(f"initialize_: parameter {keeping[0]!r} is on the meta device: there is nothing to keep")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"initialize_: only a module can be materialised, got {type(model).__name__}")
     samplers = _buffer_samplers(meta_buffers, buffers, subject.owners)
     places = _places(model)
     tensors = list(subject.tensors)
@@ -87,6 +90,7 @@ def materialized(
     # The tables hold both sides, and only what nothing else in C++ holds can change places with its identity kept.
     names = made.table.names
     subject.tensors = tensors = []
+    subject.table = made.table
     _release(table)
     _release(made.table)
     made.install()
@@ -147,7 +151,7 @@ def _buffer_samplers(
 ) -> list[Sampler]:
     names = [name for _, name, _ in meta_buffers]
     pairs = [] if rules is None else pairs_of(rules)
-    picks = assign(pairs, Subject(names, [tensor for tensor, _, _ in meta_buffers], owners))
+    picks = assign(pairs, Subject(ParamTable(names, [tensor for tensor, _, _ in meta_buffers]), owners))
     samplers: list[Sampler] = []
     lost = []
     for name, pick in zip(names, picks, strict=True):

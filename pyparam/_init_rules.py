@@ -14,22 +14,32 @@ from torch import Tensor, nn
 
 from pyparam._init_owners import Owners
 from pyparam._init_samplers import normal_, ones_, trunc_normal_, zeros_
+from pyparam._table import ParamTable
 
 Sampler = Callable[..., Any]
-Condition = Any  # a glob, a compiled regular expression, a module class, a predicate, or a tuple of these
+Condition = Any  # see initialize_
 Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 Match = Callable[[int, str], bool]
 
 _MAGIC = re.compile(r"[*?\[]")
+_PLAIN = re.compile(r"(\*?)([^*?\[]+)(\*?)")  # one word, with a star before it, after it, or both
 
 
 class Subject:
-    """What rules look at: names, tensors, and the modules that own them, asked for only when needed."""
+    """What rules look at: names, tensors, and the modules that own them, each made only when a rule asks."""
 
-    def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners) -> None:
-        self.names = names
-        self.tensors = tensors
+    def __init__(self, table: ParamTable, owners: Owners) -> None:
+        self.table = table
+        self.count = len(table)
         self.owners = owners
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        return self.table.names
+
+    @functools.cached_property
+    def tensors(self) -> list[Tensor]:
+        return self.table.tensors
 
 
 def pairs_of(rules: Rules) -> list[tuple[Condition, Any]]:
@@ -43,45 +53,57 @@ def pairs_of(rules: Rules) -> list[tuple[Condition, Any]]:
 
 def assign(pairs: Sequence[tuple[Condition, Any]], subject: Subject) -> list[int]:
     """The index of the first rule that matches each parameter, -1 where none does."""
-    chosen = [-1] * len(subject.names)
-    remaining: Iterable[int] = range(len(subject.names))
-    names = subject.names
+    chosen = [-1] * subject.count
+    remaining: Sequence[int] = range(subject.count)
     at = 0
-    while at < len(pairs):
+    while at < len(pairs) and remaining:
         exact: dict[str, int] = {}
         while at < len(pairs) and isinstance(pairs[at][0], str) and not _MAGIC.search(pairs[at][0]):
             exact.setdefault(pairs[at][0], at)
             at += 1
         if exact:
-            left = []
+            names = subject.names
             for i in remaining:
-                found = exact.get(names[i], -1)
-                if found < 0:
-                    left.append(i)
-                chosen[i] = found
-            remaining = left
-            continue
-        matches = _match_of(pairs[at][0], subject)
-        left = []
-        for i in remaining:
-            if matches(i, names[i]):
+                chosen[i] = exact.get(names[i], -1)
+        else:
+            for i in _matching(pairs[at][0], subject, remaining):
                 chosen[i] = at
-            else:
-                left.append(i)
-        remaining = left
-        at += 1
+            at += 1
+        remaining = [i for i in remaining if chosen[i] < 0]
+    for condition, _ in pairs[at:]:
+        _match_of(condition, subject)  # a wrong condition is an error even where nothing is left for it
     return chosen
+
+
+def _matching(condition: Condition, subject: Subject, among: Sequence[int]) -> Sequence[int]:
+    """Which of the parameters a condition matches. The usual globs run without a call for each name."""
+    if condition == "*":
+        return among
+    names = subject.names
+    if isinstance(condition, str):
+        shape = _PLAIN.fullmatch(condition)
+        if shape is not None:
+            before, word, after = shape.groups()
+            if before and after:
+                return [i for i in among if word in names[i]]
+            if before:
+                return [i for i in among if names[i].endswith(word)]
+            return [i for i in among if names[i].startswith(word)]
+    matches = _match_of(condition, subject)
+    return [i for i in among if matches(i, names[i])]
 
 
 def _match_of(condition: Condition, subject: Subject) -> Match:
     if isinstance(condition, str):
-        return _glob_match(condition)
+        full_glob = re.compile(fnmatch.translate(condition)).match
+        return lambda i, name: full_glob(name) is not None
     if isinstance(condition, re.Pattern):
-        full = condition.fullmatch
-        return lambda i, name: full(name) is not None
-    if isinstance(condition, tuple) and condition:
-        parts = [_match_of(part, subject) for part in condition]
-        return lambda i, name: all(part(i, name) for part in parts)
+        search = condition.search
+        return lambda i, name: search(name) is not None
+    if isinstance(condition, tuple) and len(condition) == 2 and isinstance(condition[0], type) and isinstance(condition[1], str):
+        of_class = _match_of(condition[0], subject)
+        attribute = re.compile(fnmatch.translate(condition[1])).match
+        return lambda i, name: of_class(i, name) and attribute(name.rpartition(".")[2]) is not None
     if isinstance(condition, type):
         if not issubclass(condition, nn.Module):
             raise TypeError(f"initialize_: {condition.__name__} in a rule is no nn.Module class")
@@ -91,23 +113,9 @@ def _match_of(condition: Condition, subject: Subject) -> Match:
         tensors, predicate = subject.tensors, condition
         return lambda i, name: bool(predicate(name, tensors[i]))
     raise TypeError(
-        "initialize_: a rule's condition must be a pattern, a module class, a predicate (name, parameter) or a "
-        f"tuple of these, got {type(condition).__name__}"
+        "initialize_: a rule's condition must be a glob, a regular expression, a module class, a pair of a module "
+        f"class and an attribute, or a predicate (name, parameter), got {condition!r}"
     )
-
-
-def _glob_match(pattern: str) -> Match:
-    """fnmatch's glob on the whole qualified name: ``*`` matches dots too. The usual shapes skip the regex."""
-    if pattern == "*":
-        return lambda i, name: True
-    if pattern.startswith("*") and not _MAGIC.search(pattern[1:]):
-        suffix = pattern[1:]
-        return lambda i, name: name.endswith(suffix)
-    if pattern.endswith("*") and not _MAGIC.search(pattern[:-1]):
-        prefix = pattern[:-1]
-        return lambda i, name: name.startswith(prefix)
-    full = re.compile(fnmatch.translate(pattern)).match
-    return lambda i, name: full(name) is not None
 
 
 def shown(sampler: Any) -> str:

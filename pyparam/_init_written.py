@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyparam._init_owners import Owners, kind_of
-from pyparam._table import table_of
+from pyparam._sources import table_of
 
 # A NaN with a payload no arithmetic makes by itself, by element size; anything drawn, loaded or computed from
 # good numbers differs. "e5 0d 1e" are its last bytes where there is room.

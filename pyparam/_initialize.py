@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ from pyparam._init_owners import Owners
 from pyparam._init_rules import Rules, Subject, assign, pairs_of, shown
 from pyparam._init_samplers import ROWS
 from pyparam._native import _C
-from pyparam._table import ParamTable, named_errors, table_of
+from pyparam._sources import table_of
+from pyparam._table import ParamTable, named_errors
 
 Sampler = Callable[..., Any]
 _WORDS = ("error", "keep", "torch")
@@ -106,9 +108,9 @@ def initialize_(
     """Fills every parameter of a model: the same weights for one seed on any machine.
 
     ``rules`` is a mapping (or pairs) from a condition to a sampler; the first that matches a parameter wins.
-    A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular expression, a module
-    class (the parameters its instances own directly), a predicate ``(name, parameter) -> bool``, or a tuple
-    of these that must all hold. A sampler is one of this module's, a ``functools.partial`` of one, any callable
+    A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular expression (searched
+    for in it), a module class (the parameters its instances own directly; in TorchScript, of that very class), a
+    pair ``(module class, glob on the attribute)``, or a predicate ``(name, parameter) -> bool``. A sampler is one of this module's, a ``functools.partial`` of one, any callable
     ``(tensor, *, seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or ``"keep"``.
     With ``rules=None`` every parameter gets ``"torch"``. ``default`` is the sampler of parameters no rule
     matches; ``"error"`` raises instead and lists them.
@@ -126,9 +128,11 @@ def initialize_(
     of rule, sampler or parameter; each names the parameter.
     """
     seed = seed_of(seed, "initialize_")
+    if isinstance(model, (str, os.PathLike)):
+        raise TypeError("initialize_: expected a model to write to, got a path")
     table = table_of(model)
     owners = Owners(model)
-    subject = Subject(table.names, table.tensors, owners)
+    subject = Subject(table, owners)
     samplers, picks, unused = _picked(rules, default, subject)
     job = _resolved(samplers, picks, table)
     with materialized(model, table, subject, job.kept(), device, buffers, seed) as made:
@@ -155,8 +159,8 @@ def _picked(
         pairs = pairs_of(rules)
     samplers: list[Sampler | str] = [_checked(sampler, condition) for condition, sampler in pairs]
     picks = assign(pairs, subject)
-    unmatched = [i for i, pick in enumerate(picks) if pick < 0]
-    if unmatched:
+    if -1 in picks:
+        unmatched = [i for i, pick in enumerate(picks) if pick < 0]
         if default == "error":
             raise ValueError(
                 f"initialize_: no rule matches {_listed([subject.names[i] for i in unmatched])}; add a rule, or say default="
@@ -283,24 +287,19 @@ class Job:
 def _resolved(samplers: Sequence[Sampler | str], picks: Sequence[int], table: ParamTable) -> Job:
     """Turns samplers into rows, once for each sampler and shape; every wrong argument comes to light here."""
     job = Job(table)
-    names, tensors = table.names, table.tensors
-    try:
-        class_of, _ = _C.shape_classes(table._native)
-    except Exception:
-        class_of = list(range(len(tensors)))
+    class_of, first = _C.shape_classes(table._native)
     plans = [_row_factory(sampler) for sampler in samplers]
+    tensors = table.tensors
     known: dict[tuple[int, int], int] = {}
-    row_of = job.row_of
-    sharded = dtensor_type()
-    for i, key in enumerate(zip(picks, class_of, strict=True)):
-        found = known.get(key)
-        if found is None:
-            found = _new_row(job, samplers[key[0]], plans[key[0]], names[i], tensors[i])
-            known[key] = found
-        if found == _CUSTOM or (sharded is not None and isinstance(tensors[i], sharded) and found >= 0):
-            job.custom[i] = samplers[key[0]]  # type: ignore[assignment]
-            found = KEEP
-        row_of.append(found)
+    for pick, kind in dict.fromkeys(zip(picks, class_of, strict=True)):
+        where = next(i for i in range(first[kind], len(picks)) if picks[i] == pick and class_of[i] == kind)
+        known[pick, kind] = _new_row(job, samplers[pick], plans[pick], table.names[where], tensors[where])
+    job.row_of = [known[key] for key in zip(picks, class_of, strict=True)]
+    if _CUSTOM in known.values():
+        for i, row in enumerate(job.row_of):
+            if row == _CUSTOM:
+                job.custom[i] = samplers[picks[i]]  # type: ignore[assignment]
+                job.row_of[i] = KEEP
     return job
 
 
@@ -324,8 +323,10 @@ def _new_row(job: Job, sampler: Sampler | str, plan: Callable[..., Row] | None, 
     if sampler == "keep":
         return KEEP
     what = f"initialize_: parameter {name!r}"
-    if dtensor_type() is None or not isinstance(tensor, dtensor_type()):  # type: ignore[arg-type]
-        ordinary(tensor, what)
+    sharded = dtensor_type()
+    if sharded is not None and isinstance(tensor, sharded):
+        return _CUSTOM  # its sampler finds the shard
+    ordinary(tensor, what)
     if plan is None:
         return _CUSTOM
     try:

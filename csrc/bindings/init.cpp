@@ -46,7 +46,7 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows, con
 }
 
 // Numbers the distinct (shape, dtype) pairs of a table in order of appearance: the class of each tensor, and the
-// index of each class's first tensor.
+// index of each class's first tensor. A tensor that is not plain memory is a class of its own.
 std::pair<std::vector<int64_t>, std::vector<int64_t>> shape_classes(const ParamTable& table) {
   std::vector<int64_t> class_of, first;
   class_of.reserve(table.size());
@@ -55,6 +55,12 @@ std::pair<std::vector<int64_t>, std::vector<int64_t>> shape_classes(const ParamT
   for (size_t i = 0; i < table.size(); ++i) {
     const at::Tensor& t = table.tensors[i];
     key.assign(1, static_cast<char>(t.scalar_type()));
+    if (t.layout() != at::kStrided || t.is_nested() || t.unsafeGetTensorImpl()->is_python_dispatch() ||
+        !t.unsafeGetTensorImpl()->has_storage()) {
+      class_of.push_back(static_cast<int64_t>(first.size()));
+      first.push_back(static_cast<int64_t>(i));
+      continue;
+    }
     const at::IntArrayRef sizes = t.sizes();
     key.append(reinterpret_cast<const char*>(sizes.data()), sizes.size() * sizeof(int64_t));
     const auto [entry, fresh] = known.try_emplace(key, static_cast<int64_t>(first.size()));

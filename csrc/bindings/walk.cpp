@@ -1,10 +1,10 @@
 // Bindings of the walk over nn.Module: definitions only.
 #include "bindings/walk.h"
 
+#include "walk/access.h"
 #include "walk/iterators.h"
 #include "walk/module_table.h"
 #include "walk/module_type.h"
-#include "walk/module_walker.h"
 #include "walk/state_dict.h"
 
 namespace py = pybind11;
@@ -32,24 +32,13 @@ py::object owned(Ref ref) { return py::reinterpret_steal<py::object>(ref.release
 void bind_walk(py::module_& m) {
   raising([&] { walk::create_iterator_types(m.ptr()); return 0; });
 
-  m.def("set_known_methods", [](const py::dict& functions) {
-    raising([&] { walk::set_known_methods(functions.ptr()); return 0; });
+  raising([&] { walk::add_access_functions(m.ptr()); return 0; });
+
+  m.def("set_known_methods", [](const py::type& module_class, const py::dict& functions) {
+    raising([&] { walk::set_known_methods(module_class.ptr(), functions.ptr()); return 0; });
   });
   m.def("overrides", [](const py::object& module, const std::string& method) {
     return raising([&] { return walk::overrides(module.ptr(), method); });
-  });
-  m.def("member_iterator", [](const py::object& module, bool buffers, const py::str& prefix, bool recurse,
-                              bool remove_duplicate, bool named) {
-    PyObject* members = buffers ? walk::names().buffers : walk::names().parameters;
-    return raising([&] {
-      return owned(walk::member_iterator(module.ptr(), members, prefix.ptr(), recurse, remove_duplicate, named));
-    });
-  });
-  m.def("module_iterator", [](const py::object& module, const py::object& memo, const py::str& prefix,
-                              bool remove_duplicate, bool named, bool ask_root) {
-    return raising([&] {
-      return owned(walk::module_iterator(module.ptr(), memo.ptr(), prefix.ptr(), remove_duplicate, named, ask_root));
-    });
   });
   m.def("walk_module", [](const py::object& module, bool buffers, bool remove_duplicate, bool owners) {
     return raising([&] {

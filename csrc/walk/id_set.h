@@ -8,13 +8,15 @@
 
 namespace pyparam::walk {
 
-// Holds a reference to each member, so that no address is used again while the set knows it.
-class IdSet {
+// With `owning`, holds a reference to each member, so that no address is used again while the set knows it; without,
+// it is for passes during which nothing can die.
+template <bool owning>
+class BasicIdSet {
  public:
-  IdSet() = default;
-  IdSet(const IdSet&) = delete;
-  IdSet& operator=(const IdSet&) = delete;
-  ~IdSet() { clear(); }
+  BasicIdSet() = default;
+  BasicIdSet(const BasicIdSet&) = delete;
+  BasicIdSet& operator=(const BasicIdSet&) = delete;
+  ~BasicIdSet() { clear(); }
 
   bool contains(PyObject* object) const {
     if (slots_.empty()) return false;
@@ -30,7 +32,8 @@ class IdSet {
     for (size_t i = slot_of(object);; i = (i + 1) & mask()) {
       if (slots_[i] == object) return false;
       if (slots_[i] == nullptr) {
-        slots_[i] = Py_NewRef(object);
+        slots_[i] = object;
+        if constexpr (owning) Py_INCREF(object);
         ++count_;
         return true;
       }
@@ -51,7 +54,7 @@ class IdSet {
         hole = i;
       }
     }
-    Py_DECREF(object);
+    if constexpr (owning) Py_DECREF(object);
   }
 
   size_t size() const { return count_; }
@@ -75,7 +78,9 @@ class IdSet {
     std::vector<PyObject*> dropped;
     dropped.swap(slots_);  // a finaliser may run Python code; it finds an empty set
     count_ = 0;
-    for (PyObject* object : dropped) Py_XDECREF(object);
+    if constexpr (owning) {
+      for (PyObject* object : dropped) Py_XDECREF(object);
+    }
   }
 
  private:
@@ -103,5 +108,8 @@ class IdSet {
   size_t count_ = 0;
   int shift_ = 64;
 };
+
+using IdSet = BasicIdSet<true>;
+using BorrowedIdSet = BasicIdSet<false>;
 
 }  // namespace pyparam::walk

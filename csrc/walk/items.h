@@ -44,11 +44,6 @@ class Items {
     return true;
   }
 
-  // The value after the next one, for prefetching; null where there is none or looking would cost.
-  bool is_dict() const { return !foreign_; }
-  PyObject* dict() const { return source_.get(); }
-  Py_ssize_t position() const { return position_; }
-
   int visit(visitproc visit, void* arg) const {
     if (const int stopped = source_.visit(visit, arg)) return stopped;
     return pair_.visit(visit, arg);
@@ -80,6 +75,8 @@ class Items {
   bool foreign_ = false;
 };
 
+inline bool is_empty_dict(PyObject* mapping) { return PyDict_Check(mapping) && PyDict_GET_SIZE(mapping) == 0; }
+
 // A module with its class's facts and its instance dict, looked up once.
 struct ModuleView {
   PyObject* module = nullptr;       // borrowed
@@ -87,6 +84,8 @@ struct ModuleView {
   PyObject* dict = nullptr;         // borrowed; null where there is none
 
   explicit ModuleView(PyObject* object) : module(object), type(module_type(Py_TYPE(object))), dict(instance_dict(object)) {}
+
+  ModuleView(PyObject* object, PyObject* its_dict) : module(object), type(module_type(Py_TYPE(object))), dict(its_dict) {}
 
   // The attribute `name` ("_modules", "_parameters", ...), found in the instance's dict where that is all that
   // attribute access would do.

@@ -3,15 +3,36 @@
 #include <new>
 
 #include "walk/member_walker.h"
+#include "walk/plain_walk.h"
 
 namespace pyparam::walk {
 
 namespace {
 
+// Items made in bulk, before they are asked for.
+struct Ready {
+  std::vector<PyObject*> items;  // owned from `taken` on
+  size_t taken = 0;
+
+  ~Ready() { clear(); }
+  void clear() {
+    std::vector<PyObject*> dropped;
+    dropped.swap(items);
+    for (size_t i = std::exchange(taken, 0); i < dropped.size(); ++i) Py_DECREF(dropped[i]);
+  }
+  int visit(visitproc visit, void* arg) const {
+    for (size_t i = taken; i < items.size(); ++i) {
+      if (const int stopped = visit(items[i], arg)) return stopped;
+    }
+    return 0;
+  }
+};
+
 template <typename Walker>
 struct Iterator {
   PyObject_HEAD
   Walker walker;
+  Ready ready;
   bool named;
   bool running;
 };
@@ -39,6 +60,70 @@ Ref item(ModuleWalker& walker, bool named) {
   return pair(walker.path().str(), walker.module());
 }
 
+// Members of one depth lie behind one another, so the next few are near in the list, if not in memory.
+constexpr size_t kAhead = 16;
+
+// Makes all items at once where the model is plain. False where the lazy walk has to do it.
+bool make_ready(const MemberWalker& walker, bool named, std::vector<PyObject*>& items) {
+  const MemberOptions& options = walker.options();
+  if (!options.recurse) return false;
+  const bool buffers = options.members == names().buffers;
+  PlainWalk::Wanted wanted;
+  wanted.parameters = !buffers;
+  wanted.buffers = buffers;
+  PlainWalk& walk = PlainWalk::shared();
+  if (!walk.read(walker.root(), wanted)) return false;
+  const PlainWalk::Members& members = buffers ? walk.buffers() : walk.parameters();
+  items.reserve(members.all.size());
+  BorrowedIdSet seen;
+  Path path;
+  path.assign(walker.prefix());
+  return walk.for_each(path, options.remove_duplicate, [&](uint32_t module, Path& at) {
+    for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
+      if (i + kAhead < members.all.size()) prefetch(members.all[i + kAhead].value);
+      const auto [key, value] = members.all[i];
+      // One reference, the module's own: it can stand nowhere else.
+      if (options.remove_duplicate && Py_REFCNT(value) > 1 && !seen.insert(value)) continue;
+      items.push_back(named ? pair(at.joined(key), value).release() : Py_NewRef(value));
+    }
+  });
+}
+
+bool make_ready(const ModuleWalker& walker, bool named, std::vector<PyObject*>& items) {
+  if (walker.has_memo()) return false;
+  PlainWalk::Wanted wanted;
+  wanted.ask_root = walker.asks_root();
+  PlainWalk& walk = PlainWalk::shared();
+  if (!walk.read(walker.root(), wanted)) return false;
+  items.reserve(walk.modules().size());
+  Path path;
+  path.assign(walker.prefix());
+  return walk.for_each(path, walker.removes_duplicates(), [&](uint32_t index, Path& at) {
+    PyObject* module = walk.modules()[index];
+    items.push_back(named ? pair(at.str(), module).release() : Py_NewRef(module));
+  });
+}
+
+// list(iterator) and tuple(iterator) ask for a length first, and nothing can happen between that and their first
+// item: this is where the bulk walk comes in. A for loop does not ask, and stays lazy.
+template <typename Walker>
+PyObject* length_hint(PyObject* self, PyObject*) {
+  auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
+  return guarded([&]() -> PyObject* {
+    Ready& ready = iterator->ready;
+    if (iterator->walker.fresh() && !iterator->running) {
+      const GcPause pause;
+      Ready made;
+      if (make_ready(iterator->walker, iterator->named, made.items)) {
+        iterator->walker.clear();
+        std::swap(ready.items, made.items);
+      }
+    }
+    if (ready.items.empty()) return Py_NewRef(Py_NotImplemented);
+    return PyLong_FromSize_t(ready.items.size() - ready.taken);
+  });
+}
+
 // A class's own named_modules may ask this very iterator for its next item while it is being asked.
 class Running {
  public:
@@ -60,6 +145,8 @@ class Running {
 template <typename Walker>
 PyObject* next(PyObject* self) {
   auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
+  Ready& ready = iterator->ready;
+  if (ready.taken < ready.items.size()) return ready.items[ready.taken++];
   return guarded([&]() -> PyObject* {
     const Running running(iterator->running);
     return iterator->walker.next() ? item(iterator->walker, iterator->named).release() : nullptr;
@@ -69,12 +156,16 @@ PyObject* next(PyObject* self) {
 template <typename Walker>
 int traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
-  return reinterpret_cast<Iterator<Walker>*>(self)->walker.visit(visit, arg);
+  const auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
+  if (const int stopped = iterator->ready.visit(visit, arg)) return stopped;
+  return iterator->walker.visit(visit, arg);
 }
 
 template <typename Walker>
 int clear(PyObject* self) {
-  reinterpret_cast<Iterator<Walker>*>(self)->walker.clear();
+  auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
+  iterator->ready.clear();
+  iterator->walker.clear();
   return 0;
 }
 
@@ -82,14 +173,22 @@ template <typename Walker>
 void dealloc(PyObject* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
-  reinterpret_cast<Iterator<Walker>*>(self)->walker.~Walker();
+  auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
+  iterator->ready.~Ready();
+  iterator->walker.~Walker();
   type->tp_free(self);
   Py_DECREF(type);
 }
 
 template <typename Walker>
 PyTypeObject* create_type(PyObject* extension, const char* name, const char* doc) {
+  static PyMethodDef methods[] = {
+      {"__length_hint__", length_hint<Walker>, METH_NOARGS,
+       "The number of items left, where it is known; finds them all where none was asked for yet."},
+      {nullptr, nullptr, 0, nullptr},
+  };
   PyType_Slot slots[] = {
+      {Py_tp_methods, methods},
       {Py_tp_doc, const_cast<char*>(doc)},
       {Py_tp_iter, reinterpret_cast<void*>(PyObject_SelfIter)},
       {Py_tp_iternext, reinterpret_cast<void*>(next<Walker>)},
@@ -112,6 +211,7 @@ Ref create(PyTypeObject* type, bool named, Args&&... args) {
   PyObject_GC_UnTrack(self.get());  // not to be visited half-made
   auto* iterator = reinterpret_cast<Iterator<Walker>*>(self.get());
   new (&iterator->walker) Walker(std::forward<Args>(args)...);
+  new (&iterator->ready) Ready();
   iterator->named = named;
   iterator->running = false;
   PyObject_GC_Track(self.get());

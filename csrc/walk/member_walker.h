@@ -28,6 +28,12 @@ class MemberWalker {
   // Counts the modules visited so far that have members listed.
   size_t module_index() const { return module_index_; }
 
+  // What the walk was asked for, and whether it has begun.
+  const MemberOptions& options() const { return options_; }
+  PyObject* root() const { return root_.get(); }
+  PyObject* prefix() const { return prefix_.get(); }
+  bool fresh() const { return !done_ && module_index_ == 0 && modules_.fresh(); }
+
   int visit(visitproc visit, void* arg) const;
   void clear();
 

@@ -1,8 +1,8 @@
 #include "walk/module_table.h"
 
-#include <torch/csrc/autograd/python_variable.h>
-
 #include "walk/member_walker.h"
+#include "walk/plain_walk.h"
+#include "walk/tensor_prefetch.h"
 
 namespace pyparam::walk {
 
@@ -43,6 +43,16 @@ std::string_view utf8(PyObject* key) {
   throw PythonError{};
 }
 
+void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* value, Path& path, const Ref& owner) {
+  if (!THPVariable_Check(value)) {
+    PyErr_Format(PyExc_TypeError, "walk: %R is no tensor but a %.200s", path.joined(key).get(), Py_TYPE(value)->tp_name);
+    throw PythonError{};
+  }
+  out.table.names.append(node, utf8(key));
+  out.table.tensors.push_back(THPVariable_Unpack(value));
+  if (out.owners && PyList_Append(out.owners.get(), owner.get()) < 0) throw PythonError{};
+}
+
 void walk_members(PyObject* module, PyObject* members, bool remove_duplicate, WalkedModule& out) {
   MemberWalker walker(Ref::borrow(module), Ref::checked(PyUnicode_FromString("")), {members, true, remove_duplicate});
   NodeFinder finder(out.table.names);
@@ -55,22 +65,54 @@ void walk_members(PyObject* module, PyObject* members, bool remove_duplicate, Wa
       node = finder.find(walker.path());
       if (out.owners) owner = Ref::checked(PyWeakref_NewRef(walker.module(), nullptr));
     }
-    if (!THPVariable_Check(walker.value())) {
-      PyErr_Format(PyExc_TypeError, "walk: %R is no tensor but a %.200s", walker.path().joined(walker.key()).get(),
-                   Py_TYPE(walker.value())->tp_name);
-      throw PythonError{};
-    }
-    out.table.names.append(node, utf8(walker.key()));
-    out.table.tensors.push_back(THPVariable_Unpack(walker.value()));
-    if (out.owners && PyList_Append(out.owners.get(), owner.get()) < 0) throw PythonError{};
+    append(out, node, walker.key(), walker.value(), walker.path(), owner);
   }
+}
+
+// The same, for a model that is plain.
+bool walk_plain(PyObject* module, bool buffers, bool remove_duplicate, WalkedModule& out) {
+  PlainWalk::Wanted wanted;
+  wanted.parameters = true;
+  wanted.buffers = buffers;
+  PlainWalk& walk = PlainWalk::shared();
+  if (!walk.read(module, wanted)) return false;
+  const size_t count = walk.parameters().all.size() + walk.buffers().all.size();
+  out.table.names.reserve(count);
+  out.table.tensors.reserve(count);
+  const auto walk_kind = [&](const PlainWalk::Members& members) {
+    NodeFinder finder(out.table.names);
+    BorrowedIdSet seen;
+    Path path;
+    return walk.for_each(path, remove_duplicate, [&](uint32_t index, Path& at) {
+      if (members.begin(index) == members.end(index)) return;
+      const NameColumn::Node node = finder.find(at);
+      Ref owner;
+      if (out.owners) owner = Ref::checked(PyWeakref_NewRef(walk.modules()[index], nullptr));
+      for (uint32_t i = members.begin(index); i < members.end(index); ++i) {
+        prefetch_tensors(members.all, i);
+        const auto [key, value] = members.all[i];
+        if (remove_duplicate && Py_REFCNT(value) > 1 && !seen.insert(value)) continue;
+        append(out, node, key, value, at, owner);
+      }
+    });
+  };
+  return walk_kind(walk.parameters()) && (!buffers || walk_kind(walk.buffers()));
 }
 
 }  // namespace
 
 WalkedModule walk_module(PyObject* module, bool buffers, bool remove_duplicate, bool owners) {
-  WalkedModule out;
-  if (owners) out.owners = Ref::checked(PyList_New(0));
+  const auto empty = [&] {
+    WalkedModule out;
+    if (owners) out.owners = Ref::checked(PyList_New(0));
+    return out;
+  };
+  WalkedModule out = empty();
+  {
+    const GcPause pause;
+    if (walk_plain(module, buffers, remove_duplicate, out)) return out;
+  }
+  out = empty();
   walk_members(module, names().parameters, remove_duplicate, out);
   if (buffers) walk_members(module, names().buffers, remove_duplicate, out);
   out.table.names.shrink_to_fit();

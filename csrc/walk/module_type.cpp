@@ -27,6 +27,8 @@ std::array<std::vector<PyObject*>, kMethods>& known_methods() {
   return known;
 }
 
+PyTypeObject* module_class = nullptr;  // nn.Module
+
 constexpr size_t kCacheSize = 512;
 
 std::array<ModuleType, kCacheSize>& cache() {
@@ -58,6 +60,7 @@ ModuleType describe(PyTypeObject* type) {
       _PyType_Lookup(type, n.modules) == nullptr && _PyType_Lookup(type, n.parameters) == nullptr &&
       _PyType_Lookup(type, n.buffers) == nullptr && _PyType_Lookup(type, n.non_persistent) == nullptr &&
       _PyType_Lookup(type, n.getattribute) == _PyType_Lookup(&PyBaseObject_Type, n.getattribute);
+  facts.is_module = module_class != nullptr && PyType_IsSubtype(type, module_class) != 0;
   facts.identity_hash = type->tp_hash == PyBaseObject_Type.tp_hash;
   for (unsigned bit = 0; bit < kMethods; ++bit) {
     if (!is_known(bit, _PyType_Lookup(type, method_name(bit)))) facts.overridden |= 1u << bit;
@@ -109,7 +112,8 @@ const ModuleType& module_type(PyTypeObject* type) {
   return slot;
 }
 
-void set_known_methods(PyObject* functions) {
+void set_known_methods(PyObject* type, PyObject* functions) {
+  if (module_class == nullptr) module_class = reinterpret_cast<PyTypeObject*>(Py_NewRef(type));
   for (unsigned bit = 0; bit < kMethods; ++bit) {
     const Ref listed = Ref::checked(PyObject_GetItem(functions, method_name(bit)));
     const Ref sequence = Ref::checked(PySequence_Fast(listed.get(), "a sequence of functions is needed"));

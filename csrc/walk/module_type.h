@@ -31,6 +31,7 @@ constexpr unsigned kMethods = 7;
 struct ModuleType {
   PyTypeObject* type = nullptr;
   unsigned version_tag = 0;
+  bool is_module = false;  // derives from nn.Module
   // `_modules`, `_parameters` and `_buffers` are what stands in the instance's dict under these names.
   bool plain_attributes = false;
   // Membership in a memo is identity (no __hash__ of the class's own).
@@ -44,9 +45,9 @@ struct ModuleType {
 // Facts about the class of `module`. The reference holds until the next call.
 const ModuleType& module_type(PyTypeObject* type);
 
-// Makes known which functions count as nn.Module's own: PyTorch's, and those that install() puts there.
+// Makes known which class is nn.Module, and which functions count as nn.Module's own: PyTorch's, and those that install() puts there.
 // `functions` maps a method's name to a sequence of function objects.
-void set_known_methods(PyObject* functions);
+void set_known_methods(PyObject* module_class, PyObject* functions);
 
 // The instance's __dict__, borrowed, or null where it has none.
 PyObject* instance_dict(PyObject* object);

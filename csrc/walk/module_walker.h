@@ -22,6 +22,14 @@ class ModuleWalker {
   Path& path() { return path_; }                       // the current module's qualified name
   size_t depth() const { return stack_.size(); }
 
+  // What the walk was asked for, and whether it has begun.
+  PyObject* root() const { return root_.get(); }
+  PyObject* prefix() const { return prefix_.get(); }
+  bool removes_duplicates() const { return remove_duplicate_; }
+  bool asks_root() const { return ask_root_; }
+  bool has_memo() const { return static_cast<bool>(python_memo_); }
+  bool fresh() const { return state_ == State::kStart; }
+
   int visit(visitproc visit, void* arg) const;
   void clear();
 

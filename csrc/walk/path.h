@@ -10,6 +10,10 @@ namespace pyparam::walk {
 
 class Path {
  public:
+  // A path is what nn.Module calls a name ("a.b"), or what state_dict calls a prefix ("a.b.").
+  enum class Style { kName, kPrefix };
+  explicit Path(Style style = Style::kName) : style_(style) {}
+
   size_t size() const { return bytes_.size(); }
   std::string_view view() const { return bytes_; }
 
@@ -18,10 +22,11 @@ class Path {
     if (length < lowest_) lowest_ = length;
     if (first_non_ascii_ >= length) first_non_ascii_ = std::string::npos;
   }
-  // Appends "." where the path is not empty, then the key. Raises TypeError for a key that is no string.
+  // Goes down to the child `key`. Raises TypeError for a key that is no string.
   void push(PyObject* key) {
-    if (!bytes_.empty()) bytes_.push_back('.');
+    if (style_ == Style::kName && !bytes_.empty()) bytes_.push_back('.');
     append_str(key);
+    if (style_ == Style::kPrefix) bytes_.push_back('.');
   }
   void assign(PyObject* path) {
     truncate(0);
@@ -37,31 +42,26 @@ class Path {
   Ref str_without_last_byte() const {
     return make_str(bytes_.data(), bytes_.size() - 1, first_non_ascii_ == std::string::npos);
   }
-  // The path, a dot where the path is not empty, and the key.
+  // The name of the member `key` of the module at this path, as a str.
   Ref joined(PyObject* key) {
     if (bytes_.empty() && PyUnicode_CheckExact(key)) return Ref::borrow(key);
-    return followed_by(bytes_.empty() ? "" : ".", key);
-  }
-  // The path, the separator and the key, as a str.
-  Ref followed_by(std::string_view separator, PyObject* key) {
     const size_t length = bytes_.size();
+    const size_t dot = style_ == Style::kName && length != 0 ? 1 : 0;
     if (PyUnicode_Check(key) && PyUnicode_IS_COMPACT_ASCII(key) && first_non_ascii_ == std::string::npos) {
       const auto key_length = static_cast<size_t>(PyUnicode_GET_LENGTH(key));
-      Ref made = Ref::checked(PyUnicode_New(static_cast<Py_ssize_t>(length + separator.size() + key_length), 127));
+      Ref made = Ref::checked(PyUnicode_New(static_cast<Py_ssize_t>(length + dot + key_length), 127));
       char* out = reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(made.get()));
       out += bytes_.copy(out, length);
-      out += separator.copy(out, separator.size());
+      if (dot != 0) *out++ = '.';
       std::char_traits<char>::copy(out, ascii(key), key_length);
       return made;
     }
-    bytes_.append(separator);
+    if (dot != 0) bytes_.push_back('.');
     append_str(key);
     Ref made = str();
     truncate(length);
     return made;
   }
-  // Appends text of our own, which is ASCII.
-  void append_ascii(std::string_view text) { bytes_.append(text); }
 
   static Ref make_str(const char* data, size_t length, bool ascii) {
     if (ascii) {
@@ -92,6 +92,7 @@ class Path {
  private:
   static const char* ascii(PyObject* key) { return reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(key)); }
 
+  Style style_;
   std::string bytes_;  // UTF-8
   size_t first_non_ascii_ = std::string::npos;
   size_t lowest_ = 0;

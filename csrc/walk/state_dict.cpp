@@ -1,18 +1,61 @@
 #include "walk/state_dict.h"
 
-#include <ATen/PythonTorchFunctionTLS.h>
-#include <c10/core/impl/TorchDispatchModeTLS.h>
-#include <torch/csrc/autograd/python_variable.h>
-
 #include <vector>
 
+#include "walk/detach.h"
 #include "walk/id_set.h"
 #include "walk/items.h"
 #include "walk/path.h"
+#include "walk/plain_walk.h"
+#include "walk/tensor_prefetch.h"
 
 namespace pyparam::walk {
 
 namespace {
+
+Ref new_destination() {
+  Ref made = Ref::checked(PyODict_New());
+  const Ref metadata = Ref::checked(PyODict_New());
+  if (PyObject_SetAttr(made.get(), names().metadata, metadata.get()) < 0) throw PythonError{};
+  return made;
+}
+
+// destination._metadata, or null where it has none.
+Ref metadata_of(PyObject* destination) {
+  Ref metadata = Ref::steal(PyObject_GetAttr(destination, names().metadata));
+  if (!metadata) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw PythonError{};
+    PyErr_Clear();
+  }
+  return metadata;
+}
+
+// prefix[:-1]. Only the root's prefix, given by the caller, may end in something other than a dot.
+Ref metadata_key(const Path& path, PyObject* root_prefix) {
+  if (root_prefix == nullptr) return path.str_without_last_byte();
+  const Py_ssize_t length = PyUnicode_GetLength(root_prefix);
+  return Ref::checked(PyUnicode_Substring(root_prefix, 0, length == 0 ? 0 : length - 1));
+}
+
+Ref local_metadata(PyObject* version) {
+  Ref made = Ref::checked(PyDict_New());
+  if (PyDict_SetItem(made.get(), names().version_key, version) < 0) throw PythonError{};
+  return made;
+}
+
+// self._version where that is an int of the class; null where attribute access has to find it.
+PyObject* plain_version(const ModuleView& view) {
+  PyObject* in_instance = view.dict == nullptr ? nullptr : PyDict_GetItemWithError(view.dict, names().version);
+  if (in_instance == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+  PyObject* in_class = view.type.state_version;
+  return in_instance == nullptr && in_class != nullptr && PyLong_CheckExact(in_class) ? in_class : nullptr;
+}
+
+// Whether nothing of a module's state dict needs Python code.
+bool has_plain_state(const ModuleView& view) {
+  return (view.type.overridden & kGetExtraState) == 0 && view.overridden(kSaveToStateDict) == 0 &&
+         plain_version(view) != nullptr;
+}
 
 // PyTorch's recursion with a stack of its own. Between calls of Python code (hooks, classes' own methods) nothing
 // can change under it, so what it looked up stays true.
@@ -20,7 +63,6 @@ class StateDictBuilder {
  public:
   StateDictBuilder(PyObject* prefix, bool keep_vars) : root_prefix_(prefix), keep_vars_(keep_vars) {
     path_.assign(prefix);
-    native_detach_ = !at::impl::torch_function_mode_enabled() && !c10::impl::TorchDispatchModeTLS::any_modes_set();
   }
 
   Ref build(PyObject* root, PyObject* destination) {
@@ -32,8 +74,7 @@ class StateDictBuilder {
       if (level.children.next(key, child)) {
         if (child == Py_None) continue;
         path_.truncate(level.path_length);
-        path_.append_str(key);
-        path_.append_ascii(".");
+        path_.push(key);
         const Ref kept = Ref::borrow(child);
         const ModuleView view(child);
         if (view.overridden(kStateDict) != 0) {
@@ -61,15 +102,6 @@ class StateDictBuilder {
     size_t path_length;
   };
 
-  static Ref new_destination() {
-    const Ref collections = Ref::checked(PyImport_ImportModule("collections"));
-    const Ref ordered_dict = Ref::checked(PyObject_GetAttrString(collections.get(), "OrderedDict"));
-    Ref made = Ref::checked(PyObject_CallNoArgs(ordered_dict.get()));
-    const Ref metadata = Ref::checked(PyObject_CallNoArgs(ordered_dict.get()));
-    if (PyObject_SetAttr(made.get(), names().metadata, metadata.get()) < 0) throw PythonError{};
-    return made;
-  }
-
   // Anything may have changed after Python code ran.
   template <typename Fn>
   auto python(const Fn& fn) {
@@ -96,11 +128,13 @@ class StateDictBuilder {
     const ModuleView view(module);
     const bool own_save = view.overridden(kSaveToStateDict) != 0;
     const bool own_extra_state = (view.type.overridden & kGetExtraState) != 0;
-    level.local_metadata = local_metadata(view);
+    PyObject* version = plain_version(view);
+    level.local_metadata =
+        local_metadata((version != nullptr ? Ref::borrow(version) : Ref::checked(PyObject_GetAttr(module, n.version))).get());
     record_metadata(destination, level.local_metadata.get());
 
     const Ref pre_hooks = view.attribute(n.state_dict_pre_hooks);
-    if (!empty(pre_hooks.get())) {
+    if (!is_empty_dict(pre_hooks.get())) {
       const Ref prefix = path_.str();
       for_each_value(pre_hooks.get(), [&](PyObject* hook) { call(hook, {module, prefix.get(), keep_vars()}); });
     }
@@ -120,8 +154,8 @@ class StateDictBuilder {
     const ModuleView view(module);
     const Ref parameters = view.attribute(n.parameters);
     const Ref buffers = view.attribute(n.buffers);
-    if (!empty(parameters.get())) save_members(parameters.get(), nullptr, destination);
-    if (!empty(buffers.get())) {
+    if (!is_empty_dict(parameters.get())) save_members(parameters.get(), nullptr, destination);
+    if (!is_empty_dict(buffers.get())) {
       const Ref skipped = ModuleView(module).attribute(n.non_persistent);
       save_members(buffers.get(), skipped.get(), destination);
     }
@@ -149,44 +183,24 @@ class StateDictBuilder {
   }
 
   Ref detach(PyObject* value) {
-    if (native_detach_ && THPVariable_CheckExact(value)) {
-      const at::Tensor& tensor = THPVariable_Unpack(value);
-      if (!tensor.key_set().has(c10::DispatchKey::Python)) return Ref::checked(THPVariable_Wrap(tensor.detach()));
-    }
+    if (PyObject* detached = detacher_.detach(value)) return Ref::steal(detached);
+    if (PyErr_Occurred() != nullptr) throw PythonError{};
     return python([&] { return Ref::checked(PyObject_CallMethodNoArgs(value, names().detach)); });
   }
 
   void put(PyObject* destination, PyObject* key, PyObject* value) {
-    const Ref name = path_.followed_by("", key);
+    const Ref name = path_.joined(key);
     if (PyObject_SetItem(destination, name.get(), value) < 0) throw PythonError{};
-  }
-
-  static Ref local_metadata(const ModuleView& view) {
-    const Names& n = names();
-    PyObject* in_instance = view.dict == nullptr ? nullptr : PyDict_GetItemWithError(view.dict, n.version);
-    if (in_instance == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
-    PyObject* in_class = view.type.state_version;
-    const bool plain = in_instance == nullptr && in_class != nullptr && PyLong_CheckExact(in_class);
-    const Ref version =
-        plain ? Ref::borrow(in_class) : Ref::checked(PyObject_GetAttr(view.module, n.version));
-    Ref made = Ref::checked(PyDict_New());
-    if (PyDict_SetItem(made.get(), n.version_key, version.get()) < 0) throw PythonError{};
-    return made;
   }
 
   // destination._metadata[prefix[:-1]] = local_metadata, where there is a _metadata.
   void record_metadata(PyObject* destination, PyObject* local) {
     if (metadata_of_.get() != destination) {
       metadata_of_ = Ref::borrow(destination);
-      metadata_ = Ref::steal(PyObject_GetAttr(destination, names().metadata));
-      if (!metadata_) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw PythonError{};
-        PyErr_Clear();
-      }
+      metadata_ = metadata_of(destination);
     }
     if (!metadata_) return;
-    const Ref key = stack_.empty() ? Ref::checked(PyUnicode_Substring(root_prefix_, 0, std::max<Py_ssize_t>(0, PyUnicode_GetLength(root_prefix_) - 1)))
-                                   : path_.str_without_last_byte();
+    const Ref key = metadata_key(path_, stack_.empty() ? root_prefix_ : nullptr);
     if (PyObject_SetItem(metadata_.get(), key.get(), local) < 0) throw PythonError{};
   }
 
@@ -206,7 +220,7 @@ class StateDictBuilder {
   void run_hooks(Level& level) {
     const Names& n = names();
     const Ref hooks = ModuleView(level.module.get()).attribute(n.state_dict_hooks);
-    if (empty(hooks.get())) return;
+    if (is_empty_dict(hooks.get())) return;
     const Ref prefix = path_.str();
     for_each_value(hooks.get(), [&](PyObject* hook) {
       Ref result = call(hook, {level.module.get(), level.destination.get(), prefix.get(), level.local_metadata.get()});
@@ -226,8 +240,6 @@ class StateDictBuilder {
     });
   }
 
-  static bool empty(PyObject* mapping) { return PyDict_Check(mapping) && PyDict_GET_SIZE(mapping) == 0; }
-
   template <typename Fn>
   void for_each_value(PyObject* mapping, const Fn& fn) {
     const Ref view = Ref::checked(PyObject_CallMethodNoArgs(mapping, names().values));
@@ -239,16 +251,70 @@ class StateDictBuilder {
   GcPause pause_;
   PyObject* root_prefix_;
   bool keep_vars_;
-  bool native_detach_;  // no mode wants to see a detach
-  Path path_;           // the prefix: with its trailing dot, or whatever the caller gave
+  Detacher detacher_;
+  Path path_{Path::Style::kPrefix};
   std::vector<Level> stack_;
   IdSet on_path_;
   Ref metadata_of_, metadata_;
 };
 
+// The whole state dict of a plain model, in bulk; null where the builder has to do it. Only into a new dict: what a
+// caller's own may drop as entries are replaced could run Python code.
+Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
+  const GcPause pause;
+  PlainWalk& walk = PlainWalk::shared();
+  PlainWalk::Wanted wanted;
+  wanted.parameters = wanted.buffers = true;
+  wanted.methods = kStateDict;
+  wanted.ask_root = false;
+  wanted.empty = {names().state_dict_hooks, names().state_dict_pre_hooks};
+  wanted.accepts = has_plain_state;
+  if (!walk.read(root, wanted)) return Ref();
+
+  const Detacher detacher;
+  Ref target = new_destination();
+  const Ref metadata = metadata_of(target.get());
+  Path path(Path::Style::kPrefix);
+  path.assign(prefix);
+  bool plain = true;
+  const auto save = [&](const PlainWalk::Members& members, uint32_t module, PyObject* skipped, Path& at) {
+    for (uint32_t i = members.begin(module); i < members.end(module) && plain; ++i) {
+      prefetch_tensors(members.all, i);
+      const auto [key, value] = members.all[i];
+      if (skipped != nullptr) {
+        const int found = PySequence_Contains(skipped, key);
+        if (found < 0) throw PythonError{};
+        if (found == 1) continue;
+      }
+      const Ref saved = keep_vars ? Ref::borrow(value) : Ref::steal(detacher.detach(value));
+      plain = static_cast<bool>(saved);
+      if (plain && PyObject_SetItem(target.get(), at.joined(key).get(), saved.get()) < 0) throw PythonError{};
+    }
+  };
+  const bool ends = walk.for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
+    if (!plain) return;
+    PyObject* module = walk.modules()[index];
+    if (index + 16 < walk.modules().size()) prefetch(walk.modules()[index + 16]);
+    const Ref local = local_metadata(module_type(Py_TYPE(module)).state_version);
+    const Ref key = metadata_key(at, index == 0 ? prefix : nullptr);
+    if (PyObject_SetItem(metadata.get(), key.get(), local.get()) < 0) throw PythonError{};
+    save(walk.parameters(), index, nullptr, at);
+    if (walk.buffers().begin(index) != walk.buffers().end(index)) {
+      const Ref skipped = ModuleView(module).attribute(names().non_persistent);
+      save(walk.buffers(), index, skipped.get(), at);
+    }
+  });
+  if (!plain && PyErr_Occurred() != nullptr) throw PythonError{};
+  return plain && ends ? std::move(target) : Ref();
+}
+
 }  // namespace
 
 Ref state_dict(PyObject* module, PyObject* destination, PyObject* prefix, bool keep_vars) {
+  if (destination == Py_None) {
+    Ref plain = plain_state_dict(module, prefix, keep_vars);
+    if (plain) return plain;
+  }
   return StateDictBuilder(prefix, keep_vars).build(module, destination);
 }
 

@@ -1,0 +1,123 @@
+// The bulk walk: a model whose modules are all plain, read at the speed at which memory answers.
+//
+// A walk in depth-first order waits for one cache miss after another: module, its dict, the dict's values,
+// `_modules`, its entries, the first child. This one reads breadth first, a batch of modules at a time, each step for
+// the whole batch before the next step, so that a batch's misses overlap; depth-first order is restored from
+// compact records. It runs no Python code and allocates no Python object, so borrowed pointers stay good.
+#pragma once
+
+#include <array>
+#include <string_view>
+#include <vector>
+
+#include "walk/items.h"
+#include "walk/path.h"
+
+namespace pyparam::walk {
+
+struct Member {
+  PyObject* key;    // borrowed
+  PyObject* value;  // borrowed; never None
+};
+
+class PlainWalk {
+ public:
+  struct Wanted {
+    bool parameters = false;
+    bool buffers = false;
+    // Methods of nn.Module that the caller stands in for: a module with its own is not plain.
+    unsigned methods = kNamedModules;
+    // Whether the root, too, must not have its own of them.
+    bool ask_root = true;
+    // Attributes that must be empty dicts (hooks).
+    std::array<PyObject*, 2> empty{};
+    // What else the caller needs of a module; false makes it not plain.
+    bool (*accepts)(const ModuleView&) = nullptr;
+  };
+
+  // The walk's own memory is used again by the next one: the caller holds the GIL and runs no Python code while it
+  // has the walk. What a very large model needed is given back.
+  static PlainWalk& shared();
+
+  // Reads the model. False where a part of it needs Python code (a class's own method, a mapping that is no dict, a
+  // __hash__ of its own): nothing is known then, and the lazy walk is the one to use.
+  bool read(PyObject* root, const Wanted& wanted);
+
+  // Calls fn(index, path) for each module in the order of named_modules, once a module, or with remove_duplicate=false once a
+  // place. False where a module contains itself and the walk would never end.
+  template <typename Fn>
+  bool for_each(Path& path, bool remove_duplicate, const Fn& fn);
+
+  // A kind of member: all of it, and which of it are those of one module.
+  struct Members {
+    std::vector<Member> all;
+    std::vector<uint32_t> first;  // of module i; those of module i end where the next one's begin
+
+    uint32_t begin(uint32_t module) const { return first[module]; }
+    uint32_t end(uint32_t module) const { return first[module + 1]; }
+  };
+  const Members& parameters() const { return parameters_; }
+  const Members& buffers() const { return buffers_; }
+  const std::vector<PyObject*>& modules() const { return modules_; }  // borrowed
+
+ private:
+  struct Child {
+    PyObject* key;  // borrowed
+    uint32_t module;
+  };
+  struct Place {
+    uint32_t module, next_child;
+    size_t path_length;
+  };
+  class Index;
+
+  bool read_batch(size_t begin, size_t end, const Wanted& wanted, Index& seen);
+  bool read_children(PyObject* mapping);
+  void clear();
+
+  std::vector<PyObject*> modules_;
+  std::vector<Child> children_;
+  std::vector<uint32_t> first_child_;  // of module i; one more at the end
+  Members parameters_, buffers_;
+  std::vector<std::pair<uint32_t, PyObject*>> found_;  // a batch's children, before their records are known
+  std::vector<uint8_t> visited_;
+  std::vector<Place> stack_;
+};
+
+inline void prefetch(const void* address) { __builtin_prefetch(address, 0, 3); }
+
+template <typename Fn>
+bool PlainWalk::for_each(Path& path, bool remove_duplicate, const Fn& fn) {
+  visited_.assign(modules_.size(), 0);
+  stack_.clear();
+  const auto enter = [&](uint32_t module) {
+    if (visited_[module] != 0) return remove_duplicate;  // seen, or its own ancestor
+    visited_[module] = 1;
+    fn(module, path);
+    if (first_child_[module] != first_child_[module + 1]) {
+      stack_.push_back({module, first_child_[module], path.size()});
+    } else if (!remove_duplicate) {
+      visited_[module] = 0;
+    }
+    return true;
+  };
+  if (!enter(0)) return false;
+  constexpr size_t kKeysAhead = 8;
+  while (!stack_.empty()) {
+    Place& place = stack_.back();
+    if (place.next_child == first_child_[place.module + 1]) {
+      if (!remove_duplicate) visited_[place.module] = 0;
+      stack_.pop_back();
+      continue;
+    }
+    const Child& child = children_[place.next_child++];
+    if (place.next_child + kKeysAhead < children_.size()) prefetch(children_[place.next_child + kKeysAhead].key);
+    path.truncate(place.path_length);
+    if (remove_duplicate && visited_[child.module] != 0) continue;
+    path.push(child.key);
+    if (!enter(child.module)) return false;
+  }
+  return true;
+}
+
+}  // namespace pyparam::walk

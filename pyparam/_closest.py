@@ -1,0 +1,24 @@
+"""What a person may have meant by a name that is not there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+_MANY = 4000
+
+
+def missing(name: object, names: Collection[str], holder: str) -> KeyError:
+    """The KeyError for a name that ``holder`` lacks, with the closest names it has."""
+    if not isinstance(name, str):
+        return KeyError(f"{holder} is indexed by names, not by {name!r} ({type(name).__name__})")
+    candidates: Collection[str] = names
+    if len(names) > _MANY:
+        # Comparing with every name of a very large model takes seconds: the attribute is seldom what is
+        # wrong.
+        ending = name.rsplit(".", 1)[-1]
+        alike = [known for known in names if known.endswith(ending)]
+        candidates = alike[:_MANY] or list(names)[:_MANY]
+    close = difflib.get_close_matches(name, candidates, n=3, cutoff=0.6)
+    hint = f"; close to it: {', '.join(map(repr, close))}" if close else ""
+    return KeyError(f"no entry named {name!r} in {holder} of {len(names)}{hint}")

@@ -1,0 +1,79 @@
+"""A file as tensors over a private memory map: nothing is read until a tensor's bytes are, and no write
+reaches it.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+# torch.UntypedStorage.from_file maps with MAP_PRIVATE alone, for which Linux reserves memory as large as the
+# file and so refuses a file larger than the machine's memory. Python names the flag only from 3.13 on.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+
+
+class MappedFile:
+    """One open file. It stays mapped as long as a tensor over it lives."""
+
+    __slots__ = ("_map", "path", "size")
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.size = os.fstat(file.fileno()).st_size
+        self._map: mmap.mmap | None
+        if sys.platform == "win32":
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        else:
+            self._map = mmap.mmap(
+                file.fileno(),
+                0,
+                flags=mmap.MAP_PRIVATE | _NO_RESERVE,
+                prot=mmap.PROT_READ | mmap.PROT_WRITE,
+            )
+
+    @property
+    def closed(self) -> bool:
+        return self._map is None
+
+    def close(self) -> None:
+        """Lets go of the map; tensors made before keep it."""
+        self._map = None
+
+    def _opened(self) -> mmap.mmap:
+        if self._map is None:
+            raise ValueError(f"{self.path} is closed")
+        return self._map
+
+    def storage(self) -> torch.UntypedStorage:
+        """The whole file as one storage."""
+        return torch.frombuffer(self._opened(), dtype=torch.uint8).untyped_storage()
+
+    def tensor(self, begin: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        """A contiguous tensor whose storage is its own bytes of the file, from ``begin``.
+
+        Where they are not aligned as the dtype needs, it is a copy. The range must lie inside the file.
+        """
+        view = self._opened()
+        count = math.prod(shape)
+        if count == 0:
+            return torch.empty(shape, dtype=dtype)
+        if begin % dtype.itemsize:
+            own = bytearray(memoryview(view)[begin : begin + count * dtype.itemsize])
+            return torch.frombuffer(own, dtype=dtype).reshape(shape)
+        return torch.frombuffer(view, dtype=dtype, count=count, offset=begin).reshape(shape)
+
+    def release(self, begin: int, end: int) -> None:
+        """Gives the memory of the whole pages inside a byte range back; they are read again when next
+        touched.
+        """
+        first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = end // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first and hasattr(mmap, "MADV_DONTNEED"):
+            self._opened().madvise(mmap.MADV_DONTNEED, first, last - first)

@@ -1,0 +1,129 @@
+"""Paths, and ``open``, which finds out what a file is."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import stat
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import torch
+
+from pyparam._sources import pickled, programs, safetensors, sharded
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._table import ParamTable
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+Opened: TypeAlias = "Checkpoint | torch.jit.ScriptModule | ExportedProgram"
+
+_LOOKED_AT = 512
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+
+# Formats that land under a checkpoint's name, with what to say of each.
+_FOREIGN = (
+    (
+        b"version https://git-lfs",
+        "a Git LFS pointer: the checkpoint itself was not downloaded (git lfs pull)",
+    ),
+    (b"<!DOCTYPE", "a web page: the download went wrong"),
+    (b"<html", "a web page: the download went wrong"),
+    (b"GGUF", "a GGUF file, which is not supported"),
+    (b"\x89HDF", "an HDF5 file, which is not supported"),
+    (b"\x93NUMPY", "a numpy array: load it with numpy, and pass torch.from_numpy of it"),
+    (b"\x1f\x8b", "compressed with gzip: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
+)
+
+
+def open(path: str | os.PathLike[str]) -> Opened:
+    """Opens a checkpoint, reading its headers alone: tensors are read when they are used.
+
+    What a file is goes by its content:
+
+    - a ``.safetensors`` file, a directory or index of several, or what ``torch.save`` wrote: a
+      ``Checkpoint``, a mapping from names to tensors over a memory map. Nested dicts are flattened into
+      dotted names.
+    - a TorchScript archive: the ``ScriptModule``, on the CPU.
+    - an exported program (``.pt2``): the ``ExportedProgram``.
+
+    Raises:
+        FileNotFoundError: for a path that is not there.
+        ValueError: naming the file, and the entry where one is at fault, for a file that is truncated,
+            corrupt, of another format, or that needs code to load; for a directory without a checkpoint, or
+            with several.
+    """
+    where = Path(os.fsdecode(os.fspath(path)))
+    mode = where.stat().st_mode
+    if stat.S_ISDIR(mode):
+        opened: Opened = sharded.open_directory(where, _open_file)
+        return opened
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{where} is neither a file nor a directory")
+    if where.name.endswith(".index.json"):
+        return sharded.open_index(where, _open_file)
+    return _open_file(where)
+
+
+def _open_file(path: Path) -> Opened:
+    # Unbuffered: a header is read to its last byte and no further.
+    with builtins.open(path, "rb", buffering=0) as file:
+        return _open_by_content(path, file)
+
+
+def _open_by_content(path: Path, file: BinaryIO) -> Opened:
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(_LOOKED_AT)
+    if not start:
+        raise ValueError(f"{path} is empty")
+    for magic, what in _FOREIGN:
+        if start.startswith(magic) and not safetensors.looks_like(start, size):
+            raise ValueError(f"{path} is {what}")
+    if start.startswith(_ZIP):
+        return _open_zip(path, file)
+    if safetensors.looks_like(start, size) or path.suffix == ".safetensors":
+        return safetensors.open_file(path, file)
+    if path.suffix == ".json" and start.lstrip()[:1] == b"{":
+        return sharded.open_index(path, _open_file)
+    if pickled.is_legacy(start):
+        return pickled.open_whole(path, file)
+    if start.startswith(_PICKLE):
+        raise ValueError(f"{path} is refused: it is a pickle that torch.save did not write, and may run code")
+    if path.suffix == ".onnx":
+        raise ValueError(f"{path} is an ONNX model, which is not supported")
+    raise ValueError(
+        f"{path} is not a checkpoint: it is neither safetensors, nor what torch.save, torch.jit.save or "
+        "torch.export.save write"
+    )
+
+
+def _open_zip(path: Path, file: BinaryIO) -> Opened:
+    try:
+        archive = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile lets whatever its parsing meets through
+        raise ValueError(f"{path} is truncated or corrupt: {error}") from None
+    with archive:
+        names = archive.namelist()
+        if programs.is_torchscript(names):
+            module: torch.jit.ScriptModule = programs.open_torchscript(path)
+            return module
+        if programs.is_exported(names):
+            program: ExportedProgram = programs.open_exported(path, archive)
+            return program
+        if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
+            return pickled.open_zip(path, file, archive)
+    raise ValueError(f"{path} is a zip archive, and not one that torch wrote: it has no data.pkl")
+
+
+def accepts(source: object) -> bool:
+    return isinstance(source, (str, os.PathLike))
+
+
+def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
+    from pyparam._sources import table_of
+
+    return table_of(open(source), buffers=buffers, remove_duplicate=remove_duplicate)

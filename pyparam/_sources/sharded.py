@@ -1,0 +1,170 @@
+"""Checkpoints in several files: a directory, or an index that says which file holds which name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from pyparam._sources.checkpoint import Checkpoint, Entry
+
+LONGEST_INDEX = 500_000_000
+
+# The names transformers, diffusers and peft give a single file, looked for in this order.
+_WHOLE = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "adapter_model.bin",
+)
+_SUFFIXES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pt2")
+_PART = re.compile(r"(.*)-(\d+)-of-(\d+)(\.[a-z]+)")
+
+Opener = Callable[[Path], Any]
+
+
+def open_directory(path: Path, opener: Opener) -> Any:
+    """Opens what a directory holds: an index, else a checkpoint by its usual name, else the only one.
+
+    Raises:
+        ValueError: for a directory with no checkpoint, with several, or with parts of one missing.
+    """
+    for suffix in ("safetensors", "bin"):
+        indices = sorted(path.glob(f"*.{suffix}.index.json"))
+        if len(indices) > 1:
+            raise ValueError(f"{path} holds several indices ({_listed(indices)}): open one of them")
+        if indices:
+            return open_index(indices[0], opener, opened=path)
+    for name in _WHOLE:
+        if (path / name).is_file():
+            return opener(path / name)
+    for pattern in _SUFFIXES:
+        files = sorted(file for file in path.glob(pattern) if file.is_file())
+        parts = [(file, part) for file in files if (part := _PART.fullmatch(file.name))]
+        if parts and len(parts) == len(files):
+            return _open_parts(path, parts, opener)
+        if len(files) > 1:
+            raise ValueError(f"{path} holds several checkpoints ({_listed(files)}): open one of them")
+        if files:
+            return opener(files[0])
+    if (path / ".metadata").is_file():
+        raise ValueError(
+            f"{path} is a distributed checkpoint; turn it into one file with "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and open that"
+        )
+    raise ValueError(
+        f"{path} is a directory without a checkpoint (looked for an index and for {', '.join(_SUFFIXES)})"
+    )
+
+
+def open_index(path: Path, opener: Opener, *, opened: Path | None = None) -> Checkpoint:
+    """Opens the files an index names.
+
+    The index decides what the checkpoint has: what a file holds and the index does not list is left out.
+
+    Raises:
+        ValueError: for an index that is not one, that names a file outside its directory, a file that is
+            missing, or an entry that the file does not hold.
+    """
+    weight_map, metadata = _read_index(path)
+    shards: dict[str, Checkpoint] = {}
+    entries: dict[str, Entry] = {}
+    for name, file_name in weight_map.items():
+        shard = shards.get(file_name)
+        if shard is None:
+            shard = shards[file_name] = _open_shard(path, name, file_name, opener)
+        entry = shard._entries.get(name)
+        if entry is None:
+            raise ValueError(f"{path} lists entry {name!r} in {file_name}, which does not hold it")
+        entries[name] = entry
+    return _combined(opened or path, entries, shards.values(), metadata)
+
+
+def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    if path.stat().st_size > LONGEST_INDEX:
+        raise ValueError(f"{path} is too large for an index of a checkpoint ({path.stat().st_size} bytes)")
+    try:
+        parsed = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_distinct)
+    except RecursionError:
+        raise ValueError(f"{path} is not an index of a checkpoint: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not an index of a checkpoint: {error}") from None
+    weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
+    if not isinstance(weight_map, dict):
+        raise ValueError(f"{path} is not an index of a checkpoint: it has no weight_map from names to files")
+    metadata = parsed.get("metadata")
+    return weight_map, metadata if isinstance(metadata, dict) else {}
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"two entries are named {key!r}")
+            seen.add(key)
+    return made
+
+
+def _open_shard(index: Path, name: str, file_name: Any, opener: Opener) -> Checkpoint:
+    where = f"{index} puts entry {name!r} in"
+    if not isinstance(file_name, str) or not file_name or "\0" in file_name:
+        raise ValueError(f"{where} {file_name!r}, which is no file name")
+    # By the text alone, as caches keep shards as links to elsewhere.
+    posix, windows = PurePosixPath(file_name), PureWindowsPath(file_name)
+    if posix.is_absolute() or windows.drive or windows.root or ".." in posix.parts or ".." in windows.parts:
+        raise ValueError(f"{where} {file_name!r}, which is outside the directory of the index")
+    shard = index.parent / file_name
+    if shard.suffix == ".json":
+        raise ValueError(f"{where} {file_name!r}, which is an index itself")
+    if not shard.is_file():
+        raise ValueError(f"{where} {file_name!r}, which is missing")
+    return _as_checkpoint(shard, opener(shard))
+
+
+def _as_checkpoint(path: Path, opened: Any) -> Checkpoint:
+    if not isinstance(opened, Checkpoint):
+        raise ValueError(f"{path} is a {type(opened).__name__}, not a part of a checkpoint")
+    return opened
+
+
+def _open_parts(path: Path, parts: list[tuple[Path, re.Match[str]]], opener: Opener) -> Checkpoint:
+    """Numbered parts, model-00001-of-00003, without an index."""
+    stems = {(part[1], part[3], part[4]) for _, part in parts}
+    wanted = int(parts[0][1][3])
+    if len(stems) != 1 or {int(part[2]) for _, part in parts} != set(range(1, wanted + 1)):
+        files = _listed(file for file, _ in parts)
+        raise ValueError(f"{path} does not hold one checkpoint with all its parts; there are {files}")
+    shards = [_as_checkpoint(file, opener(file)) for file, _ in parts]
+    entries: dict[str, Entry] = {}
+    for shard in shards:
+        for name, entry in shard._entries.items():
+            if name in entries:
+                raise ValueError(
+                    f"{path}: two files hold an entry named {name!r}, one of them {shard.path.name}"
+                )
+            entries[name] = entry
+    return _combined(path, entries, shards, {})
+
+
+def _combined(
+    path: Path, entries: dict[str, Entry], shards: Iterable[Checkpoint], metadata: dict[str, Any]
+) -> Checkpoint:
+    together: dict[str, Any] = {}
+    extras: dict[str, Any] = {}
+    files: list[Path] = []
+    for shard in shards:
+        together.update(shard.metadata)
+        extras.update(shard.extras)
+        files.extend(shard.files)
+    return Checkpoint(path, entries, files, {**together, **metadata}, extras)
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    names = [path.name for path in paths]
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
