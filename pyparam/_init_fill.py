@@ -176,20 +176,18 @@ def ordinary(tensor: object, what: str) -> Tensor:
     return tensor
 
 
-def fill_(tensor: Tensor, row: Row, *, seed: int, stream: int, part: Part) -> Tensor:
-    """Fills one tensor by one row, under no_grad, as torch.nn.init does."""
+def fill_(tensor: Tensor, row: Row, what: str, *, seed: int, stream: int, part: Part) -> Tensor:
+    """Fills one tensor by one row, under no_grad, as torch.nn.init does. ``what`` is the sampler's name, for errors."""
     if tensor.numel() == 0 and not part.strides:
         return tensor
-    with torch.no_grad():
-        torch.ops.pyparam.fill_(
-            [tensor],
-            [row.kind],
-            list(map(float, row[1:])),
-            signed(seed),
-            [signed(stream)],
-            [] if part.is_whole else [part.offset],
-            list(part.strides),
-        )
+    parameters = [float(p) for p in row[1:]]
+    try:
+        with torch.no_grad():
+            torch.ops.pyparam.fill_.one(
+                tensor, row.kind, parameters, signed(seed), signed(stream), part.offset, list(part.strides)
+            )
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("fill_: tensors[0]", f"{what}: the tensor")) from None
     return tensor
 
 

@@ -196,7 +196,7 @@ def _drawn(
 ) -> Tensor:
     key, channel = seed_of(seed, what), stream_of(stream, what)
     target, part = _located(tensor, what, offset, shape, strides)
-    fill_(target, row(part.shape, *arguments), seed=key, stream=channel, part=part)
+    fill_(target, row(part.shape, *arguments), what, seed=key, stream=channel, part=part)
     return tensor
 
 
@@ -441,7 +441,7 @@ def orthogonal_(
     rows = part.shape[0]
     columns = math.prod(part.shape[1:])
     flat = torch.empty(rows, columns, dtype=torch.float64)
-    fill_(flat, Row(NORMAL, 0.0, 1.0), seed=key, stream=channel, part=Part((rows, columns), 0, ()))
+    fill_(flat, Row(NORMAL, 0.0, 1.0), what, seed=key, stream=channel, part=Part((rows, columns), 0, ()))
     q, r = torch.linalg.qr(flat if rows >= columns else flat.t())
     q *= torch.where(r.diagonal() < 0, -1.0, 1.0)
     if rows < columns:
@@ -470,11 +470,11 @@ def sparse_(
         raise ValueError(f"{what}: only tensors with 2 dimensions are supported, got shape {part.shape}")
     if not 0 <= sparsity <= 1:
         raise ValueError(f"{what}: expected 0 <= sparsity <= 1, got {sparsity}")
-    fill_(target, _normal_row(part.shape, 0.0, std), seed=key, stream=channel, part=part)
+    fill_(target, _normal_row(part.shape, 0.0, std), what, seed=key, stream=channel, part=part)
     if target.numel() == 0 or target.is_meta:
         return tensor
     order = torch.empty(part.shape, dtype=torch.float64)
-    fill_(order, Row(UNIFORM, 0.0, 1.0), seed=key, stream=substream(channel, "order"), part=Part(part.shape, 0, ()))
+    fill_(order, Row(UNIFORM, 0.0, 1.0), what, seed=key, stream=substream(channel, "order"), part=Part(part.shape, 0, ()))
     zeros = order.argsort(dim=0, stable=True)[: math.ceil(sparsity * part.shape[0])]
     mask = torch.zeros(part.shape, dtype=torch.bool).scatter_(0, zeros, True)
     with torch.no_grad():

@@ -55,14 +55,8 @@ PYPARAM_INLINE double unit_open_closed(uint32_t low, uint32_t high) {
 
 // ---- elementary functions -------------------------------------------------------------------------------
 
-// log(x) for a positive normal x, within 1.5 ulp: the polynomial of Cephes logf on [sqrt(1/2), sqrt(2)).
-PYPARAM_INLINE float natural_log(float x) {
-  const uint32_t bits = bits_as<uint32_t>(x);
-  const uint32_t shifted = bits + (0x3F800000u - 0x3F3504F3u);
-  const int32_t exponent = static_cast<int32_t>(shifted >> 23) - 127;
-  const float mantissa = bits_as<float>((shifted & 0x007FFFFFu) + 0x3F3504F3u);
-  const auto e = static_cast<float>(exponent);
-  const float f = mantissa - 1.0f;
+// log((1 + f) 2^e) for 1 + f in [sqrt(1/2), sqrt(2)), within 1 ulp: the polynomial of Cephes logf.
+PYPARAM_INLINE float log_of_parts(float f, float e) {
   const float z = f * f;
   float p = 7.0376836292e-2f;
   p = p * f - 1.1514610310e-1f;
@@ -79,14 +73,8 @@ PYPARAM_INLINE float natural_log(float x) {
   return (f + y) + e * 0.693359375f;
 }
 
-// log(x) for a positive normal x, within 1 ulp: the method and coefficients of FDLIBM e_log.c.
-PYPARAM_INLINE double natural_log(double x) {
-  const uint64_t bits = bits_as<uint64_t>(x);
-  const uint64_t shifted = bits + (0x3FF0000000000000ull - 0x3FE6A09E667F3BCDull);
-  // The biased exponent as a double, by its bits: AVX2 converts no 64-bit integers.
-  const double e = bits_as<double>((shifted >> 52) | 0x4330000000000000ull) - (0x1p52 + 1023.0);
-  const double mantissa = bits_as<double>((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull);
-  const double f = mantissa - 1.0;
+// The same within 1 ulp in double: the method and coefficients of FDLIBM e_log.c.
+PYPARAM_INLINE double log_of_parts(double f, double e) {
   const double s = f / (2.0 + f);
   const double z = s * s;
   double r = 1.479819860511658591e-01;
@@ -100,6 +88,39 @@ PYPARAM_INLINE double natural_log(double x) {
   const double half_square = 0.5 * f * f;
   return e * 6.93147180369123816490e-01 -
          ((half_square - (s * (half_square + r) + e * 1.90821492927058770002e-10)) - f);
+}
+
+// A positive normal number as (1 + f) 2^e, exactly.
+template <typename Real>
+struct Parts {
+  Real f, e;
+};
+
+PYPARAM_INLINE Parts<float> parts_of(float x) {
+  const uint32_t shifted = bits_as<uint32_t>(x) + (0x3F800000u - 0x3F3504F3u);
+  const float mantissa = bits_as<float>((shifted & 0x007FFFFFu) + 0x3F3504F3u);
+  return {mantissa - 1.0f, static_cast<float>(static_cast<int32_t>(shifted >> 23) - 127)};
+}
+
+PYPARAM_INLINE Parts<double> parts_of(double x) {
+  const uint64_t shifted = bits_as<uint64_t>(x) + (0x3FF0000000000000ull - 0x3FE6A09E667F3BCDull);
+  const double mantissa = bits_as<double>((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull);
+  // The biased exponent as a double, by its bits: AVX2 converts no 64-bit integers.
+  return {mantissa - 1.0, bits_as<double>((shifted >> 52) | 0x4330000000000000ull) - (0x1p52 + 1023.0)};
+}
+
+// log(x) for a positive normal x.
+template <typename Real>
+PYPARAM_INLINE Real natural_log(Real x) {
+  const Parts<Real> parts = parts_of(x);
+  return log_of_parts(parts.f, parts.e);
+}
+
+// log(u) for u in (0, 1] whose complement v = 1 - u is known for itself, so that no bit is lost where u is near 1.
+template <typename Real>
+PYPARAM_INLINE Real log_of_unit(Real u, Real v) {
+  const Parts<Real> parts = parts_of(u);
+  return log_of_parts(parts.e == Real(0) ? -v : parts.f, parts.e);
 }
 
 // Cosine and sine of 2 pi times a fraction of a turn. `quarter` counts quarter turns; the rest is `angle`, in
@@ -158,14 +179,15 @@ PYPARAM_INLINE Direction<double> direction(uint32_t low, uint32_t high) {
 // Two independent standard normals by Box and Muller: .cosine is the even element, .sine the odd one.
 // |z| is at most 6.77 in float (a radius of 32 bits) and 8.66 in double (53 bits).
 PYPARAM_INLINE Direction<float> normal_pair(uint32_t word0, uint32_t word1) {
-  const float radius = square_root(-2.0f * natural_log(unit_open_closed(word0)));
+  const float radius = square_root(-2.0f * log_of_unit(unit_open_closed(word0), unit_open_closed(~word0)));
   const Direction<float> d = direction(word1);
   return {radius * d.cosine, radius * d.sine};
 }
 
 PYPARAM_INLINE Direction<double> normal_pair(uint32_t word0, uint32_t word1, uint32_t word2,
                                              uint32_t word3) {
-  const double radius = square_root(-2.0 * natural_log(unit_open_closed(word0, word1)));
+  const double radius = square_root(
+      -2.0 * log_of_unit(unit_open_closed(word0, word1), unit_open_closed(~word0, ~word1)));
   const Direction<double> d = direction(word2, word3);
   return {radius * d.cosine, radius * d.sine};
 }

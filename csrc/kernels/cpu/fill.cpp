@@ -225,7 +225,10 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
 
 at::Tensor fill_meta(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters, int64_t seed,
                      at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
-  prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
+  const bool symbolic = std::any_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
+    return t.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
+  });
+  if (!symbolic) prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   for (size_t i = 0; i < tensors.size(); ++i) {
     TORCH_CHECK_VALUE(tensors[i].is_meta() || kinds[i] < 0, "fill_: tensors[", i, "] is on ", tensors[i].device(),
                       " and others are on meta; fill them in separate calls");
@@ -286,11 +289,23 @@ at::Tensor fill_in_place(at::TensorList tensors, at::IntArrayRef kinds, at::Arra
   return result;
 }
 
+at::Tensor& fill_one(at::Tensor& tensor, int64_t kind, at::ArrayRef<double> parameters, int64_t seed, int64_t stream,
+                     int64_t offset, at::IntArrayRef strides) {
+  const bool whole = offset == 0 && strides.empty();
+  fill_handle().call({tensor}, {kind}, parameters, seed, {stream},
+                     whole ? at::IntArrayRef{} : at::IntArrayRef{offset}, strides, false);
+  return tensor;
+}
+
 }  // namespace
 
+TORCH_LIBRARY_IMPL(pyparam, CompositeImplicitAutograd, m) { m.impl("fill_.one", fill_one); }
 TORCH_LIBRARY_IMPL(pyparam, CPU, m) { m.impl("fill_", fill_cpu); }
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("fill_", fill_meta); }
 TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("fill_", fill_elsewhere); }
+// Lazy negatives and conjugates go to the checks, which refuse them by name.
+TORCH_LIBRARY_IMPL(pyparam, Negative, m) { m.impl("fill_", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(pyparam, Conjugate, m) { m.impl("fill_", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(pyparam, Autograd, m) { m.impl("fill_", fill_autograd); }
 TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) { m.impl("fill_", fill_in_place); }
 
