@@ -72,11 +72,17 @@ def _norm(module: Any, attribute: str, parameter: Tensor) -> Sampler | None:
 
 
 def _recurrent(module: Any, attribute: str, parameter: Tensor) -> Sampler | None:
-    return _symmetric(_inverse_root(module.hidden_size)) if attribute.startswith(("weight_", "bias_")) else None
+    return (
+        _symmetric(_inverse_root(module.hidden_size)) if attribute.startswith(("weight_", "bias_")) else None
+    )
 
 
 def _prelu(module: Any, attribute: str, parameter: Tensor) -> Sampler | None:
-    return functools.partial(constant_, val=float(getattr(module, "init", 0.25))) if attribute == "weight" else None
+    return (
+        functools.partial(constant_, val=float(getattr(module, "init", 0.25)))
+        if attribute == "weight"
+        else None
+    )
 
 
 def _attention(module: Any, attribute: str, parameter: Tensor) -> Sampler | None:
@@ -106,7 +112,7 @@ _TABLE: dict[type, tuple[str, Default]] = {
 
 
 def _script_names() -> dict[str, Default]:
-    """The classes by qualified name, concrete ones included, for TorchScript, which forgets what they inherit."""
+    """Every concrete class by qualified name, for TorchScript, which forgets what a class inherits."""
     names: dict[str, Default] = {}
     for kind in vars(nn).values():
         if isinstance(kind, type) and issubclass(kind, nn.Module):
@@ -118,8 +124,8 @@ def _script_names() -> dict[str, Default]:
     return names
 
 
-@functools.lru_cache(maxsize=None)
-def _of_class(kind: type) -> Default | None:
+@functools.cache
+def _of_class(kind: Any) -> Default | None:
     for ancestor in kind.__mro__:
         if ancestor in _TABLE:
             writer, default = _TABLE[ancestor]
@@ -132,7 +138,7 @@ def _of_class(kind: type) -> Default | None:
 _SCRIPT: dict[str, Default] = {}
 
 
-def default_of(kind: type | str) -> Default | None:
+def default_of(kind: Any) -> Default | None:
     """The default rule of a module class, or None where PyTorch has none that we know."""
     if isinstance(kind, type):
         return _of_class(kind)
@@ -189,9 +195,14 @@ class TorchDefaults:
 
 
 def default_buffer(module: Any, attribute: str) -> Sampler | None:
-    """What a fresh buffer of this module holds, where that is known: running statistics and their counters."""
+    """What a fresh buffer of this module holds, where that is known:
+
+    running statistics and their counters.
+    """
     kind = kind_of(module)
-    known = default_of(kind) is _norm and (isinstance(kind, str) or issubclass(kind, nn.modules.batchnorm._NormBase))
+    known = default_of(kind) is _norm and (
+        isinstance(kind, str) or issubclass(kind, nn.modules.batchnorm._NormBase)
+    )
     if not known:
         return None
     return {"running_mean": zeros_, "running_var": ones_, "num_batches_tracked": zeros_}.get(attribute)

@@ -34,7 +34,9 @@ class Part(NamedTuple):
 
     shape: tuple[int, ...]
     offset: int
-    strides: tuple[int, ...]  # one a dimension of the local tensor; empty where it is the whole, or a run of it
+    strides: tuple[
+        int, ...
+    ]  # one a dimension of the local tensor; empty where it is the whole, or a run of it
 
     @property
     def is_whole(self) -> bool:
@@ -54,7 +56,10 @@ def stream_of(stream: object, what: str) -> int:
 
 
 def substream(stream: int, purpose: str) -> int:
-    """Another stream for a sampler that needs two: the FNV-1a hash goes on over the number and the purpose."""
+    """Another stream for a sampler that needs two:
+
+    the FNV-1a hash goes on over the number and the purpose.
+    """
     return _C.stream_of_name(f"{stream}/{purpose}")
 
 
@@ -103,7 +108,7 @@ def part_of(
         given = tuple(operator.index(step) for step in strides)
         if len(given) != len(local) or any(step < 0 for step in given):
             raise ValueError(
-                f"{what}: strides must be {len(local)} non-negative steps, one a dimension of the tensor; got {given}"
+                f"{what}: strides must be {len(local)} non-negative steps, one a dimension; got {given}"
             )
     elif len(local) == len(whole):
         given = steps
@@ -116,7 +121,8 @@ def part_of(
     last = flat + sum((size - 1) * step for size, step in zip(local, given, strict=True))
     if flat < 0 or last >= math.prod(whole):
         raise ValueError(
-            f"{what}: a part of shape {local} with offset {flat} and strides {given} leaves the whole of shape {whole}"
+            f"{what}: a part of shape {local} with offset {flat} and strides {given} "
+            f"leaves the whole of shape {whole}"
         )
     if flat == 0 and local == whole and given == steps:
         return Part(whole, 0, ())
@@ -152,7 +158,7 @@ def flat_indices(tensor: Tensor, part: Part) -> Tensor:
     return index
 
 
-def dtensor_type() -> type | None:
+def dtensor_type() -> Any:
     """DTensor, if anything in the process has loaded it."""
     module = sys.modules.get("torch.distributed.tensor")
     return getattr(module, "DTensor", None)
@@ -177,7 +183,10 @@ def ordinary(tensor: object, what: str) -> Tensor:
 
 
 def fill_(tensor: Tensor, row: Row, what: str, *, seed: int, stream: int, part: Part) -> Tensor:
-    """Fills one tensor by one row, under no_grad, as torch.nn.init does. ``what`` is the sampler's name, for errors."""
+    """Fills one tensor by one row, under no_grad, as torch.nn.init does.
+
+    ``what`` is the sampler's name, for errors.
+    """
     if tensor.numel() == 0 and not part.strides:
         return tensor
     parameters = [float(p) for p in row[1:]]
@@ -207,7 +216,10 @@ def wanted(row: Row) -> tuple[float, float]:
 
 
 def _truncated_moments(mean: float, std: float, alpha: float, beta: float) -> tuple[float, float]:
-    """By Simpson's rule over where the density counts: no cancellation in the tails, unlike the closed form."""
+    """By Simpson's rule over where the density counts:
+
+    no cancellation in the tails, unlike the closed form.
+    """
     nearest = max(alpha, -beta, 0.0)
     reach = math.sqrt(nearest * nearest + 80.0)
     low, high = max(alpha, -reach), min(beta, reach)

@@ -21,7 +21,10 @@ Place = tuple[dict[str, Any], str]
 
 
 class Materialized:
-    """The table to fill: of the model itself, or of the fresh tensors that take the meta ones' places afterwards."""
+    """The table to fill:
+
+    of the model itself, or of the fresh tensors that take the meta ones' places afterwards.
+    """
 
     def __init__(self, table: ParamTable) -> None:
         self.table = table
@@ -61,7 +64,8 @@ def materialized(
         writes = [subject.names[i] for i in on_meta if not kept(i)]
         if writes:
             raise ValueError(
-                f"initialize_: parameter {writes[0]!r} is on the meta device and has no memory; say device= to materialise"
+                f"initialize_: parameter {writes[0]!r} is on the meta device and has no memory; "
+                "say device= to materialise"
             )
     if device is None or not (on_meta or meta_buffers):
         yield made
@@ -71,7 +75,9 @@ def materialized(
         raise ValueError("initialize_: device must be one with memory, got 'meta'")
     keeping = [subject.names[i] for i in on_meta if kept(i)]
     if keeping:
-        raise ValueError(f"initialize_: parameter {keeping[0]!r} is on the meta device: there is nothing to keep")
+        raise ValueError(
+            f"initialize_: parameter {keeping[0]!r} is on the meta device: there is nothing to keep"
+        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"initialize_: only a module can be materialised, got {type(model).__name__}")
     samplers = _buffer_samplers(meta_buffers, buffers, subject.owners)
@@ -87,7 +93,8 @@ def materialized(
         made.buffers.append((torch.empty_like(tensor, device=target), name, sampler, where))
     made.table = ParamTable(subject.names, tensors)
     yield made
-    # The tables hold both sides, and only what nothing else in C++ holds can change places with its identity kept.
+    # The tables hold both sides, and only what nothing else in C++ holds can change places with its
+    # identity kept.
     names = made.table.names
     subject.tensors = tensors = []
     subject.table = made.table
@@ -96,7 +103,9 @@ def materialized(
     made.install()
     made.table = table_of(model)
     if made.table.names != names:
-        raise RuntimeError("pyparam internal error, please report: materialising changed the parameters' names")
+        raise RuntimeError(
+            "pyparam internal error, please report: materialising changed the parameters' names"
+        )
 
 
 def _release(table: ParamTable) -> None:
@@ -108,14 +117,15 @@ def _release(table: ParamTable) -> None:
 def _fresh_parameter(old: Any, device: torch.device) -> Any:
     """Memory of the same shape, strides, dtype and class, with the attributes people hang on parameters."""
     data = torch.empty_like(old.detach(), device=device)
-    fresh = torch.Tensor._make_subclass(type(old), data, old.requires_grad)  # type: ignore[arg-type]
+    fresh = torch.Tensor._make_subclass(type(old), data, old.requires_grad)
     fresh.__dict__.update(old.__dict__)
     return fresh
 
 
 def _take_place(old: Any, fresh: Any, places: list[Place]) -> None:
+    swap: Any = torch.utils.swap_tensors
     try:
-        torch.utils.swap_tensors(old, fresh)
+        swap(old, fresh)
     except RuntimeError:
         for owner, key in places:
             owner[key] = fresh
@@ -156,7 +166,13 @@ def _buffer_samplers(
     lost = []
     for name, pick in zip(names, picks, strict=True):
         owner = owners.of(name)
-        sampler = pairs[pick][1] if pick >= 0 else None if owner is None else default_buffer(owner, name.rpartition(".")[2])
+        sampler = (
+            pairs[pick][1]
+            if pick >= 0
+            else None
+            if owner is None
+            else default_buffer(owner, name.rpartition(".")[2])
+        )
         if sampler is None:
             lost.append(name)
         else:
@@ -164,6 +180,7 @@ def _buffer_samplers(
     if lost:
         listed = ", ".join(map(repr, lost[:20])) + (f" and {len(lost) - 20} more" if len(lost) > 20 else "")
         raise ValueError(
-            f"initialize_: nothing says what the meta buffers {listed} hold; give buffers={{pattern: sampler}} for them"
+            f"initialize_: nothing says what the meta buffers {listed} hold; "
+            "give buffers={pattern: sampler} for them"
         )
     return samplers

@@ -1,4 +1,7 @@
-"""The module that owns a parameter, by the parameter's qualified name; in TorchScript, by the class's name there."""
+"""The module that owns a parameter, by the parameter's qualified name;
+
+in TorchScript, by the class's name there.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ _MANGLED = re.compile(r"\.___torch_mangle_\d+")
 
 
 class Owners:
-    """Looks up owning modules by name and remembers what it found. Names that lead to no module have no owner."""
+    """Looks up owning modules by name and remembers what it found.
+
+    Names that lead to no module have no owner.
+    """
 
     def __init__(self, root: Any) -> None:
         self._root = root
@@ -26,9 +32,7 @@ class Owners:
             path = path.rpartition(".")[0]
         for below in reversed(missing):
             parent, _, key = below.rpartition(".")
-            above = self._modules[parent]
-            children = {} if above is None else above._modules
-            self._modules[below] = children[key] if key in children else None
+            self._modules[below] = _child(self._modules[parent], key)
         return self._modules[missing[0] if missing else path]
 
     def of(self, name: str) -> Any:
@@ -50,9 +54,18 @@ class Owners:
         return known
 
 
+def _child(module: Any, key: str) -> Any:
+    # TorchScript's dictionary of children is no mapping: it has no get().
+    if module is None or key not in module._modules:
+        return None
+    return module._modules[key]
+
+
 def kind_of(module: Any) -> type | str:
     """A module's class; for TorchScript, which forgets it, the class's qualified name."""
-    script = getattr(module, "_c", None) if not isinstance(type(module).__dict__.get("_c"), property) else None
+    script = (
+        getattr(module, "_c", None) if not isinstance(type(module).__dict__.get("_c"), property) else None
+    )
     if script is not None and hasattr(script, "_type"):
         name = str(script._type().qualified_name())
         return _MANGLED.sub("", name).removeprefix("__torch__.")

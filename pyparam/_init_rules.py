@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyparam._init_owners import Owners
 from pyparam._init_samplers import normal_, ones_, trunc_normal_, zeros_
+from pyparam._sources import table_of
 from pyparam._table import ParamTable
 
 Sampler = Callable[..., Any]
@@ -47,7 +48,9 @@ def pairs_of(rules: Rules) -> list[tuple[Condition, Any]]:
     items = list(rules.items()) if isinstance(rules, Mapping) else list(rules)
     for item in items:
         if not isinstance(item, tuple) or len(item) != 2:
-            raise TypeError(f"initialize_: rules must be a mapping or (condition, sampler) pairs, got {item!r}")
+            raise TypeError(
+                f"initialize_: rules must be a mapping or (condition, sampler) pairs, got {item!r}"
+            )
     return items
 
 
@@ -100,7 +103,12 @@ def _match_of(condition: Condition, subject: Subject) -> Match:
     if isinstance(condition, re.Pattern):
         search = condition.search
         return lambda i, name: search(name) is not None
-    if isinstance(condition, tuple) and len(condition) == 2 and isinstance(condition[0], type) and isinstance(condition[1], str):
+    if (
+        isinstance(condition, tuple)
+        and len(condition) == 2
+        and isinstance(condition[0], type)
+        and isinstance(condition[1], str)
+    ):
         of_class = _match_of(condition[0], subject)
         attribute = re.compile(fnmatch.translate(condition[1])).match
         return lambda i, name: of_class(i, name) and attribute(name.rpartition(".")[2]) is not None
@@ -113,8 +121,8 @@ def _match_of(condition: Condition, subject: Subject) -> Match:
         tensors, predicate = subject.tensors, condition
         return lambda i, name: bool(predicate(name, tensors[i]))
     raise TypeError(
-        "initialize_: a rule's condition must be a glob, a regular expression, a module class, a pair of a module "
-        f"class and an attribute, or a predicate (name, parameter), got {condition!r}"
+        "initialize_: a rule's condition must be a glob, a regular expression, a module class, a pair of a "
+        f"module class and an attribute, or a predicate (name, parameter), got {condition!r}"
     )
 
 
@@ -131,7 +139,7 @@ def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else repr(value)
 
 
-# ---- ready-made rules ------------------------------------------------------------------------------------------
+# ---- ready-made rules -------------------------------------------------------------------------------------
 
 _NORM_CLASSES = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
@@ -165,8 +173,9 @@ def gpt2_rules(
     """GPT-2's initialisation (Radford et al., 2019).
 
     Weights and embeddings are normal with ``std``; the projections that end in the residual stream
-    (``residual``, globs on names) with ``std / sqrt(2 * n_layer)``, since each of ``n_layer`` blocks adds two of
-    them; biases are zero and the gains of norms one. Raises ValueError unless ``n_layer`` is positive.
+    (``residual``, globs on names) with ``std / sqrt(2 * n_layer)``, since each of ``n_layer`` blocks adds
+    two of them; biases are zero and the gains of norms one. Raises ValueError unless ``n_layer`` is
+    positive.
     """
     if n_layer < 1:
         raise ValueError(f"gpt2_rules: n_layer must be positive, got {n_layer}")
@@ -195,52 +204,52 @@ def mup_rules(
     *,
     std: float = 0.02,
     readout: Sequence[str] = ("*lm_head.weight", "*head.weight", "*classifier.weight"),
+    embedding: Sequence[str] = ("*wte.weight", "*wpe.weight", "*embed*.weight", "*pos_embed*", "*token"),
     readout_zero: bool = False,
 ) -> dict[Condition, Sampler]:
-    """Maximal update parametrisation (Yang et al., "Tensor Programs V", 2022, table 8): how std scales with width.
+    """Maximal update parametrisation ("Tensor Programs V", Yang et al., 2022, table 8): std by width.
 
-    ``base`` is the same model at the width where ``std`` was tuned (a module, on the meta device if you like, or
-    a mapping of names to shapes). A dimension that differs between the two grows with width. With m the ratio
-    of fan-ins: a matrix that grows on both sides gets ``std / sqrt(m)``; one that grows on its input alone, or
-    is named by ``readout``, ``std / m`` (zero with ``readout_zero``); all others, embeddings and inputs, ``std``.
-    Vectors called weight are gains and get ones, biases zeros. Weights are taken as (out, in, ...), as in nn.Linear.
+    ``base`` is the same model at the width where ``std`` was tuned (a module, on the meta device if you
+    like, or a mapping of names to shapes). A dimension that differs between the two grows with width. With
+    m the ratio of fan-ins, weights being (out, in, ...) as in nn.Linear: a matrix that grows on both sides
+    gets ``std / sqrt(m)``; one that grows on its input alone, or is named by ``readout``, ``std / m`` (zero
+    with ``readout_zero``); all others, embeddings (of class nn.Embedding, or named by ``embedding``) and
+    input layers among them, ``std``. Vectors called weight are gains and get ones, biases zeros.
 
-    The learning rates that muP asks for are the optimizer's, not ours. Raises ValueError where the two models differ
-    in names or in the number of dimensions.
+    The learning rates that muP asks for are the optimizer's, not ours. Raises ValueError where the two
+    models differ in names or in numbers of dimensions.
     """
     shapes, base_shapes = _shapes(model), _shapes(base)
     if shapes.keys() != base_shapes.keys():
         odd = sorted(shapes.keys() ^ base_shapes.keys())
         raise ValueError(f"mup_rules: model and base differ in parameters: {', '.join(odd[:10])}")
-    ends = [re.compile(fnmatch.translate(pattern)) for pattern in readout]
+    owners = Owners(model)
+
+    def sampler(name: str, shape: tuple[int, ...], narrow: tuple[int, ...]) -> Sampler:
+        leaf = name.rpartition(".")[2]
+        if leaf.endswith("bias"):
+            return zeros_
+        if len(shape) == 1 and leaf == "weight":
+            return ones_
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in readout):
+            ratio = math.prod(shape[1:]) / math.prod(narrow[1:])
+            return zeros_ if readout_zero else functools.partial(normal_, std=std / ratio)
+        embeds = owners.owned_by(name, nn.Embedding) or owners.owned_by(name, nn.EmbeddingBag)
+        if len(shape) < 2 or embeds or any(fnmatch.fnmatchcase(name, pattern) for pattern in embedding):
+            return functools.partial(normal_, std=std)
+        ratio = math.prod(shape[1:]) / math.prod(narrow[1:])
+        return functools.partial(normal_, std=std / (math.sqrt(ratio) if shape[0] != narrow[0] else ratio))
+
     rules: dict[Condition, Sampler] = {}
     for name, shape in shapes.items():
         narrow = base_shapes[name]
         if len(shape) != len(narrow):
             raise ValueError(f"mup_rules: {name!r} has shape {shape} in the model and {narrow} in the base")
-        leaf = name.rpartition(".")[2]
-        if leaf.endswith("bias"):
-            rules[name] = zeros_
-        elif len(shape) == 1 and leaf == "weight":
-            rules[name] = ones_
-        elif len(shape) < 2:
-            rules[name] = functools.partial(normal_, std=std)
-        else:
-            ratio = math.prod(shape[1:]) / math.prod(narrow[1:])
-            output_grows = shape[0] != narrow[0]
-            ends_here = any(end.match(name) for end in ends)
-            if ends_here and readout_zero:
-                rules[name] = zeros_
-            elif ends_here or (ratio != 1 and not output_grows):
-                rules[name] = functools.partial(normal_, std=std / ratio)
-            elif ratio != 1:
-                rules[name] = functools.partial(normal_, std=std / math.sqrt(ratio))
-            else:
-                rules[name] = functools.partial(normal_, std=std)
-    return {glob.escape(name) if _MAGIC.search(name) else name: sampler for name, sampler in rules.items()}
+        rules[glob.escape(name) if _MAGIC.search(name) else name] = sampler(name, shape, narrow)
+    return rules
 
 
 def _shapes(source: Any) -> dict[str, tuple[int, ...]]:
     if isinstance(source, Mapping):
-        return {name: tuple(getattr(value, "shape", value)) for name, value in source.items()}
-    return {name: tuple(parameter.shape) for name, parameter in source.named_parameters()}
+        return {n: tuple(v.shape if isinstance(v, Tensor) else v) for n, v in source.items()}
+    return {name: tuple(tensor.shape) for name, tensor in table_of(source)}

@@ -1,7 +1,8 @@
 """Samplers: PyTorch's own names and arguments, drawn from counters instead of a generator's state.
 
 A sampler that is one native fill has a *row*: the kind and the parameters of its distribution, from the shape
-alone. ``initialize_`` fills a whole model from rows in one call; a sampler called by itself makes the same row.
+alone. ``initialize_`` fills a whole model from rows in one call; a sampler called by itself makes the same
+row.
 
 Every sampler takes, besides PyTorch's arguments:
 
@@ -14,7 +15,8 @@ Every sampler takes, besides PyTorch's arguments:
   dimensions) or of a run (a part of one dimension). The part gets the values the whole would have there.
 
 They write in place under no_grad and return the tensor. float32, float64, float16 and bfloat16 can be drawn;
-16-bit values are the float32 values rounded to nearest even. PyTorch's random state is neither read nor changed.
+16-bit values are the float32 values rounded to nearest even. PyTorch's random state is neither read nor
+changed.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ Offset = int | Sequence[int]
 Shape = Sequence[int]
 
 
-# ---- rows: the distribution each sampler means, for a whole of a given shape -------------------------------
+# ---- rows: the distribution each sampler means, for a whole of a given shape ------------------------------
 
 
 def _finite(what: str, **numbers: float) -> None:
@@ -169,7 +171,7 @@ def _kaiming_normal_row(
     return _normal_row(shape, 0.0, _kaiming_std(shape, a, mode, nonlinearity, "kaiming_normal_"))
 
 
-# ---- one fill ------------------------------------------------------------------------------------------------
+# ---- one fill ---------------------------------------------------------------------------------------------
 
 
 def _located(
@@ -247,7 +249,9 @@ def trunc_normal_(
 
     An interval in the far tail, where PyTorch's erfinv saturates, is drawn from correctly.
     """
-    return _drawn(_trunc_normal_row, "trunc_normal_", tensor, (mean, std, a, b), seed, stream, offset, shape, strides)
+    return _drawn(
+        _trunc_normal_row, "trunc_normal_", tensor, (mean, std, a, b), seed, stream, offset, shape, strides
+    )
 
 
 def xavier_uniform_(
@@ -261,7 +265,9 @@ def xavier_uniform_(
     strides: Shape | None = None,
 ) -> Tensor:
     """Glorot's uniform: bound ``gain * sqrt(6 / (fan_in + fan_out))``, the fans of the whole."""
-    return _drawn(_xavier_uniform_row, "xavier_uniform_", tensor, (gain,), seed, stream, offset, shape, strides)
+    return _drawn(
+        _xavier_uniform_row, "xavier_uniform_", tensor, (gain,), seed, stream, offset, shape, strides
+    )
 
 
 def xavier_normal_(
@@ -292,7 +298,9 @@ def kaiming_uniform_(
 ) -> Tensor:
     """He's uniform: bound ``gain * sqrt(3 / fan)``, the fan of the whole."""
     arguments = (a, mode, nonlinearity)
-    return _drawn(_kaiming_uniform_row, "kaiming_uniform_", tensor, arguments, seed, stream, offset, shape, strides)
+    return _drawn(
+        _kaiming_uniform_row, "kaiming_uniform_", tensor, arguments, seed, stream, offset, shape, strides
+    )
 
 
 def kaiming_normal_(
@@ -309,10 +317,13 @@ def kaiming_normal_(
 ) -> Tensor:
     """He's normal: std ``gain / sqrt(fan)``, the fan of the whole."""
     arguments = (a, mode, nonlinearity)
-    return _drawn(_kaiming_normal_row, "kaiming_normal_", tensor, arguments, seed, stream, offset, shape, strides)
+    return _drawn(
+        _kaiming_normal_row, "kaiming_normal_", tensor, arguments, seed, stream, offset, shape, strides
+    )
 
 
-# ---- what needs no random numbers: seed, stream and place are accepted, and ignored where they change nothing --
+# ---- what needs no random numbers: seed, stream and place are accepted, and ignored where they change
+# nothing --
 
 
 def constant_(
@@ -387,15 +398,18 @@ def dirac_(
     if target.is_meta:
         return tensor
     field = math.prod(whole[2:])
-    centre = sum(size // 2 * step for size, step in zip(whole[2:], contiguous_strides(whole[2:]), strict=True))
+    centre = sum(
+        size // 2 * step for size, step in zip(whole[2:], contiguous_strides(whole[2:]), strict=True)
+    )
     with torch.no_grad():
         if part.is_whole:
             per_group = whole[0] // groups
             diagonal = torch.arange(min(per_group, whole[1]))
             target.zero_()
-            place = tuple(size // 2 for size in whole[2:])
+            for size in reversed(whole[2:]):
+                target = target[..., size // 2] if size else target
             for group in range(groups):
-                target[(group * per_group + diagonal, diagonal, *place)] = 1
+                target[group * per_group + diagonal, diagonal] = 1
         else:
             flat = flat_indices(target, part)
             channel, inside = flat // field, flat % field
@@ -404,7 +418,7 @@ def dirac_(
     return tensor
 
 
-# ---- what depends on the whole tensor: a part computes the whole and takes its own ---------------------------
+# ---- what depends on the whole tensor: a part computes the whole and takes its own ------------------------
 
 
 def _taken(whole: Tensor, target: Tensor, part: Part) -> Tensor:
@@ -426,14 +440,16 @@ def orthogonal_(
 ) -> Tensor:
     """Fills with a (semi-)orthogonal matrix, dimensions after the first taken together (Saxe et al., 2013).
 
-    The normals are exact on every machine; the QR factorisation is LAPACK's, done in float64, so results agree
-    between machines to float64 rounding. A part costs as much as the whole.
+    The normals are exact on every machine; the QR factorisation is LAPACK's, done in float64, so results
+    agree between machines to float64 rounding. A part costs as much as the whole.
     """
     what = "orthogonal_"
     key, channel = seed_of(seed, what), stream_of(stream, what)
     target, part = _located(tensor, what, offset, shape, strides)
     if len(part.shape) < 2:
-        raise ValueError(f"{what}: only tensors with 2 or more dimensions are supported, got shape {part.shape}")
+        raise ValueError(
+            f"{what}: only tensors with 2 or more dimensions are supported, got shape {part.shape}"
+        )
     _finite(what, gain=gain)
     if target.numel() == 0 or target.is_meta:
         return tensor
@@ -462,7 +478,7 @@ def sparse_(
     shape: Shape | None = None,
     strides: Shape | None = None,
 ) -> Tensor:
-    """Fills a matrix with normals, and ``ceil(sparsity * rows)`` of each column, chosen at random, with zeros."""
+    """Fills a matrix with normals, and ``ceil(sparsity * rows)`` of each column with zeros, at random."""
     what = "sparse_"
     key, channel = seed_of(seed, what), stream_of(stream, what)
     target, part = _located(tensor, what, offset, shape, strides)
@@ -474,7 +490,14 @@ def sparse_(
     if target.numel() == 0 or target.is_meta:
         return tensor
     order = torch.empty(part.shape, dtype=torch.float64)
-    fill_(order, Row(UNIFORM, 0.0, 1.0), what, seed=key, stream=substream(channel, "order"), part=Part(part.shape, 0, ()))
+    fill_(
+        order,
+        Row(UNIFORM, 0.0, 1.0),
+        what,
+        seed=key,
+        stream=substream(channel, "order"),
+        part=Part(part.shape, 0, ()),
+    )
     zeros = order.argsort(dim=0, stable=True)[: math.ceil(sparsity * part.shape[0])]
     mask = torch.zeros(part.shape, dtype=torch.bool).scatter_(0, zeros, True)
     with torch.no_grad():
@@ -487,7 +510,8 @@ def _drawable(tensor: Tensor, what: str) -> None:
         raise TypeError(f"{what}: expected a floating-point tensor, got dtype {tensor.dtype}")
 
 
-# What initialize_ can do in one native call for all parameters: sampler -> row of (shape, the sampler's arguments).
+# What initialize_ can do in one native call for all parameters: sampler -> row of (shape, the sampler's
+# arguments).
 ROWS: dict[Callable[..., Tensor], Callable[..., Row]] = {
     constant_: _constant_row,
     ones_: _ones_row,

@@ -27,7 +27,10 @@ _MARKED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 class Uninitialized(list[str]):
-    """Names of unwritten parameters; ``reasons`` says of each how we know, ``certain`` lists those beyond doubt."""
+    """Names of unwritten parameters;
+
+    ``reasons`` says of each how we know, ``certain`` lists those beyond doubt.
+    """
 
     def __init__(self, reasons: dict[str, str], certain: list[str]) -> None:
         super().__init__(reasons)
@@ -37,7 +40,9 @@ class Uninitialized(list[str]):
     def __repr__(self) -> str:
         if not self:
             return "Uninitialized: none"
-        return "\n".join(["Uninitialized:", *(f"  {name}: {reason}" for name, reason in self.reasons.items())])
+        return "\n".join(
+            ["Uninitialized:", *(f"  {name}: {reason}" for name, reason in self.reasons.items())]
+        )
 
 
 def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bool = True) -> nn.Module:
@@ -63,21 +68,23 @@ def _bits(parameter: Tensor) -> Tensor:
 
 
 def uninitialized(model: Any) -> Uninitialized:
-    """The parameters that nothing has written to since they were given memory, after ``to_empty`` or a partial load.
+    """The parameters nothing has written to since they got memory, after ``to_empty`` or a partial load.
 
     How it knows, strongest evidence first:
 
     - A parameter on the meta device, or of a lazy module that has not run, has no values.
-    - :func:`to_empty` of this module marks memory; elements that still hold the mark are unwritten, also where
-      only a slice was filled and whichever way the rest was written (``.data``, NumPy, a view).
+    - :func:`to_empty` of this module marks memory; elements that still hold the mark are unwritten, also
+      where only a slice was filled and whichever way the rest was written (``.data``, NumPy, a view).
     - Otherwise PyTorch's version counter: a Parameter nothing has written to in place has version 0.
-      ``torch.nn``'s own layers, ``load_state_dict``, ``torch.nn.init``, optimizers and this module all write in place.
+      ``torch.nn``'s own layers, ``load_state_dict``, ``torch.nn.init``, optimizers and this module all
+      write in place.
 
     When it cannot know: version 0 is also what a Parameter made around finished data has
-    (``nn.Parameter(torch.zeros(3))``, ``load_state_dict(assign=True)``), so such a parameter is listed though it is
-    good; and writes through ``.data`` or NumPy leave the version alone. Only what the first two say is in
-    ``.certain``. Of integer parameters, which have no NaN, only the version speaks. In a loaded TorchScript
-    model every parameter was made around finished data, so there the version says nothing and is not asked.
+    (``nn.Parameter(torch.zeros(3))``, ``load_state_dict(assign=True)``, ``copy.deepcopy``, with which
+    ``nn.TransformerEncoder`` makes its layers), so such a parameter is listed though it is good; and writes
+    through ``.data`` or NumPy leave the version alone. Only what the first two say is in ``.certain``. Of
+    integer parameters, which have no NaN, only the version speaks. In a loaded TorchScript model every
+    parameter was made around finished data, so there the version says nothing and is not asked.
     """
     reasons: dict[str, str] = {}
     certain: list[str] = []

@@ -1,4 +1,7 @@
-"""initialize_: every parameter of a model, from one seed, in one native call; and the report of what it did."""
+"""initialize_:
+
+every parameter of a model, from one seed, in one native call; and the report of what it did.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyparam._init_defaults import TorchDefaults
 from pyparam._init_fill import DRAWN_DTYPES, KEEP, Row, dtensor_type, ordinary, seed_of, wanted
@@ -43,11 +46,14 @@ class Filled:
 class Initialized:
     """What :func:`initialize_` did: a sequence of :class:`Filled`, also by name; its repr is a table.
 
-    ``mean`` and ``std`` (of the population, not unbiased) were summed while the values were written; of 16-bit
-    parameters, before the rounding. ``unused`` lists the rules that matched nothing; ``rebuilt`` the buffers made anew.
+    ``mean`` and ``std`` (of the population, not unbiased) were summed while the values were written; of
+    16-bit parameters, before the rounding. ``unused`` lists the rules that matched nothing; ``rebuilt`` the
+    buffers made anew.
     """
 
-    def __init__(self, lines: Callable[[], list[Filled]], count: int, unused: list[Any], rebuilt: list[str]) -> None:
+    def __init__(
+        self, lines: Callable[[], list[Filled]], count: int, unused: list[Any], rebuilt: list[str]
+    ) -> None:
         self._make: Callable[[], list[Filled]] | None = lines
         self._count = count
         self._made: list[Filled] = []
@@ -76,7 +82,9 @@ class Initialized:
 
     def __repr__(self) -> str:
         shown_lines = self._lines[:40]
-        rows = [("name", "shape", "sampler", "mean wanted", "got", "std wanted", "got")]
+        rows: list[tuple[str, ...]] = [
+            ("name", "shape", "sampler", "mean wanted", "got", "std wanted", "got")
+        ]
         for line in shown_lines:
             numbers = (line.wanted_mean, line.mean, line.wanted_std, line.std)
             rows.append(
@@ -84,7 +92,9 @@ class Initialized:
             )
         widths = [max(len(row[column]) for row in rows) for column in range(7)]
         text = [
-            "  ".join(c.ljust(w) if k < 3 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+            "  ".join(
+                c.ljust(w) if k < 3 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
             for row in rows
         ]
         if self._count > len(shown_lines):
@@ -108,10 +118,11 @@ def initialize_(
     """Fills every parameter of a model: the same weights for one seed on any machine.
 
     ``rules`` is a mapping (or pairs) from a condition to a sampler; the first that matches a parameter wins.
-    A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular expression (searched
-    for in it), a module class (the parameters its instances own directly; in TorchScript, of that very class), a
-    pair ``(module class, glob on the attribute)``, or a predicate ``(name, parameter) -> bool``. A sampler is one of this module's, a ``functools.partial`` of one, any callable
-    ``(tensor, *, seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or ``"keep"``.
+    A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular expression
+    (searched for in it), a module class (the parameters its instances own directly; in TorchScript, of that
+    very class), a pair ``(module class, glob on the attribute)``, or a predicate ``(name, parameter) ->
+    bool``. A sampler is one of this module's, a ``functools.partial`` of one, any callable ``(tensor, *,
+    seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or ``"keep"``.
     With ``rules=None`` every parameter gets ``"torch"``. ``default`` is the sampler of parameters no rule
     matches; ``"error"`` raises instead and lists them.
 
@@ -120,12 +131,12 @@ def initialize_(
 
     On a model with meta parameters, ``device`` says where to materialise them. Ties are kept, and so is each
     Parameter object, unless something in C++ or a weak reference holds it: then a new Parameter takes its
-    place in every module. Meta buffers are rebuilt: the running statistics of norms, and what ``buffers`` (rules
-    like the others, on buffers) fills.
+    place in every module. Meta buffers are rebuilt: the running statistics of norms, and what ``buffers``
+    (rules like the others, on buffers) fills.
 
-    Nothing is written, and nothing materialised, unless every rule is good. Raises ValueError for parameters without a
-    sampler, buffers that cannot be rebuilt, and wrong arguments of a sampler, TypeError for wrong kinds
-    of rule, sampler or parameter; each names the parameter.
+    Nothing is written, and nothing materialised, unless every rule is good. Raises ValueError for
+    parameters without a sampler, buffers that cannot be rebuilt, and wrong arguments of a sampler,
+    TypeError for wrong kinds of rule, sampler or parameter; each names the parameter.
     """
     seed = seed_of(seed, "initialize_")
     if isinstance(model, (str, os.PathLike)):
@@ -140,7 +151,7 @@ def initialize_(
     return _report(job, made, moments, unused)
 
 
-# ---- which sampler -----------------------------------------------------------------------------------------------
+# ---- which sampler ----------------------------------------------------------------------------------------
 
 
 def _picked(
@@ -163,7 +174,8 @@ def _picked(
         unmatched = [i for i, pick in enumerate(picks) if pick < 0]
         if default == "error":
             raise ValueError(
-                f"initialize_: no rule matches {_listed([subject.names[i] for i in unmatched])}; add a rule, or say default="
+                f"initialize_: no rule matches {_listed([subject.names[i] for i in unmatched])}; "
+                "add a rule, or say default="
             )
         samplers.append(_checked(default, "default"))
         for i in unmatched:
@@ -207,7 +219,9 @@ def _expand_torch(samplers: list[Sampler | str], picks: list[int], subject: Subj
         sampler = defaults.sampler(subject.names[i], subject.tensors[i])
         if sampler is None:
             owner = subject.owners.of(subject.names[i])
-            unknown.append(f"{subject.names[i]} (of {'no module' if owner is None else type(owner).__name__})")
+            unknown.append(
+                f"{subject.names[i]} (of {'no module' if owner is None else type(owner).__name__})"
+            )
             continue
         key = _key(sampler)
         if key not in index:
@@ -216,7 +230,8 @@ def _expand_torch(samplers: list[Sampler | str], picks: list[int], subject: Subj
         picks[i] = index[key]
     if unknown:
         raise ValueError(
-            f"initialize_: PyTorch has no default for {_listed(unknown)}; give rules for them, or say default="
+            f"initialize_: PyTorch has no default for {_listed(unknown)}; "
+            "give rules for them, or say default="
         )
 
 
@@ -231,25 +246,31 @@ def _listed(names: Sequence[str]) -> str:
     return text if len(names) <= 20 else f"{text} and {len(names) - 20:,} more"
 
 
-def _checked(sampler: Any, where: Any) -> Sampler | str:
-    """A sampler of the right kind, or TypeError / ValueError that shows the rule."""
+def _checked(sampler: Any, where: Any) -> Any:
+    """The sampler, if it is of the right kind; TypeError or ValueError that shows the rule, if not."""
     if isinstance(sampler, str):
         if sampler not in _WORDS[1:]:
-            raise ValueError(f"initialize_: rule {where!r}: a sampler is a callable, 'torch' or 'keep', got {sampler!r}")
+            raise ValueError(
+                f"initialize_: rule {where!r}: a sampler is a callable, 'torch' or 'keep', got {sampler!r}"
+            )
         return sampler
     if not callable(sampler):
         raise TypeError(
-            f"initialize_: rule {where!r}: a sampler is a callable, 'torch' or 'keep', got {type(sampler).__name__}"
+            f"initialize_: rule {where!r}: a sampler is a callable, 'torch' or 'keep', "
+            f"got {type(sampler).__name__}"
         )
     function = sampler
     while isinstance(function, functools.partial):
         if function.args:
-            raise TypeError(f"initialize_: rule {where!r}: {shown(sampler)} fixes the tensor; use keywords only")
+            raise TypeError(
+                f"initialize_: rule {where!r}: {shown(sampler)} fixes the tensor; use keywords only"
+            )
         function = function.func
     if getattr(function, "__module__", "") == "torch.nn.init":
         name = function.__name__
         raise TypeError(
-            f"initialize_: rule {where!r}: torch.nn.init.{name} draws from the global generator; use pyparam.init.{name}"
+            f"initialize_: rule {where!r}: torch.nn.init.{name} draws from the global generator; "
+            f"use pyparam.init.{name}"
         )
     if function in ROWS:
         return sampler
@@ -267,7 +288,7 @@ def _checked(sampler: Any, where: Any) -> Sampler | str:
     return sampler
 
 
-# ---- what to write -----------------------------------------------------------------------------------------------
+# ---- what to write ----------------------------------------------------------------------------------------
 
 
 class Job:
@@ -319,7 +340,9 @@ def _row_factory(sampler: Sampler | str) -> Callable[[tuple[int, ...]], Row] | N
     return None if factory is None else functools.partial(factory, **keywords)
 
 
-def _new_row(job: Job, sampler: Sampler | str, plan: Callable[..., Row] | None, name: str, tensor: Tensor) -> int:
+def _new_row(
+    job: Job, sampler: Sampler | str, plan: Callable[..., Row] | None, name: str, tensor: Tensor
+) -> int:
     if sampler == "keep":
         return KEEP
     what = f"initialize_: parameter {name!r}"
@@ -335,21 +358,28 @@ def _new_row(job: Job, sampler: Sampler | str, plan: Callable[..., Row] | None, 
         raise type(error)(f"{what}: {error}") from None
     if row.kind > 0 and tensor.dtype not in DRAWN_DTYPES:
         raise TypeError(
-            f"{what}: {shown(sampler)} writes float32, float64, float16 and bfloat16, but the dtype is {tensor.dtype}"
+            f"{what}: {shown(sampler)} writes float32, float64, float16 and bfloat16, "
+            f"but the dtype is {tensor.dtype}"
         )
     job.rows.append(row)
     job.row_sampler.append(shown(sampler))
     return len(job.rows) - 1
 
 
-# ---- writing -------------------------------------------------------------------------------------------------------
+# ---- writing ----------------------------------------------------------------------------------------------
 
 
 def _fill(job: Job, made: Materialized, seed: int) -> Tensor:
-    """First the custom samplers, aside, since they may fail; then the native fill, which checks all before it writes."""
+    """First the custom samplers, aside, since they may fail;
+
+    then the native fill, which checks all before it writes.
+    """
     table = made.table
     with torch.no_grad():
-        aside = [(tensor, _run(sampler, tensor, seed, table.names[i])) for i, sampler, tensor in _customs(job, table)]
+        aside = [
+            (tensor, _run(sampler, tensor, seed, table.names[i]))
+            for i, sampler, tensor in _customs(job, table)
+        ]
         aside += made.fill_buffers(lambda sampler, tensor, name: _run(sampler, tensor, seed, name))
         with named_errors(table):
             moments = _C.fill_table(table._native, job.rows, job.row_of, seed, True)
@@ -374,7 +404,8 @@ def _run(sampler: Sampler, tensor: Tensor, seed: int, name: str) -> Tensor:
         raise type(error)(f"initialize_: parameter {name!r}: {shown(sampler)}: {error}") from error
     if returned is not None and returned is not scratch:
         raise TypeError(
-            f"initialize_: parameter {name!r}: {shown(sampler)} returned another tensor; a sampler fills in place"
+            f"initialize_: parameter {name!r}: {shown(sampler)} returned another tensor; "
+            "a sampler fills in place"
         )
     return scratch
 

@@ -4,9 +4,9 @@
 >>> from pyparam.init import initialize_, kaiming_normal_, zeros_
 >>> report = initialize_(model, {"*.bias": zeros_, "*": kaiming_normal_}, seed=0)
 
-Element i of a parameter is a function of (seed, qualified name, i) alone: Philox4x32-10 with the seed as key and
-(block, stream) as counter. It does not depend on threads, on the order of the walk, on the memory format, or on
-how the parameter is sharded, and PyTorch's random state is neither read nor changed.
+Element i of a parameter is a function of (seed, qualified name, i) alone: Philox4x32-10 with the seed as
+key and (block, stream) as counter. It does not depend on threads, on the order of the walk, on the memory
+format, or on how the parameter is sharded, and PyTorch's random state is neither read nor changed.
 """
 
 from pyparam._init_rules import gpt2_rules, mup_rules, vit_rules

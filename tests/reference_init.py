@@ -52,7 +52,9 @@ def uniform64(seed: int, stream: int, count: int) -> npt.NDArray[np.float64]:
 def normal32(seed: int, stream: int, count: int) -> npt.NDArray[np.float64]:
     """Box and Muller on pairs of words, in float64: what float32 should come close to."""
     w = words(seed, stream, count + count % 2).astype(np.float64)
-    return _box_muller((w[::2] + 0.5) * 2.0**-32, (2.0**32 - 0.5 - w[::2]) * 2.0**-32, w[1::2] * 2.0**-32, count)
+    return _box_muller(
+        (w[::2] + 0.5) * 2.0**-32, (2.0**32 - 0.5 - w[::2]) * 2.0**-32, w[1::2] * 2.0**-32, count
+    )
 
 
 def normal64(seed: int, stream: int, count: int) -> npt.NDArray[np.float64]:

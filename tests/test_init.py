@@ -35,14 +35,21 @@ DRAWN: dict[str, Callable[..., Tensor]] = {
     "kaiming_uniform_": init.kaiming_uniform_,
     "kaiming_normal_": init.kaiming_normal_,
 }
-WHOLE = {**DRAWN, "orthogonal_": init.orthogonal_, "sparse_": functools.partial(init.sparse_, sparsity=0.4), "eye_": init.eye_}
+WHOLE = {
+    **DRAWN,
+    "orthogonal_": init.orthogonal_,
+    "sparse_": functools.partial(init.sparse_, sparsity=0.4),
+    "eye_": init.eye_,
+}
 
 
-def drawn(sampler: Callable[..., Tensor], *shape: int, dtype: torch.dtype = torch.float32, **options: Any) -> Tensor:
+def drawn(
+    sampler: Callable[..., Tensor], *shape: int, dtype: torch.dtype = torch.float32, **options: Any
+) -> Tensor:
     return sampler(torch.empty(*shape, dtype=dtype), **{"seed": 7, "stream": "layer.weight", **options})
 
 
-# ---- the generator ---------------------------------------------------------------------------------------------
+# ---- the generator ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -57,7 +64,9 @@ def drawn(sampler: Callable[..., Tensor], *shape: int, dtype: torch.dtype = torc
         ),
     ],
 )
-def test_philox_gives_the_known_answers(counter: tuple[int, ...], key: tuple[int, int], answer: tuple[int, ...]) -> None:
+def test_philox_gives_the_known_answers(
+    counter: tuple[int, ...], key: tuple[int, int], answer: tuple[int, ...]
+) -> None:
     assert tuple(_C.philox4x32_10(counter, key)) == answer
     assert tuple(reference.philox4x32_10(np.array([counter], dtype=np.uint64), key)[0]) == answer
 
@@ -74,7 +83,9 @@ def test_a_stream_is_the_fnv1a_hash_of_the_name(name: str, stream: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_kernels_draw_what_the_reference_draws(seed: int, count: int) -> None:
     stream = reference.fnv1a("layer.weight")
-    assert np.array_equal(drawn(init.uniform_, count, seed=seed).numpy(), reference.uniform32(seed, stream, count))
+    assert np.array_equal(
+        drawn(init.uniform_, count, seed=seed).numpy(), reference.uniform32(seed, stream, count)
+    )
     wide = drawn(init.uniform_, count, seed=seed, dtype=torch.float64)
     assert np.array_equal(wide.numpy(), reference.uniform64(seed, stream, count))
     normal = drawn(init.normal_, count, seed=seed).numpy()
@@ -101,7 +112,8 @@ def test_every_instruction_set_gives_the_same_bits(capability: str, tmp_path: Pa
         "out = []\n"
         "for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):\n"
         "    for f, k in ((init.uniform_, {}), (init.normal_, {}), (init.trunc_normal_, {}),\n"
-        "                 (init.trunc_normal_, {'a': 8., 'b': 9.}), (init.trunc_normal_, {'a': -1., 'b': 6.})):\n"
+        "                 (init.trunc_normal_, {'a': 8., 'b': 9.}),\n"
+        "                 (init.trunc_normal_, {'a': -1., 'b': 6.})):\n"
         "        out.append(f(torch.empty(4321, dtype=dtype), seed=5, stream='x', **k).double())\n"
         "torch.save(out, sys.argv[1])\n"
     )
@@ -115,7 +127,9 @@ def test_every_instruction_set_gives_the_same_bits(capability: str, tmp_path: Pa
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-@pytest.mark.parametrize("header", ["philox.h", "random.h", "truncated.h", "normal_cdf.h", "draw.h", "stream.h"])
+@pytest.mark.parametrize(
+    "header", ["philox.h", "random.h", "truncated.h", "normal_cdf.h", "draw.h", "stream.h"]
+)
 def test_the_formulas_compile_without_torch(header: str, tmp_path: Path) -> None:
     root = Path(__file__).resolve().parent.parent / "csrc"
     if not root.is_dir():
@@ -126,7 +140,7 @@ def test_the_formulas_compile_without_torch(header: str, tmp_path: Path) -> None
     subprocess.run([*command, str(alone)], check=True)
 
 
-# ---- distributions -----------------------------------------------------------------------------------------------
+# ---- distributions ----------------------------------------------------------------------------------------
 
 LAWS: dict[str, tuple[Callable[..., Tensor], dict[str, float], Any]] = {
     "uniform": (init.uniform_, {"a": -2.0, "b": 5.0}, stats.uniform(-2, 7)),
@@ -166,7 +180,9 @@ def test_the_draws_follow_the_law(law: str, dtype: torch.dtype, seed: int) -> No
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("sampler", [init.uniform_, init.normal_, init.trunc_normal_])
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-6, 3e4])
-def test_sixteen_bits_are_the_float32_values_rounded(sampler: Callable[..., Tensor], dtype: torch.dtype, scale: float) -> None:
+def test_sixteen_bits_are_the_float32_values_rounded(
+    sampler: Callable[..., Tensor], dtype: torch.dtype, scale: float
+) -> None:
     options = {"a": -scale, "b": scale} if sampler is init.uniform_ else {"std": scale}
     if sampler is init.trunc_normal_:
         options |= {"a": -2 * scale, "b": 2 * scale}
@@ -230,7 +246,9 @@ def test_the_scale_is_torchs(name: str, shape: tuple[int, ...], options: dict[st
 def test_orthogonal(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     q = drawn(init.orthogonal_, *shape, dtype=dtype, gain=2.0).double().flatten(1) / 2
     small = q @ q.t() if q.shape[0] <= q.shape[1] else q.t() @ q
-    assert torch.allclose(small, torch.eye(len(small), dtype=torch.float64), atol=3e-2 if dtype.itemsize == 2 else 1e-6)
+    assert torch.allclose(
+        small, torch.eye(len(small), dtype=torch.float64), atol=3e-2 if dtype.itemsize == 2 else 1e-6
+    )
 
 
 def test_orthogonal_is_uniform_over_rotations() -> None:
@@ -255,7 +273,9 @@ def test_eye_and_dirac_are_torchs() -> None:
         assert torch.equal(init.dirac_(torch.empty(shape), groups), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float8_e4m3fn, torch.complex64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype", [torch.int64, torch.bool, torch.float8_e4m3fn, torch.complex64, torch.bfloat16]
+)
 def test_constants_in_any_dtype(dtype: torch.dtype) -> None:
     t = torch.empty(5, dtype=dtype)
     assert init.ones_(t) is t
@@ -268,7 +288,7 @@ def test_calculate_gain_is_torchs() -> None:
     assert init.calculate_gain is nn.init.calculate_gain
 
 
-# ---- independence -------------------------------------------------------------------------------------------------
+# ---- independence -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -322,7 +342,9 @@ def test_any_strided_part_is_its_part_of_the_whole(data: st.DataObject) -> None:
     part = part.permute(data.draw(st.permutations(range(part.dim()))))
     local = torch.empty(part.shape)
     if data.draw(st.booleans()):
-        local = torch.empty([2 * size for size in part.shape])[tuple(slice(None, None, 2) for _ in part.shape)]
+        local = torch.empty([2 * size for size in part.shape])[
+            tuple(slice(None, None, 2) for _ in part.shape)
+        ]
     offset = part.storage_offset() if part.numel() else 0
     init.normal_(local, seed=7, stream="layer.weight", shape=shape, offset=offset, strides=part.stride())
     assert torch.equal(local, part)
@@ -330,7 +352,9 @@ def test_any_strided_part_is_its_part_of_the_whole(data: st.DataObject) -> None:
 
 def test_dirac_and_eye_in_parts() -> None:
     whole = init.dirac_(torch.empty(6, 3, 3, 3), groups=2)
-    parts = [init.dirac_(torch.empty(6, 1, 3, 3), 2, offset=(0, k, 0, 0), shape=(6, 3, 3, 3)) for k in range(3)]
+    parts = [
+        init.dirac_(torch.empty(6, 1, 3, 3), 2, offset=(0, k, 0, 0), shape=(6, 3, 3, 3)) for k in range(3)
+    ]
     assert torch.equal(torch.cat(parts, dim=1), whole)
     flat = [init.dirac_(torch.empty(54), 2, offset=54 * k, shape=(6, 3, 3, 3)) for k in range(3)]
     assert torch.equal(torch.cat(flat).view(6, 3, 3, 3), whole)
@@ -350,7 +374,7 @@ def test_memory_formats_hold_the_same_logical_values() -> None:
     assert sparse_rows[:, :, :, 1::2].eq(9).all()
 
 
-# ---- what stays, and what is refused -----------------------------------------------------------------------------------
+# ---- what stays, and what is refused ----------------------------------------------------------------------
 
 
 def test_a_parameter_is_written_in_place_with_its_version() -> None:
@@ -381,42 +405,110 @@ def test_meta_tensors_are_checked_and_left(name: str) -> None:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda t: init.normal_(t, seed=-1, stream="x"), ValueError, r"normal_: seed must be in \[0, 2\*\*64\), got -1"),
+        (
+            lambda t: init.normal_(t, seed=-1, stream="x"),
+            ValueError,
+            r"normal_: seed must be in \[0, 2\*\*64\), got -1",
+        ),
         (lambda t: init.normal_(t, seed=2**64, stream="x"), ValueError, "seed must be in"),
         (lambda t: init.normal_(t, seed=1.5, stream="x"), TypeError, "seed must be an integer, got float"),
         (lambda t: init.normal_(t, seed=True, stream="x"), TypeError, "seed must be an integer, got bool"),
-        (lambda t: init.normal_(t, seed=1, stream=None), TypeError, "stream must be a qualified name or an integer"),
+        (
+            lambda t: init.normal_(t, seed=1, stream=None),
+            TypeError,
+            "stream must be a qualified name or an integer",
+        ),
         (lambda t: init.normal_(t, seed=1, stream=-2), ValueError, "stream must be in"),
-        (lambda t: init.normal_(t, std=-1, seed=1, stream="x"), ValueError, "normal_: expected std >= 0, got -1"),
-        (lambda t: init.normal_(t, float("nan"), seed=1, stream="x"), ValueError, "mean must be finite, got nan"),
+        (
+            lambda t: init.normal_(t, std=-1, seed=1, stream="x"),
+            ValueError,
+            "normal_: expected std >= 0, got -1",
+        ),
+        (
+            lambda t: init.normal_(t, float("nan"), seed=1, stream="x"),
+            ValueError,
+            "mean must be finite, got nan",
+        ),
         (lambda t: init.normal_(t, "a", seed=1, stream="x"), TypeError, "mean must be a number, got str"),
         (lambda t: init.uniform_(t, 2, 1, seed=1, stream="x"), ValueError, "expected a <= b, got a=2, b=1"),
         (lambda t: init.uniform_(t, -1e308, 1e308, seed=1, stream="x"), ValueError, "b - a must be finite"),
         (lambda t: init.trunc_normal_(t, a=2, b=1, seed=1, stream="x"), ValueError, "expected a <= b"),
         (lambda t: init.kaiming_normal_(t[0], seed=1, stream="x"), ValueError, "fewer than 2 dimensions"),
         (lambda t: init.xavier_uniform_(t[0], seed=1, stream="x"), ValueError, "fewer than 2 dimensions"),
-        (lambda t: init.kaiming_normal_(t, mode="fan", seed=1, stream="x"), ValueError, "'fan' not supported"),
-        (lambda t: init.kaiming_normal_(t, nonlinearity="?", seed=1, stream="x"), ValueError, "Unsupported nonlinearity"),
+        (
+            lambda t: init.kaiming_normal_(t, mode="fan", seed=1, stream="x"),
+            ValueError,
+            "'fan' not supported",
+        ),
+        (
+            lambda t: init.kaiming_normal_(t, nonlinearity="?", seed=1, stream="x"),
+            ValueError,
+            "Unsupported nonlinearity",
+        ),
         (lambda t: init.orthogonal_(t[0], seed=1, stream="x"), ValueError, "2 or more dimensions"),
         (lambda t: init.sparse_(t[0], 0.5, seed=1, stream="x"), ValueError, "only tensors with 2 dimensions"),
-        (lambda t: init.sparse_(t, 1.5, seed=1, stream="x"), ValueError, "expected 0 <= sparsity <= 1, got 1.5"),
+        (
+            lambda t: init.sparse_(t, 1.5, seed=1, stream="x"),
+            ValueError,
+            "expected 0 <= sparsity <= 1, got 1.5",
+        ),
         (lambda t: init.eye_(t[0]), ValueError, "eye_: only tensors with 2 dimensions"),
         (lambda t: init.dirac_(t), ValueError, "3, 4 or 5 dimensions"),
         (lambda t: init.dirac_(t[None], 2), ValueError, "divisible by groups"),
-        (lambda t: init.normal_(t, seed=1, stream="x", offset=3), ValueError, "need shape, the shape of the whole"),
-        (lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=(3, 0)), ValueError, "leaves the whole"),
-        (lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=(9, 0)), ValueError, "not a point of"),
-        (lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=-1), ValueError, "offset -1 leaves"),
-        (lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=16), ValueError, "offset 16 leaves"),
-        (lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), strides=(13, 1)), ValueError, "leaves the whole"),
-        (lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), strides=(4,)), ValueError, "strides must be 2"),
-        (lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4, 4)), ValueError, "needs strides to lie in"),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", offset=3),
+            ValueError,
+            "need shape, the shape of the whole",
+        ),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=(3, 0)),
+            ValueError,
+            "leaves the whole",
+        ),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=(9, 0)),
+            ValueError,
+            "not a point of",
+        ),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=-1),
+            ValueError,
+            "offset -1 leaves",
+        ),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), offset=16),
+            ValueError,
+            "offset 16 leaves",
+        ),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), strides=(13, 1)),
+            ValueError,
+            "leaves the whole",
+        ),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4), strides=(4,)),
+            ValueError,
+            "strides must be 2",
+        ),
+        (
+            lambda t: init.normal_(t, seed=1, stream="x", shape=(4, 4, 4)),
+            ValueError,
+            "needs strides to lie in",
+        ),
         (lambda t: init.normal_([1.0], seed=1, stream="x"), TypeError, "expected a Tensor, got list"),
         (lambda t: init.normal_(t.expand(3, 2, 4), seed=1, stream="x"), ValueError, "share memory"),
-        (lambda t: init.normal_(t.to(torch.int32), seed=1, stream="x"), TypeError, "dtype Int; random fills write float32"),
+        (
+            lambda t: init.normal_(t.to(torch.int32), seed=1, stream="x"),
+            TypeError,
+            "dtype Int; random fills write float32",
+        ),
         (lambda t: init.normal_(t.to(torch.complex64), seed=1, stream="x"), TypeError, "dtype ComplexFloat"),
         (lambda t: init.normal_(t.to(torch.float8_e5m2), seed=1, stream="x"), TypeError, "Float8_e5m2"),
-        (lambda t: init.normal_(t.to_sparse(), seed=1, stream="x"), TypeError, r"is sparse \(layout Sparse\)"),
+        (
+            lambda t: init.normal_(t.to_sparse(), seed=1, stream="x"),
+            TypeError,
+            r"is sparse \(layout Sparse\)",
+        ),
         (lambda t: init.normal_(torch._neg_view(t), seed=1, stream="x"), TypeError, "lazy negative"),
         (
             lambda t: init.normal_(nn.parameter.UninitializedParameter(), seed=1, stream="x"),
@@ -451,10 +543,12 @@ def test_a_plain_subclass_is_a_tensor() -> None:
         pass
 
     t = torch.empty(3, 3).as_subclass(Named)
-    assert torch.equal(init.normal_(t, seed=7, stream="layer.weight").as_subclass(torch.Tensor), drawn(init.normal_, 3, 3))
+    assert torch.equal(
+        init.normal_(t, seed=7, stream="layer.weight").as_subclass(torch.Tensor), drawn(init.normal_, 3, 3)
+    )
 
 
-# ---- the operator ----------------------------------------------------------------------------------------------------
+# ---- the operator -----------------------------------------------------------------------------------------
 
 
 def operands(*tensors: Tensor) -> tuple[Any, ...]:
@@ -463,7 +557,9 @@ def operands(*tensors: Tensor) -> tuple[Any, ...]:
 
 
 def test_opcheck() -> None:
-    torch.library.opcheck(torch.ops.pyparam.fill_.default, operands(torch.empty(5), torch.empty(2, 3, dtype=torch.bfloat16)))
+    torch.library.opcheck(
+        torch.ops.pyparam.fill_.default, operands(torch.empty(5), torch.empty(2, 3, dtype=torch.bfloat16))
+    )
     without_moments = (*operands(torch.empty(3, 4).t(), torch.empty(0))[:-1], False)
     torch.library.opcheck(torch.ops.pyparam.fill_.default, without_moments)
     one = (torch.empty(4, 5)[:, 1:], 2, [0.0, 1.0, 0.0, 0.0], 3, 5, 2, [5, 1])
@@ -481,14 +577,23 @@ def test_the_operator_runs_in_torchscript_and_under_compile() -> None:
         return t
 
     expected = init.uniform_(torch.empty(7), seed=3, stream=5)
-    assert torch.equal(torch.compile(fill_list, fullgraph=True, backend="aot_eager")(torch.empty(7)), expected)
+    assert torch.equal(
+        torch.compile(fill_list, fullgraph=True, backend="aot_eager")(torch.empty(7)), expected
+    )
     assert torch.equal(torch.jit.script(fill)(torch.empty(7)), expected)
     assert torch.equal(torch.compile(fill, fullgraph=True, backend="aot_eager")(torch.empty(7)), expected)
 
 
 def test_moments_are_those_of_what_was_written() -> None:
-    ts = [torch.empty(100_003), torch.empty(0), torch.empty(5, dtype=torch.float64), torch.empty(7, 9)[:, ::2]]
-    moments = torch.ops.pyparam.fill_(ts, [2, 2, 1, 3], [1e3, 0.5, 0, 0, 0, 1, 0, 0, 2, 3, 0, 0, 0, 1, -1, 1], 3, [0, 1, 2, 3], [], [], True)
+    ts = [
+        torch.empty(100_003),
+        torch.empty(0),
+        torch.empty(5, dtype=torch.float64),
+        torch.empty(7, 9)[:, ::2],
+    ]
+    moments = torch.ops.pyparam.fill_(
+        ts, [2, 2, 1, 3], [1e3, 0.5, 0, 0, 0, 1, 0, 0, 2, 3, 0, 0, 0, 1, -1, 1], 3, [0, 1, 2, 3], [], [], True
+    )
     assert moments[1].isnan().all()
     for t, (mean, std) in zip([ts[0], *ts[2:]], moments[[0, 2, 3]].tolist(), strict=True):
         assert mean == pytest.approx(t.double().mean().item(), abs=1e-7)
@@ -498,7 +603,16 @@ def test_moments_are_those_of_what_was_written() -> None:
 def test_overlapping_tensors_keep_the_later_ones_values() -> None:
     base = torch.empty(300_000)
     for _ in range(3):
-        torch.ops.pyparam.fill_([base, base[1000:200_000], base[5:7]], [2, 1, 0], [0, 1, 0, 0, 0, 1, 0, 0, 9, 0, 0, 0], 3, [0, 1, 2], [], [], False)
+        torch.ops.pyparam.fill_(
+            [base, base[1000:200_000], base[5:7]],
+            [2, 1, 0],
+            [0, 1, 0, 0, 0, 1, 0, 0, 9, 0, 0, 0],
+            3,
+            [0, 1, 2],
+            [],
+            [],
+            False,
+        )
         assert torch.equal(base[1000:200_000], init.uniform_(torch.empty(199_000), seed=3, stream=1))
         assert base[5:7].eq(9).all()
         assert torch.equal(base[200_000:], init.normal_(torch.empty(300_000), seed=3, stream=0)[200_000:])
@@ -510,7 +624,11 @@ def test_overlapping_tensors_keep_the_later_ones_values() -> None:
         (1, [2], "2 tensors, but 1 kinds"),
         (1, [2, 9], r"tensors\[1\]: unknown kind 9"),
         (2, [0.0], "so 8 parameters expected, got 1"),
-        (2, [0, 1, 0, 0, 0, -1, 0, 0], r"tensors\[1\]: a normal needs a finite mean and std >= 0; got mean=0, std=-1"),
+        (
+            2,
+            [0, 1, 0, 0, 0, -1, 0, 0],
+            r"tensors\[1\]: a normal needs a finite mean and std >= 0; got mean=0, std=-1",
+        ),
         (4, [1], "2 tensors, but 1 streams"),
         (5, [1], "2 tensors, but 1 offsets"),
         (5, [0, -1], r"tensors\[1\]: the offset in the whole is negative"),
@@ -519,7 +637,9 @@ def test_overlapping_tensors_keep_the_later_ones_values() -> None:
         (6, [1, 2**62], r"tensors\[1\]: strides of the whole"),
     ],
 )
-def test_the_operator_checks_its_columns_before_it_writes(operand: int, value: list[float], words: str) -> None:
+def test_the_operator_checks_its_columns_before_it_writes(
+    operand: int, value: list[float], words: str
+) -> None:
     ts = [torch.ones(3), torch.ones(4)]
     given_operands = list(operands(*ts))
     given_operands[operand] = value
