@@ -124,8 +124,16 @@ def _script_names() -> dict[str, Default]:
     return names
 
 
-@functools.cache
+_CLASSES: dict[Any, Default | None] = {}
+
+
 def _of_class(kind: Any) -> Default | None:
+    if kind not in _CLASSES:
+        _CLASSES[kind] = _found(kind)
+    return _CLASSES[kind]
+
+
+def _found(kind: Any) -> Default | None:
     for ancestor in kind.__mro__:
         if ancestor in _TABLE:
             writer, default = _TABLE[ancestor]
