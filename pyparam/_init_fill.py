@@ -6,11 +6,12 @@ import functools
 import math
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from pyparam._native import _C
 
@@ -164,22 +165,23 @@ def dtensor_type() -> Any:
     return getattr(module, "DTensor", None)
 
 
-def ordinary(tensor: object, what: str) -> Tensor:
-    """Refuses, by name, what no sampler can write to."""
+def ordinary(tensor: object, naming: str | Callable[[], str]) -> Tensor:
+    """Refuses, by name, what no sampler can write to. ``naming`` is called only where there is an error."""
+    kind = type(tensor)
+    dispatch = getattr(kind, "__torch_dispatch__", None)
+    plain = dispatch is None or dispatch is Tensor.__torch_dispatch__
+    traced = kind.__name__ in ("FakeTensor", "FunctionalTensor")
+    if isinstance(tensor, Tensor) and (plain or traced) and not is_lazy(tensor):
+        return tensor
+    what = naming if isinstance(naming, str) else naming()
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{what}: expected a Tensor, got {type(tensor).__name__}")
-    if torch.nn.parameter.is_lazy(tensor):
+        raise TypeError(f"{what}: expected a Tensor, got {kind.__name__}")
+    if is_lazy(tensor):
         raise TypeError(f"{what}: the parameter of a lazy module has no shape yet; run the module once first")
-    dispatch = getattr(type(tensor), "__torch_dispatch__", None)
-    plain = getattr(torch._C, "_disabled_torch_dispatch_impl", None)
-    if dispatch is not None and dispatch is not Tensor.__torch_dispatch__ and dispatch is not plain:
-        name = type(tensor).__name__
-        if name not in ("FakeTensor", "FunctionalTensor"):
-            raise TypeError(
-                f"{what}: {name} is a tensor subclass with storage of its own; fill the tensors inside it, "
-                "with offset and shape where they are parts of a whole"
-            )
-    return tensor
+    raise TypeError(
+        f"{what}: {kind.__name__} is a tensor subclass with storage of its own; fill the tensors inside it, "
+        "with offset and shape where they are parts of a whole"
+    )
 
 
 def fill_(tensor: Tensor, row: Row, what: str, *, seed: int, stream: int, part: Part) -> Tensor:

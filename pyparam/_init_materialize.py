@@ -51,17 +51,16 @@ def materialized(
     model: Any,
     table: ParamTable,
     subject: Subject,
-    kept: Callable[[int], bool],
+    job: Any,
     device: torch.device | str | None,
     buffers: Rules | None,
-    seed: int,
 ) -> Iterator[Materialized]:
     """Yields the table to fill; on leaving without an error, the model has what was filled."""
     made = Materialized(table)
-    on_meta = [i for i, tensor in enumerate(subject.tensors) if tensor.is_meta]
+    on_meta = job.on_meta()
     meta_buffers = [] if device is None else _meta_buffers(model)
     if device is None:
-        writes = [subject.names[i] for i in on_meta if not kept(i)]
+        writes = [subject.names[i] for i in on_meta if not job.kept(i)]
         if writes:
             raise ValueError(
                 f"initialize_: parameter {writes[0]!r} is on the meta device and has no memory; "
@@ -73,7 +72,7 @@ def materialized(
     target = torch.device(device)
     if target.type == "meta":
         raise ValueError("initialize_: device must be one with memory, got 'meta'")
-    keeping = [subject.names[i] for i in on_meta if kept(i)]
+    keeping = [subject.names[i] for i in on_meta if job.kept(i)]
     if keeping:
         raise ValueError(
             f"initialize_: parameter {keeping[0]!r} is on the meta device: there is nothing to keep"

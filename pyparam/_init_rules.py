@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyparam._init_owners import Owners
 from pyparam._init_samplers import normal_, ones_, trunc_normal_, zeros_
+from pyparam._native import _C
 from pyparam._sources import table_of
 from pyparam._table import ParamTable
 
@@ -23,6 +24,7 @@ Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 Match = Callable[[int, str], bool]
 
 _MAGIC = re.compile(r"[*?\[]")
+_FEW_WORDS = 64
 _PLAIN = re.compile(r"(\*?)([^*?\[]+)(\*?)")  # one word, with a star before it, after it, or both
 
 
@@ -56,21 +58,28 @@ def pairs_of(rules: Rules) -> list[tuple[Condition, Any]]:
 
 def assign(pairs: Sequence[tuple[Condition, Any]], subject: Subject) -> list[int]:
     """The index of the first rule that matches each parameter, -1 where none does."""
-    chosen = [-1] * subject.count
-    remaining: Sequence[int] = range(subject.count)
-    at = 0
+    words = [_word(condition) for condition, _ in pairs]
+    # A leading run of one-word globs, as most rules are, is matched natively, without names in Python.
+    run = next((at for at, word in enumerate(words) if word is None), len(words))
+    if run > _FEW_WORDS:
+        run = 0  # thousands of exact names are a dictionary's work
+    chosen = _C.assign_words(subject.table._native, [word for word in words[:run] if word is not None])
+    remaining: Sequence[int] = [i for i, rule in enumerate(chosen) if rule < 0] if -1 in chosen else ()
+    at = run
     while at < len(pairs) and remaining:
         exact: dict[str, int] = {}
         while at < len(pairs) and isinstance(pairs[at][0], str) and not _MAGIC.search(pairs[at][0]):
             exact.setdefault(pairs[at][0], at)
             at += 1
+        names = subject.names
         if exact:
-            names = subject.names
             for i in remaining:
                 chosen[i] = exact.get(names[i], -1)
         else:
-            for i in _matching(pairs[at][0], subject, remaining):
-                chosen[i] = at
+            matches = _match_of(pairs[at][0], subject)
+            for i in remaining:
+                if matches(i, names[i]):
+                    chosen[i] = at
             at += 1
         remaining = [i for i in remaining if chosen[i] < 0]
     for condition, _ in pairs[at:]:
@@ -78,22 +87,14 @@ def assign(pairs: Sequence[tuple[Condition, Any]], subject: Subject) -> list[int
     return chosen
 
 
-def _matching(condition: Condition, subject: Subject, among: Sequence[int]) -> Sequence[int]:
-    """Which of the parameters a condition matches. The usual globs run without a call for each name."""
+def _word(condition: Condition) -> tuple[str, bool, bool] | None:
+    """A glob of one word: the word, and whether it is open before and after it."""
+    if not isinstance(condition, str):
+        return None
     if condition == "*":
-        return among
-    names = subject.names
-    if isinstance(condition, str):
-        shape = _PLAIN.fullmatch(condition)
-        if shape is not None:
-            before, word, after = shape.groups()
-            if before and after:
-                return [i for i in among if word in names[i]]
-            if before:
-                return [i for i in among if names[i].endswith(word)]
-            return [i for i in among if names[i].startswith(word)]
-    matches = _match_of(condition, subject)
-    return [i for i in among if matches(i, names[i])]
+        return "", True, True
+    plain = _PLAIN.fullmatch(condition)
+    return None if plain is None else (plain[2], bool(plain[1]), bool(plain[3]))
 
 
 def _match_of(condition: Condition, subject: Subject) -> Match:

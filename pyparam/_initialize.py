@@ -146,7 +146,7 @@ def initialize_(
     subject = Subject(table, owners)
     samplers, picks, unused = _picked(rules, default, subject)
     job = _resolved(samplers, picks, table)
-    with materialized(model, table, subject, job.kept(), device, buffers, seed) as made:
+    with materialized(model, table, subject, job, device, buffers) as made:
         moments = _fill(job, made, seed)
     return _report(job, made, moments, unused)
 
@@ -291,40 +291,70 @@ def _checked(sampler: Any, where: Any) -> Any:
 # ---- what to write ----------------------------------------------------------------------------------------
 
 
-class Job:
-    """Rows for the native fill, and the samplers that have none, by parameter."""
+_KEPT = Row(KEEP)
 
-    def __init__(self, table: ParamTable) -> None:
+
+class Job:
+    """Parameters filled alike share a class: its row for the native fill, or a sampler that runs by itself."""
+
+    def __init__(self, table: ParamTable, class_of: list[int]) -> None:
         self.table = table
+        self.class_of = class_of
         self.rows: list[Row] = []
-        self.row_of: list[int] = []
-        self.row_sampler: list[str] = []
+        self.samplers: list[str] = []
+        self.meta: set[int] = set()
+        self.custom_classes: dict[int, Sampler] = {}
         self.custom: dict[int, Sampler] = {}
 
-    def kept(self) -> Callable[[int], bool]:
-        return lambda i: self.row_of[i] < 0 and i not in self.custom
+    def on_meta(self) -> list[int]:
+        """The parameters that have no memory."""
+        return [i for i, c in enumerate(self.class_of) if c in self.meta] if self.meta else []
+
+    def kept(self, i: int) -> bool:
+        at = self.class_of[i]
+        return self.rows[at] is _KEPT and at not in self.custom_classes
 
 
 def _resolved(samplers: Sequence[Sampler | str], picks: Sequence[int], table: ParamTable) -> Job:
-    """Turns samplers into rows, once for each sampler and shape; every wrong argument comes to light here."""
-    job = Job(table)
-    class_of, first = _C.shape_classes(table._native)
-    plans = [_row_factory(sampler) for sampler in samplers]
-    tensors = table.tensors
-    known: dict[tuple[int, int], int] = {}
-    for pick, kind in dict.fromkeys(zip(picks, class_of, strict=True)):
-        where = next(i for i in range(first[kind], len(picks)) if picks[i] == pick and class_of[i] == kind)
-        known[pick, kind] = _new_row(job, samplers[pick], plans[pick], table.names[where], tensors[where])
-    job.row_of = [known[key] for key in zip(picks, class_of, strict=True)]
-    if _CUSTOM in known.values():
-        for i, row in enumerate(job.row_of):
-            if row == _CUSTOM:
-                job.custom[i] = samplers[picks[i]]  # type: ignore[assignment]
-                job.row_of[i] = KEEP
+    """Turns samplers into rows, once for all that is filled alike; every wrong argument comes to light here."""
+    class_of, first = _C.fill_classes(table._native, picks)
+    job = Job(table, class_of)
+    for at, where in enumerate(first):
+        sampler = samplers[picks[where]]
+        tensor = table._native.tensor(where)
+        row = _row_of(sampler, lambda where=where: table.names[where], tensor)  # type: ignore[misc]
+        job.rows.append(_KEPT if row is None else row)
+        job.samplers.append("kept" if sampler == "keep" else shown(sampler))
+        if tensor.is_meta:
+            job.meta.add(at)
+        if row is None and not isinstance(sampler, str):
+            job.custom_classes[at] = sampler
+    if job.custom_classes:
+        job.custom = {i: job.custom_classes[c] for i, c in enumerate(class_of) if c in job.custom_classes}
     return job
 
 
-_CUSTOM = -2
+def _row_of(sampler: Any, name: Callable[[], str], tensor: Tensor) -> Row | None:
+    """The row of a sampler for tensors like this one; None where it has none, and runs by itself."""
+    if sampler == "keep":
+        return None
+    sharded = dtensor_type()
+    if sharded is not None and isinstance(tensor, sharded):
+        return None  # its sampler finds the shard
+    ordinary(tensor, lambda: f"initialize_: parameter {name()!r}")
+    factory = _row_factory(sampler)
+    if factory is None:
+        return None
+    try:
+        row = factory(tuple(tensor.shape))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"initialize_: parameter {name()!r}: {error}") from None
+    if row.kind > 0 and tensor.dtype not in DRAWN_DTYPES:
+        raise TypeError(
+            f"initialize_: parameter {name()!r}: {shown(sampler)} writes float32, float64, float16 and bfloat16, "
+            f"but the dtype is {tensor.dtype}"
+        )
+    return row
 
 
 def _row_factory(sampler: Sampler | str) -> Callable[[tuple[int, ...]], Row] | None:
@@ -338,32 +368,6 @@ def _row_factory(sampler: Sampler | str) -> Callable[[tuple[int, ...]], Row] | N
         function = function.func
     factory = ROWS.get(function) if function.__hash__ is not None else None
     return None if factory is None else functools.partial(factory, **keywords)
-
-
-def _new_row(
-    job: Job, sampler: Sampler | str, plan: Callable[..., Row] | None, name: str, tensor: Tensor
-) -> int:
-    if sampler == "keep":
-        return KEEP
-    what = f"initialize_: parameter {name!r}"
-    sharded = dtensor_type()
-    if sharded is not None and isinstance(tensor, sharded):
-        return _CUSTOM  # its sampler finds the shard
-    ordinary(tensor, what)
-    if plan is None:
-        return _CUSTOM
-    try:
-        row = plan(tuple(tensor.shape))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{what}: {error}") from None
-    if row.kind > 0 and tensor.dtype not in DRAWN_DTYPES:
-        raise TypeError(
-            f"{what}: {shown(sampler)} writes float32, float64, float16 and bfloat16, "
-            f"but the dtype is {tensor.dtype}"
-        )
-    job.rows.append(row)
-    job.row_sampler.append(shown(sampler))
-    return len(job.rows) - 1
 
 
 # ---- writing ----------------------------------------------------------------------------------------------
@@ -382,7 +386,7 @@ def _fill(job: Job, made: Materialized, seed: int) -> Tensor:
         ]
         aside += made.fill_buffers(lambda sampler, tensor, name: _run(sampler, tensor, seed, name))
         with named_errors(table):
-            moments = _C.fill_table(table._native, job.rows, job.row_of, seed, True)
+            moments = _C.fill_table(table._native, job.rows, job.class_of, seed, True)
         for tensor, values in aside:
             tensor.copy_(values)
     return moments
@@ -417,16 +421,13 @@ def _report(job: Job, made: Materialized, moments: Tensor, unused: list[Any]) ->
         got = moments.tolist()
         out = []
         for i, (name, tensor) in enumerate(shapes_of):
-            row = job.row_of[i]
+            at = job.class_of[i]
+            row = job.rows[at]
             mean = std = wanted_mean = wanted_std = None
-            if row >= 0:
-                wanted_mean, wanted_std = wanted(job.rows[row])
+            if row is not _KEPT:
+                wanted_mean, wanted_std = wanted(row)
                 mean, std = got[i]
-                label = job.row_sampler[row]
-            elif i in job.custom:
-                label = shown(job.custom[i])
-            else:
-                label = "kept"
+            label = job.samplers[at]
             out.append(
                 Filled(name, tuple(tensor.shape), tensor.dtype, label, wanted_mean, wanted_std, mean, std)
             )

@@ -1,5 +1,7 @@
 #include "kernels/fill.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -9,6 +11,8 @@ namespace pyparam {
 namespace {
 
 using random::Kind;
+
+constexpr int64_t kAhead = 8;  // tensors to fetch into the cache ahead of the one at hand
 
 std::string place(size_t i) { return "fill_: tensors[" + std::to_string(i) + "]"; }
 
@@ -116,47 +120,60 @@ Layout whole_layout(size_t i, const at::Tensor& t, int64_t offset, at::IntArrayR
   return merged(offset, t, strides);
 }
 
+// Checks tensor i and lays it out. Safe to run for different tensors at once.
+void prepare_row(FillRow& row, size_t i, const at::Tensor& t, const FillColumns& columns, size_t first_dim) {
+  check_tensor(i, t, static_cast<Kind>(columns.kinds[i]));
+  at::IntArrayRef strides;
+  if (!columns.strides.empty()) strides = columns.strides.slice(first_dim, static_cast<size_t>(t.dim()));
+  row.whole = whole_layout(i, t, columns.offsets.empty() ? 0 : columns.offsets[i], strides);
+  row.memory = merged(0, t, t.strides());
+  row.key = {static_cast<uint64_t>(columns.seed), static_cast<uint64_t>(columns.streams[i])};
+}
+
+// The draw of each row. Tensors filled alike share one, and neighbours often are.
+void prepare_draws(Fill& fill, const FillColumns& columns) {
+  fill.draws.emplace_back();  // of tensors left alone
+  std::map<std::array<double, random::kParameters + 1>, size_t> known;
+  for (size_t i = 0; i < fill.rows.size(); ++i) {
+    TORCH_CHECK_VALUE(columns.kinds[i] >= -1 && columns.kinds[i] < random::kKinds, place(i), ": unknown kind ",
+                      columns.kinds[i]);
+    const double* p = columns.parameters.data() + i * random::kParameters;
+    if (i > 0 && columns.kinds[i] == columns.kinds[i - 1] &&
+        std::equal(p, p + random::kParameters, p - random::kParameters)) {
+      fill.rows[i].draw = fill.rows[i - 1].draw;
+      continue;
+    }
+    const auto kind = static_cast<Kind>(columns.kinds[i]);
+    if (kind == Kind::kKeep) continue;
+    check_parameters(i, kind, p);
+    const auto [entry, fresh] =
+        known.try_emplace({static_cast<double>(columns.kinds[i]), p[0], p[1], p[2], p[3]}, fill.draws.size());
+    if (fresh) fill.draws.push_back(random::prepared(kind, p));
+    fill.rows[i].draw = entry->second;
+  }
+}
+
 }  // namespace
 
 Fill prepare_fill(at::TensorList tensors, const FillColumns& columns) {
   check_columns(tensors, columns);
   Fill fill;
-  fill.draws.emplace_back();  // of tensors left alone
   fill.rows.resize(tensors.size());
-  std::map<std::array<double, random::kParameters + 1>, size_t> known;
-  size_t dims = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const at::Tensor& t = tensors[i];
-    TORCH_CHECK_VALUE(columns.kinds[i] >= -1 && columns.kinds[i] < random::kKinds, place(i), ": unknown kind ",
-                      columns.kinds[i]);
-    const auto kind = static_cast<Kind>(columns.kinds[i]);
-    if (kind == Kind::kKeep) {
-      if (!columns.strides.empty()) dims += static_cast<size_t>(t.dim());
-      continue;
+  prepare_draws(fill, columns);
+  std::vector<size_t> first_dim(columns.strides.empty() ? 0 : tensors.size());
+  for (size_t i = 1; i < first_dim.size(); ++i) first_dim[i] = first_dim[i - 1] + static_cast<size_t>(tensors[i - 1].dim());
+  const auto prepare = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (i + kAhead < end) __builtin_prefetch(tensors[i + kAhead].unsafeGetTensorImpl());
+      if (columns.kinds[i] >= 0) prepare_row(fill.rows[i], i, tensors[i], columns, first_dim.empty() ? 0 : first_dim[i]);
     }
-    check_tensor(i, t, kind);
-    const double* p = columns.parameters.data() + i * random::kParameters;
-    at::IntArrayRef strides;
-    if (!columns.strides.empty()) {
-      const auto rank = static_cast<size_t>(t.dim());
-      strides = columns.strides.slice(dims, rank);
-      dims += rank;
-    }
-    FillRow& row = fill.rows[i];
-    row.whole = whole_layout(i, t, columns.offsets.empty() ? 0 : columns.offsets[i], strides);
-    row.memory = merged(0, t, t.strides());
-    row.key = {static_cast<uint64_t>(columns.seed), static_cast<uint64_t>(columns.streams[i])};
-    // Neighbours are often filled alike, and a truncation takes microseconds to prepare.
-    if (i > 0 && columns.kinds[i] == columns.kinds[i - 1] &&
-        std::equal(p, p + random::kParameters, p - random::kParameters)) {
-      row.draw = fill.rows[i - 1].draw;
-      continue;
-    }
-    check_parameters(i, kind, p);
-    const auto [entry, fresh] =
-        known.try_emplace({static_cast<double>(columns.kinds[i]), p[0], p[1], p[2], p[3]}, fill.draws.size());
-    if (fresh) fill.draws.push_back(random::prepared(kind, p));
-    row.draw = entry->second;
+  };
+  const auto count = static_cast<int64_t>(tensors.size());
+  try {
+    at::parallel_for(0, count, 2048, prepare);
+  } catch (const c10::Error&) {
+    prepare(0, count);  // again, in order, so that the first wrong tensor is the one named
+    throw;
   }
   return fill;
 }
