@@ -295,7 +295,7 @@ _KEPT = Row(KEEP)
 
 
 class Job:
-    """Parameters filled alike share a class: its row for the native fill, or a sampler that runs by itself."""
+    """Parameters filled alike share a class: its row for the native fill, or a sampler run by itself."""
 
     def __init__(self, table: ParamTable, class_of: list[int]) -> None:
         self.table = table
@@ -316,7 +316,7 @@ class Job:
 
 
 def _resolved(samplers: Sequence[Sampler | str], picks: Sequence[int], table: ParamTable) -> Job:
-    """Turns samplers into rows, once for all that is filled alike; every wrong argument comes to light here."""
+    """Turns samplers into rows, once for all that is filled alike; wrong arguments come to light here."""
     class_of, first = _C.fill_classes(table._native, picks)
     job = Job(table, class_of)
     for at, where in enumerate(first):
@@ -351,8 +351,8 @@ def _row_of(sampler: Any, name: Callable[[], str], tensor: Tensor) -> Row | None
         raise type(error)(f"initialize_: parameter {name()!r}: {error}") from None
     if row.kind > 0 and tensor.dtype not in DRAWN_DTYPES:
         raise TypeError(
-            f"initialize_: parameter {name()!r}: {shown(sampler)} writes float32, float64, float16 and bfloat16, "
-            f"but the dtype is {tensor.dtype}"
+            f"initialize_: parameter {name()!r}: {shown(sampler)} writes float32, float64, float16 "
+            f"and bfloat16, but the dtype is {tensor.dtype}"
         )
     return row
 
