@@ -1,6 +1,7 @@
 // The bulk face of torch.ops.pyparam.fill_: rows by index, streams by name, no list of tensors built.
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
@@ -42,8 +43,17 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows, con
       streams[i] = static_cast<int64_t>(stream_of_name(name));
     }
   });
+  // Other subclasses' dispatch must not see a fill that leaves them alone.
+  std::vector<at::Tensor> shielded;
+  at::TensorList tensors = table.tensors;
+  for (size_t i = 0; i < table.size(); ++i) {
+    if (kinds[i] >= 0 || !table.tensors[i].key_set().has(c10::DispatchKey::Python)) continue;
+    if (shielded.empty()) shielded = table.tensors;
+    shielded[i] = at::empty({0}, at::kFloat);
+    tensors = shielded;
+  }
   static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<FillOp>();
-  return op.call(table.tensors, kinds, parameters, static_cast<int64_t>(seed), streams, {}, {}, moments);
+  return op.call(tensors, kinds, parameters, static_cast<int64_t>(seed), streams, {}, {}, moments);
 }
 
 // A glob of one word: the name itself, or with a star before it, after it, or both.

@@ -25,7 +25,7 @@ template <typename Lane, typename Product>
 PYPARAM_HD inline __attribute__((always_inline)) void rounds(Lane& w0, Lane& w1, Lane& w2, Lane& w3,
                                                              uint32_t key0, uint32_t key1,
                                                              const Product& product) {
-#pragma GCC unroll 10
+  PYPARAM_UNROLL(10)
   for (int round = 0; round < 10; ++round) {
     Lane product0, product1;
     product(w0, 0xD2511F53u, product0);

@@ -26,6 +26,7 @@ using random::Map;
 
 constexpr int64_t kChunkElements = 1 << 16;
 constexpr int64_t kGroupElements = 1 << 16;
+constexpr int64_t kAhead = 4;  // chunks
 
 // Values are drawn in double for float64 and in float for everything narrower.
 template <typename Stored>
@@ -107,45 +108,56 @@ Sums fill_chunk(const random::Draw& draw, const FillRow& row, Stored* data, int6
   return sums;
 }
 
-Sums fill_chunk(const random::Draw& draw, const FillRow& row, const at::Tensor& t, const Chunk& chunk, bool moments) {
-  switch (t.scalar_type()) {
+// A tensor's memory: its first byte, the byte after its last, what it holds.
+struct Memory {
+  char* begin = nullptr;
+  char* end = nullptr;
+  int64_t numel = 0;
+  at::ScalarType type = at::ScalarType::Undefined;
+};
+
+Sums fill_chunk(const random::Draw& draw, const FillRow& row, const Memory& to, const Chunk& chunk, bool moments) {
+  switch (to.type) {
     case at::kFloat:
-      return fill_chunk(draw, row, t.mutable_data_ptr<float>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<float*>(to.begin), chunk.begin, chunk.length, moments);
     case at::kDouble:
-      return fill_chunk(draw, row, t.mutable_data_ptr<double>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<double*>(to.begin), chunk.begin, chunk.length, moments);
     case at::kHalf:
-      return fill_chunk(draw, row, t.mutable_data_ptr<c10::Half>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<c10::Half*>(to.begin), chunk.begin, chunk.length, moments);
     default:
-      return fill_chunk(draw, row, t.mutable_data_ptr<c10::BFloat16>(), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<c10::BFloat16*>(to.begin), chunk.begin, chunk.length, moments);
   }
 }
 
-// The bytes between a tensor's first and last element.
-struct Reach {
-  const char* begin;
-  const char* end;
-  size_t tensor;
-};
+std::vector<Memory> memory_of(at::TensorList tensors, const Fill& fill) {
+  std::vector<Memory> all(tensors.size());
+  at::parallel_for(0, static_cast<int64_t>(tensors.size()), 2048, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const at::Tensor& t = tensors[i];
+      if (fill.draw(i).map == Map::kKeep || t.numel() == 0) continue;
+      int64_t last = 0;
+      for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
+      auto* first = static_cast<char*>(t.mutable_data_ptr());
+      all[i] = {first, first + (last + 1) * static_cast<int64_t>(t.element_size()), t.numel(), t.scalar_type()};
+    }
+  });
+  return all;
+}
 
 // Which tensors reach into another's memory. They are filled one after another, in order, so that the result
 // does not depend on threads: of elements that two tensors share, the later tensor's value stays.
-std::vector<bool> entangled(at::TensorList tensors, const Fill& fill) {
-  std::vector<Reach> reaches;
-  reaches.reserve(tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const at::Tensor& t = tensors[i];
-    if (fill.draw(i).map == Map::kKeep || t.numel() == 0) continue;
-    int64_t last = 0;
-    for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
-    const auto* begin = static_cast<const char*>(t.const_data_ptr());
-    reaches.push_back({begin, begin + (last + 1) * static_cast<int64_t>(t.element_size()), i});
+std::vector<bool> entangled(const std::vector<Memory>& memory) {
+  std::vector<std::pair<const char*, size_t>> order;
+  order.reserve(memory.size());
+  for (size_t i = 0; i < memory.size(); ++i) {
+    if (memory[i].begin != nullptr) order.emplace_back(memory[i].begin, i);
   }
-  std::sort(reaches.begin(), reaches.end(), [](const Reach& a, const Reach& b) { return a.begin < b.begin; });
-  std::vector<bool> result(tensors.size(), false);
-  size_t longest = 0;
-  for (size_t k = 1; k < reaches.size(); ++k) {
-    if (reaches[k].begin < reaches[longest].end) result[reaches[k].tensor] = result[reaches[longest].tensor] = true;
-    if (reaches[k].end > reaches[longest].end) longest = k;
+  if (!std::is_sorted(order.begin(), order.end())) std::sort(order.begin(), order.end());
+  std::vector<bool> result(memory.size(), false);
+  for (size_t k = 1, longest = 0; k < order.size(); ++k) {
+    const size_t here = order[k].second, before = order[longest].second;
+    if (memory[here].begin < memory[before].end) result[here] = result[before] = true;
+    if (memory[here].end > memory[before].end) longest = k;
   }
   return result;
 }
@@ -163,16 +175,22 @@ void write_moments(at::Tensor& result, int64_t i, const Sums& sums, int64_t nume
 }
 
 // Fills the tensors named by `which`, all at once. No two of them share memory.
-void fill_together(at::TensorList tensors, const Fill& fill, const std::vector<int64_t>& which,
+void fill_together(const std::vector<Memory>& memory, const Fill& fill, const std::vector<int64_t>& which,
                    bool moments, at::Tensor& result) {
   std::vector<int64_t> numels;
   numels.reserve(which.size());
-  for (const int64_t i : which) numels.push_back(tensors[i].numel());
+  for (const int64_t i : which) numels.push_back(memory[i].numel);
   const ChunkPlan plan = plan_chunks(numels, kChunkElements, kGroupElements);
   std::vector<Sums> parts(moments ? plan.chunks.size() : 0);
+  const auto chunks = static_cast<int64_t>(plan.chunks.size());
   cpu::for_each_chunk(plan, [&](const Chunk& chunk, int64_t c) {
     const int64_t i = which[chunk.tensor];
-    const Sums sums = fill_chunk(fill.draw(i), fill.rows[i], tensors[i], chunk, moments);
+    // Small tensors lie anywhere: their lines are on the way while this one is drawn.
+    if (c + kAhead < chunks && plan.chunks[c + kAhead].begin == 0) {
+      const char* next = memory[which[plan.chunks[c + kAhead].tensor]].begin;
+      for (int64_t line = 0; line < 4; ++line) __builtin_prefetch(next + 64 * line, 1);
+    }
+    const Sums sums = fill_chunk(fill.draw(i), fill.rows[i], memory[i], chunk, moments);
     if (moments) parts[c] = sums;
   });
   if (!moments) return;
@@ -194,7 +212,8 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
                     at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
   const Fill fill = prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   at::Tensor result = empty_moments(tensors.size(), moments, at::kCPU);
-  const std::vector<bool> alone = entangled(tensors, fill);
+  const std::vector<Memory> memory = memory_of(tensors, fill);
+  const std::vector<bool> alone = entangled(memory);
   std::vector<int64_t> together;
   together.reserve(tensors.size());
   const auto set = [&](int64_t i) {
@@ -211,13 +230,13 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
       together.push_back(i);
     }
   }
-  fill_together(tensors, fill, together, moments, result);
+  fill_together(memory, fill, together, moments, result);
   for (int64_t i = 0; i < static_cast<int64_t>(tensors.size()); ++i) {
     if (!alone[i]) continue;
     if (fill.draw(i).map == Map::kConstant) {
       set(i);
     } else {
-      fill_together(tensors, fill, {i}, moments, result);
+      fill_together(memory, fill, {i}, moments, result);
     }
   }
   return result;
