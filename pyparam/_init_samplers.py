@@ -36,14 +36,11 @@ from pyparam._init_fill import (
     UNIFORM,
     Part,
     Row,
-    contiguous_strides,
     fill_,
-    flat_indices,
     ordinary,
     part_of,
     seed_of,
     stream_of,
-    substream,
 )
 from pyparam._init_parts import local_part
 
@@ -51,14 +48,10 @@ __all__ = [
     "ROWS",
     "calculate_gain",
     "constant_",
-    "dirac_",
-    "eye_",
     "kaiming_normal_",
     "kaiming_uniform_",
     "normal_",
     "ones_",
-    "orthogonal_",
-    "sparse_",
     "trunc_normal_",
     "uniform_",
     "xavier_normal_",
@@ -73,7 +66,7 @@ Shape = Sequence[int]
 # ---- rows: the distribution each sampler means, for a whole of a given shape ------------------------------
 
 
-def _finite(what: str, **numbers: float) -> None:
+def finite(what: str, **numbers: float) -> None:
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"{what}: {name} must be a number, got {type(value).__name__}")
@@ -94,7 +87,7 @@ def _zeros_row(shape: Shape) -> Row:
 
 
 def _uniform_row(shape: Shape, a: float = 0.0, b: float = 1.0) -> Row:
-    _finite("uniform_", a=a, b=b)
+    finite("uniform_", a=a, b=b)
     if a > b:
         raise ValueError(f"uniform_: expected a <= b, got a={a}, b={b}")
     if not math.isfinite(b - a):
@@ -103,7 +96,7 @@ def _uniform_row(shape: Shape, a: float = 0.0, b: float = 1.0) -> Row:
 
 
 def _normal_row(shape: Shape, mean: float = 0.0, std: float = 1.0) -> Row:
-    _finite("normal_", mean=mean, std=std)
+    finite("normal_", mean=mean, std=std)
     if std < 0:
         raise ValueError(f"normal_: expected std >= 0, got {std}")
     return Row(NORMAL, mean, std)
@@ -112,7 +105,7 @@ def _normal_row(shape: Shape, mean: float = 0.0, std: float = 1.0) -> Row:
 def _trunc_normal_row(
     shape: Shape, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
 ) -> Row:
-    _finite("trunc_normal_", mean=mean, std=std)
+    finite("trunc_normal_", mean=mean, std=std)
     if std < 0:
         raise ValueError(f"trunc_normal_: expected std >= 0, got {std}")
     if not a <= b or a == math.inf or b == -math.inf:
@@ -136,7 +129,7 @@ def _nothing(shape: Shape) -> bool:
 
 def _xavier_std(shape: Shape, gain: float, what: str) -> float:
     fan_in, fan_out = _fans(shape, what)
-    _finite(what, gain=gain)
+    finite(what, gain=gain)
     return 0.0 if _nothing(shape) else gain * math.sqrt(2.0 / float(fan_in + fan_out))
 
 
@@ -174,7 +167,7 @@ def _kaiming_normal_row(
 # ---- one fill ---------------------------------------------------------------------------------------------
 
 
-def _located(
+def located(
     tensor: Tensor, what: str, offset: Offset, shape: Shape | None, strides: Shape | None
 ) -> tuple[Tensor, Part]:
     """The tensor to write to and where it lies in its whole; a DTensor knows both itself."""
@@ -197,7 +190,7 @@ def _drawn(
     strides: Shape | None,
 ) -> Tensor:
     key, channel = seed_of(seed, what), stream_of(stream, what)
-    target, part = _located(tensor, what, offset, shape, strides)
+    target, part = located(tensor, what, offset, shape, strides)
     fill_(target, row(part.shape, *arguments), what, seed=key, stream=channel, part=part)
     return tensor
 
@@ -337,7 +330,7 @@ def constant_(
     strides: Shape | None = None,
 ) -> Tensor:
     """Fills with one value, in any dtype."""
-    target, _ = _located(tensor, "constant_", offset, shape, strides)
+    target, _ = located(tensor, "constant_", offset, shape, strides)
     with torch.no_grad():
         target.fill_(val)
     return tensor
@@ -351,163 +344,6 @@ def ones_(tensor: Tensor, **placed: Any) -> Tensor:
 def zeros_(tensor: Tensor, **placed: Any) -> Tensor:
     """Fills with zeros, in any dtype."""
     return constant_(tensor, 0.0, **placed)
-
-
-def eye_(
-    tensor: Tensor,
-    *,
-    seed: int | None = None,
-    stream: str | int | None = None,
-    offset: Offset = 0,
-    shape: Shape | None = None,
-    strides: Shape | None = None,
-) -> Tensor:
-    """Fills a matrix with the identity, or a part with its part of the identity."""
-    target, part = _located(tensor, "eye_", offset, shape, strides)
-    if len(part.shape) != 2:
-        raise ValueError(f"eye_: only tensors with 2 dimensions are supported, got shape {part.shape}")
-    if target.is_meta:
-        return tensor
-    with torch.no_grad():
-        if part.is_whole:
-            target.zero_()
-            target.diagonal().fill_(1)
-        else:
-            flat = flat_indices(target, part)
-            target.copy_(flat // part.shape[1] == flat % part.shape[1])
-    return tensor
-
-
-def dirac_(
-    tensor: Tensor,
-    groups: int = 1,
-    *,
-    seed: int | None = None,
-    stream: str | int | None = None,
-    offset: Offset = 0,
-    shape: Shape | None = None,
-    strides: Shape | None = None,
-) -> Tensor:
-    """Fills a convolution's weight so that it passes its input on, in each of ``groups`` groups."""
-    target, part = _located(tensor, "dirac_", offset, shape, strides)
-    whole = part.shape
-    if len(whole) not in (3, 4, 5):
-        raise ValueError(f"dirac_: only tensors with 3, 4 or 5 dimensions are supported, got shape {whole}")
-    if groups < 1 or whole[0] % groups != 0:
-        raise ValueError(f"dirac_: dim 0 ({whole[0]}) must be divisible by groups ({groups})")
-    if target.is_meta:
-        return tensor
-    field = math.prod(whole[2:])
-    centre = sum(
-        size // 2 * step for size, step in zip(whole[2:], contiguous_strides(whole[2:]), strict=True)
-    )
-    with torch.no_grad():
-        if part.is_whole:
-            per_group = whole[0] // groups
-            diagonal = torch.arange(min(per_group, whole[1]))
-            target.zero_()
-            for size in reversed(whole[2:]):
-                target = target[..., size // 2] if size else target
-            for group in range(groups):
-                target[group * per_group + diagonal, diagonal] = 1
-        else:
-            flat = flat_indices(target, part)
-            channel, inside = flat // field, flat % field
-            out, into = channel // whole[1], channel % whole[1]
-            target.copy_((out % (whole[0] // groups) == into) & (inside == centre))
-    return tensor
-
-
-# ---- what depends on the whole tensor: a part computes the whole and takes its own ------------------------
-
-
-def _taken(whole: Tensor, target: Tensor, part: Part) -> Tensor:
-    if part.is_whole:
-        return whole.reshape(target.shape)
-    strides = part.strides or contiguous_strides(tuple(target.shape))
-    return whole.reshape(-1).as_strided(tuple(target.shape), strides, part.offset)
-
-
-def orthogonal_(
-    tensor: Tensor,
-    gain: float = 1,
-    *,
-    seed: int,
-    stream: str | int,
-    offset: Offset = 0,
-    shape: Shape | None = None,
-    strides: Shape | None = None,
-) -> Tensor:
-    """Fills with a (semi-)orthogonal matrix, dimensions after the first taken together (Saxe et al., 2013).
-
-    The normals are exact on every machine; the QR factorisation is LAPACK's, done in float64, so results
-    agree between machines to float64 rounding. A part costs as much as the whole.
-    """
-    what = "orthogonal_"
-    key, channel = seed_of(seed, what), stream_of(stream, what)
-    target, part = _located(tensor, what, offset, shape, strides)
-    if len(part.shape) < 2:
-        raise ValueError(
-            f"{what}: only tensors with 2 or more dimensions are supported, got shape {part.shape}"
-        )
-    _finite(what, gain=gain)
-    if target.numel() == 0 or target.is_meta:
-        return tensor
-    _drawable(target, what)
-    rows = part.shape[0]
-    columns = math.prod(part.shape[1:])
-    flat = torch.empty(rows, columns, dtype=torch.float64)
-    fill_(flat, Row(NORMAL, 0.0, 1.0), what, seed=key, stream=channel, part=Part((rows, columns), 0, ()))
-    q, r = torch.linalg.qr(flat if rows >= columns else flat.t())
-    q *= torch.where(r.diagonal() < 0, -1.0, 1.0)
-    if rows < columns:
-        q = q.t()
-    with torch.no_grad():
-        target.copy_(_taken(q * gain, target, part))
-    return tensor
-
-
-def sparse_(
-    tensor: Tensor,
-    sparsity: float,
-    std: float = 0.01,
-    *,
-    seed: int,
-    stream: str | int,
-    offset: Offset = 0,
-    shape: Shape | None = None,
-    strides: Shape | None = None,
-) -> Tensor:
-    """Fills a matrix with normals, and ``ceil(sparsity * rows)`` of each column with zeros, at random."""
-    what = "sparse_"
-    key, channel = seed_of(seed, what), stream_of(stream, what)
-    target, part = _located(tensor, what, offset, shape, strides)
-    if len(part.shape) != 2:
-        raise ValueError(f"{what}: only tensors with 2 dimensions are supported, got shape {part.shape}")
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"{what}: expected 0 <= sparsity <= 1, got {sparsity}")
-    fill_(target, _normal_row(part.shape, 0.0, std), what, seed=key, stream=channel, part=part)
-    if target.numel() == 0 or target.is_meta:
-        return tensor
-    order = torch.empty(part.shape, dtype=torch.float64)
-    fill_(
-        order,
-        Row(UNIFORM, 0.0, 1.0),
-        what,
-        seed=key,
-        stream=substream(channel, "order"),
-        part=Part(part.shape, 0, ()),
-    )
-    zeros = order.argsort(dim=0, stable=True)[: math.ceil(sparsity * part.shape[0])]
-    mask = torch.zeros(part.shape, dtype=torch.bool).scatter_(0, zeros, True)
-    with torch.no_grad():
-        target.masked_fill_(_taken(mask, target, part).to(target.device), 0)
-    return tensor
-
-
-def _drawable(tensor: Tensor, what: str) -> None:
-    if not tensor.is_floating_point():
-        raise TypeError(f"{what}: expected a floating-point tensor, got dtype {tensor.dtype}")
 
 
 # What initialize_ can do in one native call for all parameters: sampler -> row of (shape, the sampler's

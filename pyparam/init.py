@@ -9,18 +9,15 @@ key and (block, stream) as counter. It does not depend on threads, on the order 
 format, or on how the parameter is sharded, and PyTorch's random state is neither read nor changed.
 """
 
+from pyparam._init_matrices import dirac_, eye_, orthogonal_, sparse_
 from pyparam._init_rules import gpt2_rules, mup_rules, vit_rules
 from pyparam._init_samplers import (
     calculate_gain,
     constant_,
-    dirac_,
-    eye_,
     kaiming_normal_,
     kaiming_uniform_,
     normal_,
     ones_,
-    orthogonal_,
-    sparse_,
     trunc_normal_,
     uniform_,
     xavier_normal_,

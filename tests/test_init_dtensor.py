@@ -23,13 +23,15 @@ dist.init_process_group("fake", rank=rank, world_size=size, store=FakeStore())
 mesh = init_device_mesh("cpu", (size,))
 whole = init.kaiming_normal_(torch.empty(15, 8), seed=1, stream="weight")
 for placement in (Shard(0), Shard(1), Replicate()):
-    local = placement._split_tensor(whole, size, with_padding=False)[0][rank] if placement.is_shard() else whole
-    d = DTensor.from_local(torch.zeros_like(local), mesh, [placement], shape=(15, 8), stride=(8, 1), run_check=False)
+    local = whole
+    if placement.is_shard():
+        local = placement._split_tensor(whole, size, with_padding=False)[0][rank]
+    place = dict(shape=(15, 8), stride=(8, 1), run_check=False)
+    d = DTensor.from_local(torch.zeros_like(local), mesh, [placement], **place)
     assert init.kaiming_normal_(d, seed=1, stream="weight") is d
     assert torch.equal(d.to_local(), local), placement
     model = nn.Module()
-    model.weight = nn.Parameter(DTensor.from_local(torch.zeros_like(local), mesh, [placement], shape=(15, 8),
-                                                   stride=(8, 1), run_check=False))
+    model.weight = nn.Parameter(DTensor.from_local(torch.zeros_like(local), mesh, [placement], **place))
     init.initialize_(model, {"*": init.kaiming_normal_}, seed=1)
     assert torch.equal(model.weight.to_local(), local), placement
     init.ones_(d)

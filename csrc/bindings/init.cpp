@@ -1,4 +1,5 @@
-// The bulk face of torch.ops.pyparam.fill_: rows by index, streams by name, no list of tensors built.
+// The bulk face of torch.ops.pyparam.fill_: rows by index, streams by name, no list of tensors
+// built.
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
@@ -18,15 +19,17 @@ namespace py = pybind11;
 namespace pyparam {
 namespace {
 
-using FillOp = at::Tensor(at::TensorList, at::IntArrayRef, at::ArrayRef<double>, int64_t, at::IntArrayRef,
-                          at::IntArrayRef, at::IntArrayRef, bool);
+using FillOp = at::Tensor(at::TensorList, at::IntArrayRef, at::ArrayRef<double>, int64_t,
+                          at::IntArrayRef, at::IntArrayRef, at::IntArrayRef, bool);
 using Row = std::tuple<int64_t, double, double, double, double>;
 
-// Fills tensor i of the table by rows[row_of[i]], from the stream of its name; a negative row leaves it alone.
-// Returns the mean and standard deviation of each, NaN where nothing was written; (0, 2) without `moments`.
-at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows, const std::vector<int64_t>& row_of,
-                      uint64_t seed, bool moments) {
-  if (row_of.size() != table.size()) throw py::value_error("fill: row_of and the table differ in length");
+// Fills tensor i of the table by rows[row_of[i]], from the stream of its name; a negative row
+// leaves it alone. Returns the mean and standard deviation of each, NaN where nothing was written;
+// (0, 2) without `moments`.
+at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows,
+                      const std::vector<int64_t>& row_of, uint64_t seed, bool moments) {
+  if (row_of.size() != table.size())
+    throw py::value_error("fill: row_of and the table differ in length");
   py::gil_scoped_release released;
   const auto size = static_cast<int64_t>(table.size());
   std::vector<int64_t> kinds(table.size()), streams(table.size());
@@ -35,7 +38,8 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows, con
   at::parallel_for(0, size, 4096, [&](int64_t begin, int64_t end) {
     std::string name;
     for (int64_t i = begin; i < end; ++i) {
-      const auto& [kind, p0, p1, p2, p3] = row_of[i] < 0 ? keep : rows.at(static_cast<size_t>(row_of[i]));
+      const auto& [kind, p0, p1, p2, p3] =
+          row_of[i] < 0 ? keep : rows.at(static_cast<size_t>(row_of[i]));
       kinds[i] = kind;
       std::copy_n(std::array{p0, p1, p2, p3}.data(), 4, &parameters[4 * i]);
       name.resize(table.names.length(i));
@@ -52,7 +56,8 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows, con
     shielded[i] = at::empty({0}, at::kFloat);
     tensors = shielded;
   }
-  static const auto op = c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<FillOp>();
+  static const auto op =
+      c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<FillOp>();
   return op.call(tensors, kinds, parameters, static_cast<int64_t>(seed), streams, {}, {}, moments);
 }
 
@@ -81,19 +86,22 @@ std::vector<int64_t> assign_words(const ParamTable& table,
     for (int64_t i = begin; i < end; ++i) {
       name.resize(table.names.length(i));
       table.names.write(i, name.data());
-      const auto found = std::find_if(all.begin(), all.end(), [&](const Word& w) { return w.matches(name); });
+      const auto found =
+          std::find_if(all.begin(), all.end(), [&](const Word& w) { return w.matches(name); });
       first[i] = found == all.end() ? -1 : found - all.begin();
     }
   });
   return first;
 }
 
-// Numbers what is filled alike: the distinct (pick, dtype, device, shape) of a table's tensors in order of appearance.
-// Gives the class of each tensor, and the index of each class's first. A tensor that is not plain memory, or has
-// none (a lazy module's looks like that), is a class of its own.
-std::pair<std::vector<int64_t>, std::vector<int64_t>> fill_classes(const ParamTable& table,
-                                                                   const std::vector<int64_t>& picks) {
-  if (picks.size() != table.size()) throw py::value_error("fill_classes: picks and the table differ in length");
+// Numbers what is filled alike: the distinct (pick, dtype, device, shape) of a table's tensors in
+// order of appearance. Gives the class of each tensor, and the index of each class's first. A
+// tensor that is not plain memory, or has none (a lazy module's looks like that), is a class of its
+// own.
+std::pair<std::vector<int64_t>, std::vector<int64_t>> fill_classes(
+    const ParamTable& table, const std::vector<int64_t>& picks) {
+  if (picks.size() != table.size())
+    throw py::value_error("fill_classes: picks and the table differ in length");
   py::gil_scoped_release released;
   std::vector<int64_t> class_of, first;
   class_of.reserve(table.size());
@@ -129,8 +137,8 @@ std::array<uint32_t, 4> philox_block(std::array<uint32_t, 4> counter, std::array
 }  // namespace
 
 void bind_init(py::module_& m) {
-  m.def("fill_table", &fill_table, py::arg("table"), py::arg("rows"), py::arg("row_of"), py::arg("seed"),
-        py::arg("moments"));
+  m.def("fill_table", &fill_table, py::arg("table"), py::arg("rows"), py::arg("row_of"),
+        py::arg("seed"), py::arg("moments"));
   m.def("assign_words", &assign_words, py::arg("table"), py::arg("words"));
   m.def("fill_classes", &fill_classes, py::arg("table"), py::arg("picks"));
   m.def("stream_of_name", &stream_of_name, py::arg("name"));

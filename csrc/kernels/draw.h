@@ -1,6 +1,8 @@
-// What a tensor is filled with: a distribution, prepared, and the key its elements are drawn under. Plain data, the same for the CPU and CUDA. Includes no torch header.
+// What a tensor is filled with: a distribution, prepared, and the key its elements are drawn under.
+// Plain data, the same for the CPU and CUDA. Includes no torch header.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -59,10 +61,12 @@ Truncation<Real> as_type(const Truncation<double>& t) {
           static_cast<Real>(t.above),   static_cast<Real>(t.inside)};
 }
 
-// The parameters were checked: finite but for infinite bounds of a truncation, from <= to, deviation >= 0.
+// The parameters were checked: finite but for infinite bounds of a truncation, from <= to,
+// deviation >= 0.
 inline Draw prepared(Kind kind, const double* parameter) {
   Draw draw;
-  const double first = parameter[0], second = parameter[1], lowest = parameter[2], highest = parameter[3];
+  const double first = parameter[0], second = parameter[1], lowest = parameter[2],
+               highest = parameter[3];
   draw.affine32.shift = static_cast<float>(first);
   draw.affine64.shift = draw.centre = first;
   switch (kind) {
@@ -84,21 +88,41 @@ inline Draw prepared(Kind kind, const double* parameter) {
       break;
     case Kind::kTruncated: {
       draw.centre = clamped(first, lowest, highest);
-      const double alpha = (lowest - first) / second, beta = (highest - first) / second;
+      // Farther out than this the bound itself is the only value there is.
+      constexpr double kFarthest = 1e150;
+      const double alpha = std::min((lowest - first) / second, kFarthest);
+      const double beta = std::max((highest - first) / second, -kFarthest);
       if (second == 0.0 || lowest == highest) {
         draw.map = Map::kConstant;
         draw.affine32.shift = static_cast<float>(draw.centre);
         draw.affine64.shift = draw.centre;
       } else if (alpha >= kFarTail) {
         draw.map = Map::kFarTail;
-        draw.tail = {lowest, second, lowest, highest, alpha, mills_ratio(alpha), far_tail_share(alpha, beta)};
+        draw.tail = {lowest,
+                     second,
+                     lowest,
+                     highest,
+                     alpha,
+                     mills_ratio(alpha),
+                     far_tail_share(alpha, beta)};
       } else if (beta <= -kFarTail) {
         draw.map = Map::kFarTail;
-        draw.tail = {highest, -second, lowest, highest, -beta, mills_ratio(-beta), far_tail_share(-beta, -alpha)};
+        draw.tail = {highest,
+                     -second,
+                     lowest,
+                     highest,
+                     -beta,
+                     mills_ratio(-beta),
+                     far_tail_share(-beta, -alpha)};
       } else {
         draw.map = Map::kTruncated;
-        draw.truncation64 = {first, second, lowest, highest, centred_probability(alpha),
-                             upper_probability(-alpha), upper_probability(beta),
+        draw.truncation64 = {first,
+                             second,
+                             lowest,
+                             highest,
+                             centred_probability(alpha),
+                             upper_probability(-alpha),
+                             upper_probability(beta),
                              interval_probability(alpha, beta)};
         draw.truncation32 = as_type<float>(draw.truncation64);
       }
@@ -114,7 +138,8 @@ constexpr int64_t kPerBlock = 16 / static_cast<int64_t>(sizeof(Real));
 
 // The values of one block, for a map chosen at compile time. A normal makes them in pairs.
 template <Map map>
-PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, float& even, float& odd) {
+PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, float& even,
+                                   float& odd) {
   if constexpr (map == Map::kUniform) {
     const Affine<float>& a = draw.affine32;
     even = clamped(unit_closed_open(w0) * a.scale + a.shift, a.lowest, a.highest);
@@ -135,8 +160,8 @@ PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, f
 }
 
 template <Map map>
-PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3,
-                                   double& even, double& odd) {
+PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, uint32_t w2,
+                                   uint32_t w3, double& even, double& odd) {
   if constexpr (map == Map::kUniform) {
     const Affine<double>& a = draw.affine64;
     even = clamped(unit_closed_open(w0, w1) * a.scale + a.shift, a.lowest, a.highest);

@@ -1,5 +1,5 @@
-// Fills tensors with counter-based random numbers: the columns of a fill, checked and prepared. See fill.cpp
-// of each device for the work.
+// Fills tensors with counter-based random numbers: the columns of a fill, checked and prepared. See
+// fill.cpp of each device for the work.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,8 +13,9 @@
 
 namespace pyparam {
 
-// One entry a tensor in `kinds`, `streams` and `offsets`; four a tensor in `parameters`; one a dimension of
-// each tensor in `strides`. `offsets` and `strides` may be empty: each tensor is then a whole of its own.
+// One entry a tensor in `kinds`, `streams` and `offsets`; four a tensor in `parameters`; one a
+// dimension of each tensor in `strides`. `offsets` and `strides` may be empty: each tensor is then
+// a whole of its own.
 struct FillColumns {
   at::IntArrayRef kinds;
   at::ArrayRef<double> parameters;
@@ -29,8 +30,8 @@ struct Extent {
   int64_t size, stride;
 };
 
-// Where the elements of a tensor lie, in memory or in the whole the tensor is a part of: row-major over `dims`,
-// adjacent dimensions merged where they step alike.
+// Where the elements of a tensor lie, in memory or in the whole the tensor is a part of: row-major
+// over `dims`, adjacent dimensions merged where they step alike.
 struct Layout {
   int64_t offset = 0;
   c10::SmallVector<Extent, 2> dims;  // outermost first; empty for one element
@@ -49,7 +50,8 @@ struct Layout {
       const int64_t column = index % inner.size;
       int64_t at = offset + column * inner.stride;
       index /= inner.size;
-      for (size_t d = dims.size() - 1; d-- > 0; index /= dims[d].size) at += index % dims[d].size * dims[d].stride;
+      for (size_t d = dims.size() - 1; d-- > 0; index /= dims[d].size)
+        at += index % dims[d].size * dims[d].stride;
       const int64_t count = std::min(inner.size - column, length - done);
       run(done, at, count, inner.stride);
       done += count;

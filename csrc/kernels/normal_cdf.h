@@ -1,5 +1,6 @@
-// Probabilities of the normal distribution, for the few numbers a truncated normal is prepared from. Host only,
-// slow, and free of the C library's exp and erf, whose last bits differ between machines.
+// Probabilities of the normal distribution, for the few numbers a truncated normal is prepared
+// from. Host only, slow, and free of the C library's exp and erf, whose last bits differ between
+// machines.
 #pragma once
 
 #include <cmath>
@@ -28,7 +29,9 @@ inline double one_minus_exponential(double x) {
   return x > -0.5 ? -exponential_series(x, 1) : 1.0 - exponential(x);
 }
 
-inline double normal_density(double x) { return 0.39894228040143267794 * exponential(-0.5 * x * x); }
+inline double normal_density(double x) {
+  return 0.39894228040143267794 * exponential(-0.5 * x * x);
+}
 
 // P(0 < Z < x) for 0 <= x < 3: phi(x) (x + x^3/3 + x^5/15 + ...), all terms positive.
 inline double central_probability(double x) {

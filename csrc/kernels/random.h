@@ -1,8 +1,9 @@
 // Maps from Philox words to numbers: uniform, normal. Includes no torch header.
 //
-// Only + - * / sqrt and integer operations occur, each correctly rounded by IEEE 754, and the build contracts
-// no product and sum into one rounding (-ffp-contract=off, nvcc --fmad=false). So every machine and every
-// instruction set gives the same bits. Functions are branch-free, for the sake of SIMD.
+// Only + - * / sqrt and integer operations occur, each correctly rounded by IEEE 754, and the build
+// contracts no product and sum into one rounding (-ffp-contract=off, nvcc --fmad=false). So every
+// machine and every instruction set gives the same bits. Functions are branch-free, for the sake of
+// SIMD.
 #pragma once
 
 #include <cstdint>
@@ -25,21 +26,24 @@ PYPARAM_INLINE To bits_as(From from) {
 PYPARAM_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
 PYPARAM_INLINE double square_root(double x) { return __builtin_sqrt(x); }
 
-// ---- words to the unit interval -------------------------------------------------------------------------
+// ---- words to the unit interval
+// -------------------------------------------------------------------------
 
 // Multiples of 2^-24 in [0, 1): the top 24 bits.
 PYPARAM_INLINE float unit_closed_open(uint32_t word) {
   return static_cast<float>(static_cast<int32_t>(word >> 8)) * 0x1p-24f;
 }
 
-// Multiples of 2^-53 in [0, 1): the top 53 bits of high:low. The two halves are exact and so is their sum.
+// Multiples of 2^-53 in [0, 1): the top 53 bits of high:low. The two halves are exact and so is
+// their sum.
 PYPARAM_INLINE double unit_closed_open(uint32_t low, uint32_t high) {
   const auto top = static_cast<int32_t>(high >> 6);
   const auto rest = static_cast<int32_t>(((high & 63u) << 21) | (low >> 11));
   return static_cast<double>(top) * 0x1p-26 + static_cast<double>(rest) * 0x1p-53;
 }
 
-// (word + 1/2) / 2^32 rounded once: in [2^-33, 1], fine near 0, which makes the tails of what is drawn.
+// (word + 1/2) / 2^32 rounded once: in [2^-33, 1], fine near 0, which makes the tails of what is
+// drawn.
 PYPARAM_INLINE float unit_open_closed(uint32_t word) {
   const auto high = static_cast<float>(static_cast<int32_t>(word >> 16));
   const auto low = static_cast<float>(static_cast<int32_t>(word & 0xFFFFu));
@@ -53,7 +57,8 @@ PYPARAM_INLINE double unit_open_closed(uint32_t low, uint32_t high) {
   return static_cast<double>(top) * 0x1p-26 + (static_cast<double>(rest) + 0.5) * 0x1p-53;
 }
 
-// ---- elementary functions -------------------------------------------------------------------------------
+// ---- elementary functions
+// -------------------------------------------------------------------------------
 
 // log((1 + f) 2^e) for 1 + f in [sqrt(1/2), sqrt(2)), within 1 ulp: the polynomial of Cephes logf.
 PYPARAM_INLINE float log_of_parts(float f, float e) {
@@ -104,9 +109,11 @@ PYPARAM_INLINE Parts<float> parts_of(float x) {
 
 PYPARAM_INLINE Parts<double> parts_of(double x) {
   const uint64_t shifted = bits_as<uint64_t>(x) + (0x3FF0000000000000ull - 0x3FE6A09E667F3BCDull);
-  const double mantissa = bits_as<double>((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull);
+  const double mantissa =
+      bits_as<double>((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull);
   // The biased exponent as a double, by its bits: AVX2 converts no 64-bit integers.
-  return {mantissa - 1.0, bits_as<double>((shifted >> 52) | 0x4330000000000000ull) - (0x1p52 + 1023.0)};
+  return {mantissa - 1.0,
+          bits_as<double>((shifted >> 52) | 0x4330000000000000ull) - (0x1p52 + 1023.0)};
 }
 
 // log(x) for a positive normal x.
@@ -116,15 +123,17 @@ PYPARAM_INLINE Real natural_log(Real x) {
   return log_of_parts(parts.f, parts.e);
 }
 
-// log(u) for u in (0, 1] whose complement v = 1 - u is known for itself, so that no bit is lost where u is near 1.
+// log(u) for u in (0, 1] whose complement v = 1 - u is known for itself, so that no bit is lost
+// where u is near 1.
 template <typename Real>
 PYPARAM_INLINE Real log_of_unit(Real u, Real v) {
   const Parts<Real> parts = parts_of(u);
   return log_of_parts(parts.e == Real(0) ? -v : parts.f, parts.e);
 }
 
-// Cosine and sine of 2 pi times a fraction of a turn. `quarter` counts quarter turns; the rest is `angle`, in
-// radians in [-pi/4, pi/4], where the polynomials of Cephes (float) and FDLIBM (double) hold within 1 ulp.
+// Cosine and sine of 2 pi times a fraction of a turn. `quarter` counts quarter turns; the rest is
+// `angle`, in radians in [-pi/4, pi/4], where the polynomials of Cephes (float) and FDLIBM (double)
+// hold within 1 ulp.
 template <typename Real>
 struct Direction {
   Real cosine, sine;
@@ -145,7 +154,8 @@ PYPARAM_INLINE Direction<float> direction(uint32_t word) {
   const auto rest = static_cast<int32_t>(word - (quarter << 30));
   const float x = static_cast<float>(rest) * 1.46291807926715968105e-9f;  // 2 pi / 2^32
   const float z = x * x;
-  const float sine = ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * x + x;
+  const float sine =
+      ((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * x + x;
   const float cosine =
       ((2.443315711809948e-5f * z - 1.388731625493765e-3f) * z + 4.166664568298827e-2f) * (z * z) -
       0.5f * z + 1.0f;
@@ -174,12 +184,14 @@ PYPARAM_INLINE Direction<double> direction(uint32_t low, uint32_t high) {
   return turned<double, uint64_t>(c * (z * z) - 0.5 * z + 1.0, s * z * x + x, quarter, 63);
 }
 
-// ---- normal ---------------------------------------------------------------------------------------------
+// ---- normal
+// ---------------------------------------------------------------------------------------------
 
-// Two independent standard normals by Box and Muller: .cosine is the even element, .sine the odd one.
-// |z| is at most 6.77 in float (a radius of 32 bits) and 8.66 in double (53 bits).
+// Two independent standard normals by Box and Muller: .cosine is the even element, .sine the odd
+// one. |z| is at most 6.77 in float (a radius of 32 bits) and 8.66 in double (53 bits).
 PYPARAM_INLINE Direction<float> normal_pair(uint32_t word0, uint32_t word1) {
-  const float radius = square_root(-2.0f * log_of_unit(unit_open_closed(word0), unit_open_closed(~word0)));
+  const float radius =
+      square_root(-2.0f * log_of_unit(unit_open_closed(word0), unit_open_closed(~word0)));
   const Direction<float> d = direction(word1);
   return {radius * d.cosine, radius * d.sine};
 }
@@ -192,7 +204,8 @@ PYPARAM_INLINE Direction<double> normal_pair(uint32_t word0, uint32_t word1, uin
   return {radius * d.cosine, radius * d.sine};
 }
 
-// ---- rounding to 16 bits --------------------------------------------------------------------------------
+// ---- rounding to 16 bits
+// --------------------------------------------------------------------------------
 
 // To nearest, ties to even. The values drawn are finite.
 PYPARAM_INLINE uint16_t to_bfloat16(float x) {
@@ -204,7 +217,8 @@ PYPARAM_INLINE uint16_t to_float16(float x) {
   const uint32_t bits = bits_as<uint32_t>(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  // Below 2^-14 the half is subnormal: adding 0.5 makes the float's own addition round to its last bit.
+  // Below 2^-14 the half is subnormal: adding 0.5 makes the float's own addition round to its last
+  // bit.
   const uint32_t subnormal = bits_as<uint32_t>(bits_as<float>(magnitude) + 0.5f) - 0x3F000000u;
   const uint32_t normal = (magnitude - 0x38000000u + 0xFFFu + ((magnitude >> 13) & 1u)) >> 13;
   const uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;

@@ -1,5 +1,6 @@
-// The stream of a qualified name: its 64-bit FNV-1a hash (Fowler, Noll, Vo; RFC 9923) over the UTF-8 bytes.
-// Names of one length that differ in one byte never collide; 50,000 others do with probability 1e-10.
+// The stream of a qualified name: its 64-bit FNV-1a hash (Fowler, Noll, Vo; RFC 9923) over the
+// UTF-8 bytes. Names of one length that differ in one byte never collide; 50,000 others do with
+// probability 1e-10.
 #pragma once
 
 #include <cstdint>

@@ -27,7 +27,8 @@ typedef uint64_t u64x8 __attribute__((vector_size(64)));
 typedef float f32x16 __attribute__((vector_size(64)));
 typedef double f64x8 __attribute__((vector_size(64)));
 
-// 32 x 32 -> 64 bit products lane by lane: one instruction on x86, which GCC 12 does not find by itself.
+// 32 x 32 -> 64 bit products lane by lane: one instruction on x86, which GCC 12 does not find by
+// itself.
 struct VectorProduct {
   template <typename Lanes>
   PYPARAM_FORCE_INLINE void operator()(const Lanes& a, uint32_t b, Lanes& product) const {
@@ -37,11 +38,11 @@ struct VectorProduct {
       product = reinterpret_cast<Lanes>(__builtin_ia32_pmuludq512_mask(
           reinterpret_cast<__v16si>(a), reinterpret_cast<__v16si>(factor), __v8di{}, 0xFF));
     } else if constexpr (sizeof(Lanes) == 32) {
-      product = reinterpret_cast<Lanes>(__builtin_ia32_pmuludq256(
-          reinterpret_cast<__v8si>(a), reinterpret_cast<__v8si>(factor)));
+      product = reinterpret_cast<Lanes>(
+          __builtin_ia32_pmuludq256(reinterpret_cast<__v8si>(a), reinterpret_cast<__v8si>(factor)));
     } else {
-      product = reinterpret_cast<Lanes>(__builtin_ia32_pmuludq128(
-          reinterpret_cast<__v4si>(a), reinterpret_cast<__v4si>(factor)));
+      product = reinterpret_cast<Lanes>(
+          __builtin_ia32_pmuludq128(reinterpret_cast<__v4si>(a), reinterpret_cast<__v4si>(factor)));
     }
 #else
     product = (a & 0xFFFFFFFFull) * factor;
@@ -82,8 +83,8 @@ PYPARAM_FORCE_INLINE void fill_words(uint64_t seed, uint64_t stream, uint64_t bl
 }
 
 template <Map map>
-PYPARAM_FORCE_INLINE void map_words(const Draw& shared, const uint32_t* __restrict__ words, int64_t blocks,
-                                    float* __restrict__ out) {
+PYPARAM_FORCE_INLINE void map_words(const Draw& shared, const uint32_t* __restrict__ words,
+                                    int64_t blocks, float* __restrict__ out) {
   const Draw draw = shared;  // a copy no store to `out` can be thought to change
   for (int64_t p = 0; p < 2 * blocks; ++p) {
     random::values_of_pair<map>(draw, words[2 * p], words[2 * p + 1], out[2 * p], out[2 * p + 1]);
@@ -91,17 +92,18 @@ PYPARAM_FORCE_INLINE void map_words(const Draw& shared, const uint32_t* __restri
 }
 
 template <Map map>
-PYPARAM_FORCE_INLINE void map_words(const Draw& shared, const uint32_t* __restrict__ words, int64_t blocks,
-                                    double* __restrict__ out) {
+PYPARAM_FORCE_INLINE void map_words(const Draw& shared, const uint32_t* __restrict__ words,
+                                    int64_t blocks, double* __restrict__ out) {
   const Draw draw = shared;
   for (int64_t p = 0; p < blocks; ++p) {
-    random::values_of_pair<map>(draw, words[4 * p], words[4 * p + 1], words[4 * p + 2], words[4 * p + 3],
-                                out[2 * p], out[2 * p + 1]);
+    random::values_of_pair<map>(draw, words[4 * p], words[4 * p + 1], words[4 * p + 2],
+                                words[4 * p + 3], out[2 * p], out[2 * p + 1]);
   }
 }
 
 template <typename Lanes, typename Real>
-PYPARAM_FORCE_INLINE void draw_tile(const Draw& draw, Key key, uint64_t block, int64_t blocks, Real* out) {
+PYPARAM_FORCE_INLINE void draw_tile(const Draw& draw, Key key, uint64_t block, int64_t blocks,
+                                    Real* out) {
   alignas(64) uint32_t words[4 * kTileBlocks + 32];
   fill_words<Lanes>(key.seed, key.stream, block, blocks, words);
   switch (draw.map) {
@@ -145,38 +147,38 @@ PYPARAM_FORCE_INLINE void sum_tile(const Real* values, int64_t count, double cen
   }
 }
 
-#define PYPARAM_TILE_VARIANT(name, target, Lanes)                                                          \
-  target void draw32_##name(const Draw& d, Key key, uint64_t block, int64_t blocks, float* out) {          \
-    draw_tile<Lanes>(d, key, block, blocks, out);                                                          \
-  }                                                                                                        \
-  target void draw64_##name(const Draw& d, Key key, uint64_t block, int64_t blocks, double* out) {         \
-    draw_tile<Lanes>(d, key, block, blocks, out);                                                          \
-  }                                                                                                        \
-  target Sums sums32_##name(const float* x, int64_t count, double centre) {                                \
-    Sums sums;                                                                                             \
-    sum_tile<f32x16>(x, count, centre, sums);                                                              \
-    return sums;                                                                                           \
-  }                                                                                                        \
-  target Sums sums64_##name(const double* x, int64_t count, double centre) {                               \
-    Sums sums;                                                                                             \
-    sum_tile<f64x8>(x, count, centre, sums);                                                               \
-    return sums;                                                                                           \
-  }                                                                                                        \
-  target void to_bfloat16_##name(const float* x, int64_t count, uint16_t* __restrict__ out) {              \
-    for (int64_t i = 0; i < count; ++i) out[i] = random::to_bfloat16(x[i]);                                \
-  }                                                                                                        \
-  target void to_float16_##name(const float* x, int64_t count, uint16_t* __restrict__ out) {               \
-    for (int64_t i = 0; i < count; ++i) out[i] = random::to_float16(x[i]);                                 \
-  }                                                                                                        \
-  constexpr TileFunctions k_##name = {draw32_##name, draw64_##name,       sums32_##name,                   \
+#define PYPARAM_TILE_VARIANT(name, target, Lanes)                                                  \
+  target void draw32_##name(const Draw& d, Key key, uint64_t block, int64_t blocks, float* out) {  \
+    draw_tile<Lanes>(d, key, block, blocks, out);                                                  \
+  }                                                                                                \
+  target void draw64_##name(const Draw& d, Key key, uint64_t block, int64_t blocks, double* out) { \
+    draw_tile<Lanes>(d, key, block, blocks, out);                                                  \
+  }                                                                                                \
+  target Sums sums32_##name(const float* x, int64_t count, double centre) {                        \
+    Sums sums;                                                                                     \
+    sum_tile<f32x16>(x, count, centre, sums);                                                      \
+    return sums;                                                                                   \
+  }                                                                                                \
+  target Sums sums64_##name(const double* x, int64_t count, double centre) {                       \
+    Sums sums;                                                                                     \
+    sum_tile<f64x8>(x, count, centre, sums);                                                       \
+    return sums;                                                                                   \
+  }                                                                                                \
+  target void to_bfloat16_##name(const float* x, int64_t count, uint16_t* __restrict__ out) {      \
+    for (int64_t i = 0; i < count; ++i) out[i] = random::to_bfloat16(x[i]);                        \
+  }                                                                                                \
+  target void to_float16_##name(const float* x, int64_t count, uint16_t* __restrict__ out) {       \
+    for (int64_t i = 0; i < count; ++i) out[i] = random::to_float16(x[i]);                         \
+  }                                                                                                \
+  constexpr TileFunctions k_##name = {draw32_##name, draw64_##name,      sums32_##name,            \
                                       sums64_##name, to_bfloat16_##name, to_float16_##name};
 
 PYPARAM_TILE_VARIANT(baseline, , u64x2)
 #if defined(__x86_64__)
 PYPARAM_TILE_VARIANT(avx2, __attribute__((target("avx2"))), u64x4)
-PYPARAM_TILE_VARIANT(avx512,
-                     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))),
-                     u64x8)
+PYPARAM_TILE_VARIANT(
+    avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))),
+    u64x8)
 #endif
 
 }  // namespace

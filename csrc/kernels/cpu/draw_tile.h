@@ -1,4 +1,5 @@
-// Draws a tile of values with the widest vectors the machine has. Every variant gives the same bits.
+// Draws a tile of values with the widest vectors the machine has. Every variant gives the same
+// bits.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,8 @@ struct Sums {
 };
 
 struct TileFunctions {
-  // Writes the values of `blocks` <= kTileBlocks blocks from `block` on. The map is neither kKeep nor kConstant.
+  // Writes the values of `blocks` <= kTileBlocks blocks from `block` on. The map is neither kKeep
+  // nor kConstant.
   void (*draw32)(const random::Draw&, random::Key, uint64_t block, int64_t blocks, float* out);
   void (*draw64)(const random::Draw&, random::Key, uint64_t block, int64_t blocks, double* out);
   Sums (*sums32)(const float* values, int64_t count, double centre);
@@ -24,14 +26,18 @@ struct TileFunctions {
   void (*to_bfloat16)(const float* values, int64_t count, uint16_t* out);
   void (*to_float16)(const float* values, int64_t count, uint16_t* out);
 
-  void draw(const random::Draw& d, random::Key key, uint64_t block, int64_t blocks, float* out) const {
+  void draw(const random::Draw& d, random::Key key, uint64_t block, int64_t blocks,
+            float* out) const {
     draw32(d, key, block, blocks, out);
   }
-  void draw(const random::Draw& d, random::Key key, uint64_t block, int64_t blocks, double* out) const {
+  void draw(const random::Draw& d, random::Key key, uint64_t block, int64_t blocks,
+            double* out) const {
     draw64(d, key, block, blocks, out);
   }
   Sums sums(const float* x, int64_t count, double centre) const { return sums32(x, count, centre); }
-  Sums sums(const double* x, int64_t count, double centre) const { return sums64(x, count, centre); }
+  Sums sums(const double* x, int64_t count, double centre) const {
+    return sums64(x, count, centre);
+  }
 };
 
 // Chosen once. ATEN_CPU_CAPABILITY bounds the choice, as it does for PyTorch's own kernels.

@@ -1,4 +1,5 @@
-// torch.ops.pyparam.fill_ on the CPU, and how autograd, Meta and devices without a kernel of their own see it.
+// torch.ops.pyparam.fill_ on the CPU, and how autograd, Meta and devices without a kernel of their
+// own see it.
 #include "kernels/fill.h"
 
 #include <ATen/TensorUtils.h>
@@ -32,10 +33,11 @@ constexpr int64_t kAhead = 4;  // chunks
 template <typename Stored>
 using Drawn = std::conditional_t<std::is_same_v<Stored, double>, double, float>;
 
-// Writes elements first .. first + count of a stream. A block that is cut at an end is drawn in full aside.
+// Writes elements first .. first + count of a stream. A block that is cut at an end is drawn in
+// full aside.
 template <typename Real>
-void draw_range(const TileFunctions& tile, const random::Draw& draw, random::Key key, int64_t first, int64_t count,
-                Real* out) {
+void draw_range(const TileFunctions& tile, const random::Draw& draw, random::Key key, int64_t first,
+                int64_t count, Real* out) {
   constexpr int64_t per_block = kPerBlock<Real>;
   alignas(64) Real aside[kTileBlocks * per_block];
   while (count > 0) {
@@ -72,7 +74,8 @@ void narrow(const TileFunctions&, const Real* values, int64_t count, Real* out) 
 
 // Fills elements [begin, begin + length) of one tensor, a tile at a time, and sums them if asked.
 template <typename Stored>
-Sums fill_chunk(const random::Draw& draw, const FillRow& row, Stored* data, int64_t begin, int64_t length, bool moments) {
+Sums fill_chunk(const random::Draw& draw, const FillRow& row, Stored* data, int64_t begin,
+                int64_t length, bool moments) {
   using Real = Drawn<Stored>;
   const TileFunctions& tile = cpu::tile_functions();
   constexpr int64_t tile_elements = kTileBlocks * kPerBlock<Real>;
@@ -81,29 +84,35 @@ Sums fill_chunk(const random::Draw& draw, const FillRow& row, Stored* data, int6
   Sums sums;
   for (int64_t done = 0; done < length; done += tile_elements) {
     const int64_t count = std::min(tile_elements, length - done);
-    const bool dense = row.memory.dims.size() <= 1 && (row.memory.dims.empty() || row.memory.dims[0].stride == 1);
+    const bool dense =
+        row.memory.dims.size() <= 1 && (row.memory.dims.empty() || row.memory.dims[0].stride == 1);
     Stored* const target = data + row.memory.offset + begin + done;
     Real* drawn = values;
     if constexpr (std::is_same_v<Stored, Real>) {
       if (dense) drawn = target;
     }
-    row.whole.for_runs(begin + done, count, [&](int64_t position, int64_t first, int64_t run, int64_t step) {
-      if (step == 1) return draw_range(tile, draw, row.key, first, run, drawn + position);
-      for (int64_t k = 0; k < run; ++k) draw_range(tile, draw, row.key, first + k * step, 1, drawn + position + k);
-    });
+    row.whole.for_runs(
+        begin + done, count, [&](int64_t position, int64_t first, int64_t run, int64_t step) {
+          if (step == 1) return draw_range(tile, draw, row.key, first, run, drawn + position);
+          for (int64_t k = 0; k < run; ++k)
+            draw_range(tile, draw, row.key, first + k * step, 1, drawn + position + k);
+        });
     if (moments) {
       const Sums part = tile.sums(drawn, count, draw.centre);
       sums.first += part.first;
       sums.second += part.second;
     }
     if (dense) {
-      if (static_cast<const void*>(drawn) != static_cast<const void*>(target)) narrow(tile, drawn, count, target);
+      if (static_cast<const void*>(drawn) != static_cast<const void*>(target))
+        narrow(tile, drawn, count, target);
       continue;
     }
     narrow(tile, drawn, count, stored);
-    row.memory.for_runs(begin + done, count, [&](int64_t position, int64_t at, int64_t run, int64_t step) {
-      for (int64_t k = 0; k < run; ++k) data[at + k * step] = stored[position + k];
-    });
+    row.memory.for_runs(begin + done, count,
+                        [&](int64_t position, int64_t at, int64_t run, int64_t step) {
+                          for (int64_t k = 0; k < run; ++k)
+                            data[at + k * step] = stored[position + k];
+                        });
   }
   return sums;
 }
@@ -116,16 +125,21 @@ struct Memory {
   at::ScalarType type = at::ScalarType::Undefined;
 };
 
-Sums fill_chunk(const random::Draw& draw, const FillRow& row, const Memory& to, const Chunk& chunk, bool moments) {
+Sums fill_chunk(const random::Draw& draw, const FillRow& row, const Memory& to, const Chunk& chunk,
+                bool moments) {
   switch (to.type) {
     case at::kFloat:
-      return fill_chunk(draw, row, reinterpret_cast<float*>(to.begin), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<float*>(to.begin), chunk.begin, chunk.length,
+                        moments);
     case at::kDouble:
-      return fill_chunk(draw, row, reinterpret_cast<double*>(to.begin), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<double*>(to.begin), chunk.begin, chunk.length,
+                        moments);
     case at::kHalf:
-      return fill_chunk(draw, row, reinterpret_cast<c10::Half*>(to.begin), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<c10::Half*>(to.begin), chunk.begin,
+                        chunk.length, moments);
     default:
-      return fill_chunk(draw, row, reinterpret_cast<c10::BFloat16*>(to.begin), chunk.begin, chunk.length, moments);
+      return fill_chunk(draw, row, reinterpret_cast<c10::BFloat16*>(to.begin), chunk.begin,
+                        chunk.length, moments);
   }
 }
 
@@ -138,14 +152,16 @@ std::vector<Memory> memory_of(at::TensorList tensors, const Fill& fill) {
       int64_t last = 0;
       for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
       auto* first = static_cast<char*>(t.mutable_data_ptr());
-      all[i] = {first, first + (last + 1) * static_cast<int64_t>(t.element_size()), t.numel(), t.scalar_type()};
+      all[i] = {first, first + (last + 1) * static_cast<int64_t>(t.element_size()), t.numel(),
+                t.scalar_type()};
     }
   });
   return all;
 }
 
-// Which tensors reach into another's memory. They are filled one after another, in order, so that the result
-// does not depend on threads: of elements that two tensors share, the later tensor's value stays.
+// Which tensors reach into another's memory. They are filled one after another, in order, so that
+// the result does not depend on threads: of elements that two tensors share, the later tensor's
+// value stays.
 std::vector<bool> entangled(const std::vector<Memory>& memory) {
   std::vector<std::pair<const char*, size_t>> order;
   order.reserve(memory.size());
@@ -175,8 +191,8 @@ void write_moments(at::Tensor& result, int64_t i, const Sums& sums, int64_t nume
 }
 
 // Fills the tensors named by `which`, all at once. No two of them share memory.
-void fill_together(const std::vector<Memory>& memory, const Fill& fill, const std::vector<int64_t>& which,
-                   bool moments, at::Tensor& result) {
+void fill_together(const std::vector<Memory>& memory, const Fill& fill,
+                   const std::vector<int64_t>& which, bool moments, at::Tensor& result) {
   std::vector<int64_t> numels;
   numels.reserve(which.size());
   for (const int64_t i : which) numels.push_back(memory[i].numel);
@@ -205,11 +221,13 @@ void fill_together(const std::vector<Memory>& memory, const Fill& fill, const st
 }
 
 at::Tensor empty_moments(size_t tensors, bool moments, c10::DeviceType device) {
-  return at::empty({moments ? static_cast<int64_t>(tensors) : 0, 2}, at::TensorOptions().dtype(at::kDouble).device(device));
+  return at::empty({moments ? static_cast<int64_t>(tensors) : 0, 2},
+                   at::TensorOptions().dtype(at::kDouble).device(device));
 }
 
-at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters, int64_t seed,
-                    at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
+at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
+                    int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets,
+                    at::IntArrayRef strides, bool moments) {
   const Fill fill = prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   at::Tensor result = empty_moments(tensors.size(), moments, at::kCPU);
   const std::vector<Memory> memory = memory_of(tensors, fill);
@@ -242,23 +260,24 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
   return result;
 }
 
-at::Tensor fill_meta(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters, int64_t seed,
-                     at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
+at::Tensor fill_meta(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
+                     int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets,
+                     at::IntArrayRef strides, bool moments) {
   const bool symbolic = std::any_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
     return t.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
   });
   if (!symbolic) prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   for (size_t i = 0; i < tensors.size(); ++i) {
-    TORCH_CHECK_VALUE(tensors[i].is_meta() || kinds[i] < 0, "fill_: tensors[", i, "] is on ", tensors[i].device(),
-                      " and others are on meta; fill them in separate calls");
+    TORCH_CHECK_VALUE(tensors[i].is_meta() || kinds[i] < 0, "fill_: tensors[", i, "] is on ",
+                      tensors[i].device(), " and others are on meta; fill them in separate calls");
   }
   return empty_moments(tensors.size(), moments, at::kMeta);
 }
 
 // A device without a kernel of its own gets the CPU's values, which are the same bits.
-at::Tensor fill_elsewhere(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
-                          int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides,
-                          bool moments) {
+at::Tensor fill_elsewhere(at::TensorList tensors, at::IntArrayRef kinds,
+                          at::ArrayRef<double> parameters, int64_t seed, at::IntArrayRef streams,
+                          at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
   prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   std::vector<at::Tensor> staged;
   staged.reserve(tensors.size());
@@ -266,7 +285,8 @@ at::Tensor fill_elsewhere(at::TensorList tensors, at::IntArrayRef kinds, at::Arr
   for (size_t i = 0; i < tensors.size(); ++i) {
     TORCH_CHECK_VALUE(!tensors[i].is_meta() || kinds[i] < 0, "fill_: tensors[", i,
                       "] is on meta and others are not; fill them in separate calls");
-    staged.push_back(here(i) ? tensors[i] : at::empty_like(tensors[i], tensors[i].options().device(at::kCPU)));
+    staged.push_back(here(i) ? tensors[i]
+                             : at::empty_like(tensors[i], tensors[i].options().device(at::kCPU)));
   }
   at::Tensor result = fill_cpu(staged, kinds, parameters, seed, streams, offsets, strides, moments);
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -276,14 +296,15 @@ at::Tensor fill_elsewhere(at::TensorList tensors, at::IntArrayRef kinds, at::Arr
 }
 
 auto fill_handle() {
-  static const auto handle =
-      c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<decltype(fill_cpu)>();
+  static const auto handle = c10::Dispatcher::singleton()
+                                 .findSchemaOrThrow("pyparam::fill_", "")
+                                 .typed<decltype(fill_cpu)>();
   return handle;
 }
 
-at::Tensor fill_autograd(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
-                         int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides,
-                         bool moments) {
+at::Tensor fill_autograd(at::TensorList tensors, at::IntArrayRef kinds,
+                         at::ArrayRef<double> parameters, int64_t seed, at::IntArrayRef streams,
+                         at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
   if (at::GradMode::is_enabled()) {
     for (size_t i = 0; i < tensors.size(); ++i) {
       TORCH_CHECK_VALUE(kinds[i] < 0 || !tensors[i].requires_grad(), "fill_: tensors[", i,
@@ -294,13 +315,14 @@ at::Tensor fill_autograd(at::TensorList tensors, at::IntArrayRef kinds, at::Arra
   return fill_handle().call(tensors, kinds, parameters, seed, streams, offsets, strides, moments);
 }
 
-at::Tensor fill_in_place(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
-                         int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets, at::IntArrayRef strides,
-                         bool moments) {
+at::Tensor fill_in_place(at::TensorList tensors, at::IntArrayRef kinds,
+                         at::ArrayRef<double> parameters, int64_t seed, at::IntArrayRef streams,
+                         at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
   at::Tensor result;
   {
     at::AutoDispatchBelowADInplaceOrView guard;
-    result = fill_handle().call(tensors, kinds, parameters, seed, streams, offsets, strides, moments);
+    result =
+        fill_handle().call(tensors, kinds, parameters, seed, streams, offsets, strides, moments);
   }
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (kinds[i] >= 0) tensors[i].unsafeGetTensorImpl()->bump_version();
@@ -308,8 +330,8 @@ at::Tensor fill_in_place(at::TensorList tensors, at::IntArrayRef kinds, at::Arra
   return result;
 }
 
-at::Tensor& fill_one(at::Tensor& tensor, int64_t kind, at::ArrayRef<double> parameters, int64_t seed, int64_t stream,
-                     int64_t offset, at::IntArrayRef strides) {
+at::Tensor& fill_one(at::Tensor& tensor, int64_t kind, at::ArrayRef<double> parameters,
+                     int64_t seed, int64_t stream, int64_t offset, at::IntArrayRef strides) {
   const bool whole = offset == 0 && strides.empty();
   fill_handle().call({tensor}, {kind}, parameters, seed, {stream},
                      whole ? at::IntArrayRef{} : at::IntArrayRef{offset}, strides, false);
@@ -324,7 +346,9 @@ TORCH_LIBRARY_IMPL(pyparam, Meta, m) { m.impl("fill_", fill_meta); }
 TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) { m.impl("fill_", fill_elsewhere); }
 // Lazy negatives and conjugates go to the checks, which refuse them by name.
 TORCH_LIBRARY_IMPL(pyparam, Negative, m) { m.impl("fill_", torch::CppFunction::makeFallthrough()); }
-TORCH_LIBRARY_IMPL(pyparam, Conjugate, m) { m.impl("fill_", torch::CppFunction::makeFallthrough()); }
+TORCH_LIBRARY_IMPL(pyparam, Conjugate, m) {
+  m.impl("fill_", torch::CppFunction::makeFallthrough());
+}
 TORCH_LIBRARY_IMPL(pyparam, Autograd, m) { m.impl("fill_", fill_autograd); }
 TORCH_LIBRARY_IMPL(pyparam, ADInplaceOrView, m) { m.impl("fill_", fill_in_place); }
 
