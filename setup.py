@@ -57,6 +57,9 @@ def flags() -> tuple[list[str], list[str]]:
         "-fopenmp",
         # A product and a sum stay two roundings on every machine: results may not depend on FMA.
         "-ffp-contract=off",
+        # Neither errno nor a floating-point trap is ever read; square roots and selections vectorise without.
+        "-fno-math-errno",
+        "-fno-trapping-math",
     ]
     link_flags = ["-fopenmp"]
     if enabled("PYPARAM_SANITIZE"):

@@ -15,6 +15,7 @@ namespace py = pybind11;
 
 using pyparam::ParamTable;
 
+
 namespace {
 
 ParamTable table_from_columns(const std::vector<std::string>& names,
@@ -67,6 +68,7 @@ std::vector<std::string> owner_names_of(const ParamTable& table) {
 namespace pyparam {
 void bind_files(py::module_& m);
 void bind_script(py::module_& m);
+void bind_init(py::module_& m);
 }  // namespace pyparam
 
 PYBIND11_MODULE(_C, m) {
@@ -92,4 +94,5 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_share(m);
   pyparam::bind_flatten(m);
   pyparam::bind_pack(m);
+  pyparam::bind_init(m);
 }

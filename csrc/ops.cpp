@@ -18,4 +18,11 @@ TORCH_LIBRARY(pyparam, m) {
   m.def("flatten.out(Tensor[] tensors, ScalarType? dtype=None, *, Tensor(a!) out) -> ()");
   m.def("unflatten(Tensor(a -> *) vector, Tensor[] like) -> Tensor(a)[]");
   m.def("scatter_(Tensor(a!)[] tensors, Tensor vector) -> ()");
+  m.def(
+      "fill_(Tensor(a!)[] tensors, int[] kinds, float[] parameters, int seed, int[] streams, int[] offsets, "
+      "int[] strides, bool moments=False) -> Tensor");
+  // TorchScript removes an op that writes to a list where nothing reads its result; to a tensor it may write.
+  m.def(
+      "fill_.one(Tensor(a!) tensor, int kind, float[] parameters, int seed, int stream, int offset=0, "
+      "int[] strides=[]) -> Tensor(a!)");
 }

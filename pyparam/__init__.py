@@ -1,5 +1,6 @@
 """pyparam: the native parameter engine for PyTorch."""
 
+from pyparam import init
 from pyparam._access import (
     buffers,
     get_buffer,
@@ -56,6 +57,7 @@ __all__ = [
     "get_buffer",
     "get_parameter",
     "get_submodule",
+    "init",
     "inspect",
     "install",
     "installed",
