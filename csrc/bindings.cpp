@@ -1,8 +1,11 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/compare.h"
+#include "bindings/fingerprint.h"
 #include "bindings/measure.h"
 #include "bindings/outline.h"
+#include "bindings/share.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
@@ -12,8 +15,10 @@ using pyparam::ParamTable;
 
 namespace {
 
-ParamTable table_from_columns(const std::vector<std::string>& names, std::vector<at::Tensor> tensors) {
-  if (names.size() != tensors.size()) throw py::value_error("ParamTable: names and tensors differ in length");
+ParamTable table_from_columns(const std::vector<std::string>& names,
+                              std::vector<at::Tensor> tensors) {
+  if (names.size() != tensors.size())
+    throw py::value_error("ParamTable: names and tensors differ in length");
   ParamTable table;
   table.names.reserve(names.size());
   for (const auto& name : names) table.names.append(name);
@@ -58,13 +63,14 @@ std::vector<std::string> owner_names_of(const ParamTable& table) {
 }  // namespace
 
 namespace pyparam {
+void bind_files(py::module_& m);
 void bind_script(py::module_& m);
 }  // namespace pyparam
 
 PYBIND11_MODULE(_C, m) {
   pyparam::bind_walk(m);
-  pyparam::bind_measure(m);
   pyparam::bind_outline(m);
+  pyparam::bind_measure(m);
 
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))
@@ -73,8 +79,13 @@ PYBIND11_MODULE(_C, m) {
       .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; })
       .def_property_readonly("attributes", &attributes_of)
       .def_property_readonly("owner_names", &owner_names_of)
-      .def("tensor", [](const ParamTable& t, size_t i) { return t.tensors.at(i); }, py::arg("index"))
+      .def(
+          "tensor", [](const ParamTable& t, size_t i) { return t.tensors.at(i); }, py::arg("index"))
       .def("take", &take, py::arg("indices"));
 
+  pyparam::bind_files(m);
   pyparam::bind_script(m);
+  pyparam::bind_compare(m);
+  pyparam::bind_fingerprint(m);
+  pyparam::bind_share(m);
 }

@@ -4,6 +4,8 @@
 TORCH_LIBRARY(pyparam, m) {
   // Fallthrough keys and Meta kernels stand beside each op's CPU kernel.
   m.set_python_module("pyparam");
+  m.def("fingerprint(Tensor[] tensors) -> Tensor");
+  m.def("compare(Tensor[] a, Tensor[] b) -> (Tensor values, Tensor counts)");
   m.def("measure(Tensor[] tensors) -> (Tensor values, Tensor counts)");
   m.set_python_module("pyparam._measure");  // where its shapes, which depend on data, are told
   m.def(

@@ -1,23 +1,69 @@
 """pyparam: the native parameter engine for PyTorch."""
 
+from pyparam._access import (
+    buffers,
+    get_buffer,
+    get_parameter,
+    get_submodule,
+    modules,
+    named_buffers,
+    named_modules,
+    named_parameters,
+    parameters,
+    state_dict,
+    walk,
+)
+from pyparam._compare import Comparison, compare
+from pyparam._fingerprint import Fingerprint, fingerprint
 from pyparam._inspect import Inspector, inspect
+from pyparam._install import install, installed, uninstall
 from pyparam._measure import measure
 from pyparam._norm import clip_grad_norm_, total_norm
+from pyparam._save import load_file_, save_file
+from pyparam._share import ties
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open
 from pyparam._stats import Stats
 from pyparam._table import ParamTable
+from pyparam._tie import keep_ties, retie_, tie_, untie_
+from pyparam._tied import Tie
 from pyparam._view.text import show
 
 __all__ = [
     "Checkpoint",
+    "Comparison",
+    "Fingerprint",
     "Inspector",
     "ParamTable",
     "Stats",
+    "Tie",
+    "buffers",
     "clip_grad_norm_",
+    "compare",
+    "fingerprint",
+    "get_buffer",
+    "get_parameter",
+    "get_submodule",
     "inspect",
+    "install",
+    "installed",
+    "keep_ties",
+    "load_file_",
     "measure",
+    "modules",
+    "named_buffers",
+    "named_modules",
+    "named_parameters",
     "open",
+    "parameters",
+    "retie_",
+    "save_file",
     "show",
+    "state_dict",
+    "tie_",
+    "ties",
     "total_norm",
+    "uninstall",
+    "untie_",
+    "walk",
 ]

@@ -214,7 +214,7 @@ class Inspector:
         if (
             deepest is self
             and self.__node.is_container
-            and not isinstance(self.module, (nn.Sequential, nn.ModuleList))
+            and not isinstance(self.__node.real, (nn.Sequential, nn.ModuleList))
         ):
             try:
                 return self.__ask_container(name)  # a class with names of its own
@@ -234,7 +234,7 @@ class Inspector:
         )
 
     def __ask_container(self, key: Any) -> Any:
-        module: Any = self.module
+        module: Any = self.__node.real
         try:
             value = module[key]
         except (IndexError, KeyError) as error:
@@ -267,7 +267,7 @@ class Inspector:
         return entry if isinstance(entry, Tensor) else self.__wrap(key, entry)
 
     def __slice(self, key: slice) -> Inspector:
-        module = self.module if self.__node.is_container else None
+        module = self.__node.real if self.__node.is_container else None
         entries: dict[int, tuple[str, Tensor | Node]]
         if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ParameterList)):
             entries = dict(enumerate(self.__entries()))
@@ -302,7 +302,7 @@ class Inspector:
         return iter(keys)
 
     def __iterate_container(self) -> Iterator[Any]:
-        module: Any = self.module
+        module: Any = self.__node.real
         names = {id(child): key for key, child in reversed(module._modules.items())}
         for item in module:
             if isinstance(item, nn.Module):

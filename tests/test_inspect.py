@@ -195,6 +195,17 @@ def test_an_entry_of_the_model_comes_before_the_inspector_s_own_names():
     for name in ("module", "name", "parent", "select"):
         assert getattr(mirror, name).weight is model._modules[name].weight
     assert inspect(nn.DataParallel(nn.Linear(2, 2))).module.in_features == 2
+    keyed = nn.ModuleDict({"module": nn.Linear(1, 2), "a": nn.Linear(3, 4)})
+    assert inspect(keyed)["a"].in_features == 3
+    assert list(inspect(keyed)) == ["module", "a"]
+    with pytest.raises(KeyError, match="has no 0"):
+        inspect(keyed)[0]
+    listed = nn.Sequential()
+    listed.add_module("module", nn.Linear(1, 2))
+    listed.add_module("name", nn.Linear(3, 4))
+    assert inspect(listed)[1].in_features == 3
+    assert [part.in_features for part in inspect(listed)] == [1, 3]
+    assert inspect(listed)[1:][0].in_features == 3
 
 
 def test_a_parametrized_weight_is_an_attribute_and_no_entry():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import gc
 import os
+import pathlib
 import pickle
 import zipfile
 
@@ -57,6 +59,49 @@ def test_an_onnx_model():
     path = installed("silero_vad") / "data" / "silero_vad.onnx"
     with pytest.raises(ValueError, match=r"silero_vad\.onnx is an ONNX model"):
         pyparam.open(path)
+
+
+def open_files():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files through /proc")
+def test_no_file_stays_open(tmp_path):
+    save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+    (tmp_path / "broken.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{]")
+    torch.save({"a": pathlib.Path()}, tmp_path / "broken.pt")
+    before = open_files()
+    for _ in range(3):
+        for name in ("a.safetensors", "a.pt"):
+            opened = pyparam.open(tmp_path / name)
+            assert opened["a"].tolist() == [1]
+            del opened
+        for name in ("broken.safetensors", "broken.pt"):
+            with pytest.raises(ValueError, match=name):
+                pyparam.open(tmp_path / name)
+    gc.collect()
+    assert open_files() == before
+
+
+def test_a_tensor_outlives_its_checkpoint_and_its_file(tmp_path):
+    save_file({"a": torch.arange(3)}, tmp_path / "x.safetensors")
+    tensor = pyparam.open(tmp_path / "x.safetensors")["a"]
+    gc.collect()
+    (tmp_path / "x.safetensors").unlink()
+    assert tensor.tolist() == [0, 1, 2]
+
+
+def test_a_file_that_cannot_be_mapped(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(12, "Cannot allocate memory")
+
+    save_file({"a": torch.ones(1)}, tmp_path / "x.safetensors")
+    monkeypatch.setattr("mmap.mmap", refuse)
+    with pytest.raises(
+        OSError, match=r"cannot map the file into memory: Cannot allocate memory: .*x\.safetensors"
+    ):
+        pyparam.open(tmp_path / "x.safetensors")
 
 
 # --- the mapping -------------------------------------------------------------------------------------------

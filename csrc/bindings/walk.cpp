@@ -30,25 +30,39 @@ py::object owned(Ref ref) { return py::reinterpret_steal<py::object>(ref.release
 }  // namespace
 
 void bind_walk(py::module_& m) {
-  raising([&] { walk::create_iterator_types(m.ptr()); return 0; });
+  raising([&] {
+    walk::create_iterator_types(m.ptr());
+    return 0;
+  });
 
-  raising([&] { walk::add_access_functions(m.ptr()); return 0; });
+  raising([&] {
+    walk::add_access_functions(m.ptr());
+    return 0;
+  });
 
   m.def("set_known_methods", [](const py::type& module_class, const py::dict& functions) {
-    raising([&] { walk::set_known_methods(module_class.ptr(), functions.ptr()); return 0; });
+    raising([&] {
+      walk::set_known_methods(module_class.ptr(), functions.ptr());
+      return 0;
+    });
   });
   m.def("overrides", [](const py::object& module, const std::string& method) {
     return raising([&] { return walk::overrides(module.ptr(), method); });
   });
-  m.def("walk_module", [](const py::object& module, bool buffers, bool remove_duplicate, bool owners) {
+  m.def("walk_module",
+        [](const py::object& module, bool buffers, bool remove_duplicate, bool owners) {
+          return raising([&] {
+            walk::WalkedModule walked =
+                walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
+            py::object listed = walked.owners ? owned(std::move(walked.owners)) : py::none();
+            return std::make_pair(std::move(walked.table), std::move(listed));
+          });
+        });
+  m.def("state_dict", [](const py::object& module, const py::object& destination,
+                         const py::str& prefix, bool keep_vars) {
     return raising([&] {
-      walk::WalkedModule walked = walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
-      py::object listed = walked.owners ? owned(std::move(walked.owners)) : py::none();
-      return std::make_pair(std::move(walked.table), std::move(listed));
+      return owned(walk::state_dict(module.ptr(), destination.ptr(), prefix.ptr(), keep_vars));
     });
-  });
-  m.def("state_dict", [](const py::object& module, const py::object& destination, const py::str& prefix, bool keep_vars) {
-    return raising([&] { return owned(walk::state_dict(module.ptr(), destination.ptr(), prefix.ptr(), keep_vars)); });
   });
 }
 

@@ -5,14 +5,17 @@
 
 namespace pyparam {
 
-ChunkPlan plan_chunks(const std::vector<int64_t>& numels, int64_t chunk_elements, int64_t group_elements) {
+ChunkPlan plan_chunks(const std::vector<int64_t>& numels, int64_t chunk_elements,
+                      int64_t group_elements) {
   if (chunk_elements <= 0 || group_elements <= 0) {
-    throw std::logic_error("pyparam internal error, please report: a chunk of no elements was asked for");
+    throw std::logic_error(
+        "pyparam internal error, please report: a chunk of no elements was asked for");
   }
   ChunkPlan plan;
   const auto tensors = static_cast<int64_t>(numels.size());
   size_t count = 0;
-  for (int64_t numel : numels) count += static_cast<size_t>((numel + chunk_elements - 1) / chunk_elements);
+  for (int64_t numel : numels)
+    count += static_cast<size_t>((numel + chunk_elements - 1) / chunk_elements);
   plan.chunks.reserve(count);
   plan.first.reserve(numels.size() + 1);
   plan.groups.push_back(0);

@@ -10,8 +10,9 @@
 
 namespace pyparam {
 
-// Qualified names as a tree of keys: a module's path is stored once however many parameters lie below it, so a
-// chain of 100,000 modules does not cost the sum of its path lengths. A name is put together when it is read.
+// Qualified names as a tree of keys: a module's path is stored once however many parameters lie
+// below it, so a chain of 100,000 modules does not cost the sum of its path lengths. A name is put
+// together when it is read.
 class NameColumn {
  public:
   using Node = uint32_t;
@@ -106,8 +107,9 @@ class NameColumn {
   std::vector<Key> leaves_;  // parameters, in table order
 };
 
-// Both columns have one entry a parameter, in the order of nn.Module.named_parameters. A tensor's Python object
-// lives as long as its at::Tensor, so the columns keep identity (a Parameter comes back as the same object).
+// Both columns have one entry a parameter, in the order of nn.Module.named_parameters. A tensor's
+// Python object lives as long as its at::Tensor, so the columns keep identity (a Parameter comes
+// back as the same object).
 struct ParamTable {
   NameColumn names;
   std::vector<at::Tensor> tensors;

@@ -14,17 +14,13 @@ struct Sharing {
   std::vector<int64_t> cluster;
   // The tensor before this one in its cluster, or -1.
   std::vector<int64_t> previous;
-  // The bytes of this tensor that no earlier tensor of its cluster covers. Only for members of a
-  // cluster.
+  // The bytes of this tensor that no earlier tensor covers.
   std::vector<int64_t> fresh_bytes;
   // The members of each cluster, in order.
   std::vector<std::vector<int64_t>> members;
 };
 
-// Tensors share where they are one object, or where their byte ranges within a storage (or between
-// storages over one address) overlap. Disjoint slices of one storage share nothing. A range reaches
-// from a tensor's first to its last element, so that interleaved views count as sharing. Storages
-// without memory (meta, fake) are told apart by identity. Linear but for one sort.
+// The tie sets of table/ties.h as clusters.
 Sharing find_sharing(const std::vector<at::Tensor>& tensors);
 
 // The bytes that a tensor's elements take: numel times item size for strided tensors, the parts of

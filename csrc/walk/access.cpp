@@ -32,23 +32,27 @@ Arguments parse(PyObject* const* args, Py_ssize_t count, PyObject* keyword_names
   for (Py_ssize_t i = 0; i < count; ++i) PyTuple_SET_ITEM(positional.get(), i, Py_NewRef(args[i]));
   const Ref keywords = Ref::checked(PyDict_New());
   for (Py_ssize_t i = 0; keyword_names != nullptr && i < PyTuple_GET_SIZE(keyword_names); ++i) {
-    if (PyDict_SetItem(keywords.get(), PyTuple_GET_ITEM(keyword_names, i), args[count + i]) < 0) throw PythonError{};
+    if (PyDict_SetItem(keywords.get(), PyTuple_GET_ITEM(keyword_names, i), args[count + i]) < 0)
+      throw PythonError{};
   }
   int ok = 0;
   if constexpr (what == What::kModules && named) {
     static const char* names[] = {"source", "memo", "prefix", "remove_duplicate", nullptr};
-    ok = PyArg_ParseTupleAndKeywords(positional.get(), keywords.get(), "O|OUp:named_modules", const_cast<char**>(names),
-                                     &parsed.source, &parsed.memo, &parsed.prefix, &parsed.remove_duplicate);
+    ok = PyArg_ParseTupleAndKeywords(positional.get(), keywords.get(), "O|OUp:named_modules",
+                                     const_cast<char**>(names), &parsed.source, &parsed.memo,
+                                     &parsed.prefix, &parsed.remove_duplicate);
   } else if constexpr (what == What::kModules) {
     static const char* names[] = {"source", "remove_duplicate", nullptr};
-    ok = PyArg_ParseTupleAndKeywords(positional.get(), keywords.get(), "O|p:modules", const_cast<char**>(names),
-                                     &parsed.source, &parsed.remove_duplicate);
+    ok = PyArg_ParseTupleAndKeywords(positional.get(), keywords.get(), "O|p:modules",
+                                     const_cast<char**>(names), &parsed.source,
+                                     &parsed.remove_duplicate);
   } else if constexpr (named) {
     static const char* names[] = {"source", "prefix", "recurse", "remove_duplicate", nullptr};
-    ok = PyArg_ParseTupleAndKeywords(positional.get(), keywords.get(),
-                                     what == What::kParameters ? "O|Upp:named_parameters" : "O|Upp:named_buffers",
-                                     const_cast<char**>(names), &parsed.source, &parsed.prefix, &parsed.recurse,
-                                     &parsed.remove_duplicate);
+    ok = PyArg_ParseTupleAndKeywords(
+        positional.get(), keywords.get(),
+        what == What::kParameters ? "O|Upp:named_parameters" : "O|Upp:named_buffers",
+        const_cast<char**>(names), &parsed.source, &parsed.prefix, &parsed.recurse,
+        &parsed.remove_duplicate);
   } else {
     static const char* names[] = {"source", "recurse", nullptr};
     ok = PyArg_ParseTupleAndKeywords(positional.get(), keywords.get(),
@@ -75,15 +79,19 @@ PyObject* access(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* k
     constexpr unsigned method = what == What::kModules      ? kNamedModules
                                 : what == What::kParameters ? kNamedParameters
                                                             : kNamedBuffers;
-    // nn.Module.parameters asks self.named_parameters, and that self._named_members; modules asks named_modules.
+    // nn.Module.parameters asks self.named_parameters, and that self._named_members; modules asks
+    // named_modules.
     constexpr unsigned asked = (own && named ? 0u : static_cast<unsigned>(method)) |
                                (what == What::kModules ? 0u : static_cast<unsigned>(kNamedMembers));
     if (view.type.is_module && view.overridden(asked) == 0) {
       if constexpr (what == What::kModules) {
-        return module_iterator(given.source, given.memo, prefix, given.remove_duplicate != 0, named, false).release();
+        return module_iterator(given.source, given.memo, prefix, given.remove_duplicate != 0, named,
+                               false)
+            .release();
       } else {
         PyObject* members = what == What::kParameters ? names().parameters : names().buffers;
-        return member_iterator(given.source, members, prefix, given.recurse != 0, given.remove_duplicate != 0, named)
+        return member_iterator(given.source, members, prefix, given.recurse != 0,
+                               given.remove_duplicate != 0, named)
             .release();
       }
     }
@@ -92,14 +100,16 @@ PyObject* access(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* k
     const char* function = what == What::kModules ? "modules_of" : "members_of";
     return PyObject_CallMethod(python.get(), function, "OOOOOOOO", given.source,
                                what == What::kBuffers ? Py_True : Py_False, given.memo, prefix,
-                               given.recurse != 0 ? Py_True : Py_False, given.remove_duplicate != 0 ? Py_True : Py_False,
+                               given.recurse != 0 ? Py_True : Py_False,
+                               given.remove_duplicate != 0 ? Py_True : Py_False,
                                named ? Py_True : Py_False, own ? Py_True : Py_False);
   });
 }
 
 template <What what, bool named, bool own>
 constexpr PyMethodDef define(const char* name, const char* doc) {
-  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(access<what, named, own>)),
+  return {name,
+          reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(access<what, named, own>)),
           METH_FASTCALL | METH_KEYWORDS, doc};
 }
 
@@ -112,15 +122,18 @@ void add_access_functions(PyObject* extension) {
           "named_parameters(source, prefix='', recurse=True, remove_duplicate=True)\n--\n\n"
           "Iterates over (qualified name, parameter) pairs, as nn.Module.named_parameters does.\n\n"
           "Lazy: one step costs one step. A source's own method is asked where it has one.\n\n"
-          "Args:\n    source: a module or any other source.\n    prefix: put before every name, with a dot.\n"
+          "Args:\n    source: a module or any other source.\n    prefix: put before every name, "
+          "with a dot.\n"
           "    recurse: False for the source's own parameters only.\n"
           "    remove_duplicate: whether a parameter met again (the same object) is left out."),
-      define<What::kParameters, false, false>("parameters",
-                                              "parameters(source, recurse=True)\n--\n\n"
-                                              "Iterates over parameters, as nn.Module.parameters does."),
-      define<What::kBuffers, true, false>("named_buffers",
-                                          "named_buffers(source, prefix='', recurse=True, remove_duplicate=True)\n--\n\n"
-                                          "Iterates over (qualified name, buffer) pairs, as nn.Module.named_buffers does."),
+      define<What::kParameters, false, false>(
+          "parameters",
+          "parameters(source, recurse=True)\n--\n\n"
+          "Iterates over parameters, as nn.Module.parameters does."),
+      define<What::kBuffers, true, false>(
+          "named_buffers",
+          "named_buffers(source, prefix='', recurse=True, remove_duplicate=True)\n--\n\n"
+          "Iterates over (qualified name, buffer) pairs, as nn.Module.named_buffers does."),
       define<What::kBuffers, false, false>("buffers",
                                            "buffers(source, recurse=True)\n--\n\n"
                                            "Iterates over buffers, as nn.Module.buffers does."),

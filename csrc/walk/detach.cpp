@@ -10,18 +10,22 @@ namespace pyparam::walk {
 
 namespace {
 
-// The keys of an ordinary dense tensor on any device; another one means that detach does something of its own.
+// The keys of an ordinary dense tensor on any device; another one means that detach does something
+// of its own.
 constexpr c10::DispatchKeySet kOrdinaryKeys =
     c10::DispatchKeySet({c10::DispatchKey::Dense, c10::DispatchKey::ADInplaceOrView,
                          c10::DispatchKey::AutogradFunctionality}) |
-    c10::DispatchKeySet(c10::DispatchKeySet::RAW, c10::full_backend_mask) | c10::autocast_dispatch_keyset;
+    c10::DispatchKeySet(c10::DispatchKeySet::RAW, c10::full_backend_mask) |
+    c10::autocast_dispatch_keyset;
 
 }  // namespace
 
 Detacher::Detacher() {
-  native_ = !at::impl::torch_function_mode_enabled() && !c10::impl::TorchDispatchModeTLS::any_modes_set();
+  native_ =
+      !at::impl::torch_function_mode_enabled() && !c10::impl::TorchDispatchModeTLS::any_modes_set();
   const auto local = c10::impl::tls_local_dispatch_key_set();
-  ordinary_ = native_ && !c10::InferenceMode::is_enabled() && local.included_ == c10::default_included_set &&
+  ordinary_ = native_ && !c10::InferenceMode::is_enabled() &&
+              local.included_ == c10::default_included_set &&
               local.excluded_ == c10::default_excluded_set;
 }
 
@@ -32,9 +36,10 @@ PyObject* Detacher::detach(PyObject* object) const {
   if (keys.has(c10::DispatchKey::Python)) return nullptr;
   c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   if (ordinary_ && (keys.raw_repr() & ~kOrdinaryKeys.raw_repr()) == 0 && !impl->is_inference()) {
-    // What the dispatcher's detach comes to: the same storage and version counter, no autograd history.
-    return THPVariable_Wrap(
-        at::Tensor(impl->shallow_copy_and_detach(impl->version_counter(), /*allow_tensor_metadata_change=*/false)));
+    // What the dispatcher's detach comes to: the same storage and version counter, no autograd
+    // history.
+    return THPVariable_Wrap(at::Tensor(impl->shallow_copy_and_detach(
+        impl->version_counter(), /*allow_tensor_metadata_change=*/false)));
   }
   return THPVariable_Wrap(tensor.detach());
 }

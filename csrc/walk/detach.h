@@ -5,13 +5,14 @@
 
 namespace pyparam::walk {
 
-// Detaches tensors as `tensor.detach()` does. Where nobody could tell the difference (an ordinary tensor, no mode
-// active, no transform), the result is made without the dispatcher.
+// Detaches tensors as `tensor.detach()` does. Where nobody could tell the difference (an ordinary
+// tensor, no mode active, no transform), the result is made without the dispatcher.
 class Detacher {
  public:
   Detacher();
 
-  // A new reference, or null where Python's own `detach` has to be called (a subclass, a mode, a transform).
+  // A new reference, or null where Python's own `detach` has to be called (a subclass, a mode, a
+  // transform).
   PyObject* detach(PyObject* tensor) const;
 
  private:

@@ -8,8 +8,8 @@
 
 namespace pyparam::walk {
 
-// With `owning`, holds a reference to each member, so that no address is used again while the set knows it; without,
-// it is for passes during which nothing can die.
+// With `owning`, holds a reference to each member, so that no address is used again while the set
+// knows it; without, it is for passes during which nothing can die.
 template <bool owning>
 class BasicIdSet {
  public:
@@ -87,7 +87,8 @@ class BasicIdSet {
   size_t mask() const { return slots_.size() - 1; }
   // Fibonacci hashing: objects are aligned, so their low bits say little.
   size_t slot_of(PyObject* object) const {
-    return static_cast<size_t>((reinterpret_cast<uintptr_t>(object) * UINT64_C(0x9E3779B97F4A7C15)) >> shift_);
+    return static_cast<size_t>(
+        (reinterpret_cast<uintptr_t>(object) * UINT64_C(0x9E3779B97F4A7C15)) >> shift_);
   }
   void grow() {
     std::vector<PyObject*> old;

@@ -5,8 +5,9 @@
 
 namespace pyparam::walk {
 
-// Iterates over a dict in place, with the errors of a Python dict iterator ("changed size during iteration"), or
-// over `.items()` of any other mapping (an OrderedDict, TorchScript's wrappers), or over any iterable of pairs.
+// Iterates over a dict in place, with the errors of a Python dict iterator ("changed size during
+// iteration"), or over `.items()` of any other mapping (an OrderedDict, TorchScript's wrappers), or
+// over any iterable of pairs.
 class Items {
  public:
   Items() = default;
@@ -27,7 +28,8 @@ class Items {
     return items;
   }
 
-  // False at the end. A dict's pair is borrowed from it; a foreign one is held here until the next call.
+  // False at the end. A dict's pair is borrowed from it; a foreign one is held here until the next
+  // call.
   bool next(PyObject*& key, PyObject*& value) {
     if (foreign_) return next_foreign(key, value);
     PyObject* dict = source_.get();
@@ -59,7 +61,8 @@ class Items {
     pair_ = Ref::steal(pair);
     if (!PyTuple_CheckExact(pair)) pair_ = Ref::checked(PySequence_Tuple(pair));
     if (PyTuple_GET_SIZE(pair_.get()) != 2) {
-      PyErr_Format(PyExc_ValueError, "expected (name, value) pairs, got a tuple of %zd", PyTuple_GET_SIZE(pair_.get()));
+      PyErr_Format(PyExc_ValueError, "expected (name, value) pairs, got a tuple of %zd",
+                   PyTuple_GET_SIZE(pair_.get()));
       throw PythonError{};
     }
     key = PyTuple_GET_ITEM(pair_.get(), 0);
@@ -75,20 +78,24 @@ class Items {
   bool foreign_ = false;
 };
 
-inline bool is_empty_dict(PyObject* mapping) { return PyDict_Check(mapping) && PyDict_GET_SIZE(mapping) == 0; }
+inline bool is_empty_dict(PyObject* mapping) {
+  return PyDict_Check(mapping) && PyDict_GET_SIZE(mapping) == 0;
+}
 
 // A module with its class's facts and its instance dict, looked up once.
 struct ModuleView {
-  PyObject* module = nullptr;       // borrowed
-  ModuleType type;                  // a copy: Python code that runs meanwhile may look at other classes
-  PyObject* dict = nullptr;         // borrowed; null where there is none
+  PyObject* module = nullptr;  // borrowed
+  ModuleType type;             // a copy: Python code that runs meanwhile may look at other classes
+  PyObject* dict = nullptr;    // borrowed; null where there is none
 
-  explicit ModuleView(PyObject* object) : module(object), type(module_type(Py_TYPE(object))), dict(instance_dict(object)) {}
+  explicit ModuleView(PyObject* object)
+      : module(object), type(module_type(Py_TYPE(object))), dict(instance_dict(object)) {}
 
-  ModuleView(PyObject* object, PyObject* its_dict) : module(object), type(module_type(Py_TYPE(object))), dict(its_dict) {}
+  ModuleView(PyObject* object, PyObject* its_dict)
+      : module(object), type(module_type(Py_TYPE(object))), dict(its_dict) {}
 
-  // The attribute `name` ("_modules", "_parameters", ...), found in the instance's dict where that is all that
-  // attribute access would do.
+  // The attribute `name` ("_modules", "_parameters", ...), found in the instance's dict where that
+  // is all that attribute access would do.
   Ref attribute(PyObject* name) const {
     if (type.plain_attributes && dict != nullptr) {
       PyObject* found = PyDict_GetItemWithError(dict, name);

@@ -30,8 +30,7 @@ struct Ready {
 
 template <typename Walker>
 struct Iterator {
-  PyObject_HEAD
-  Walker walker;
+  PyObject_HEAD Walker walker;
   Ready ready;
   bool named;
   bool running;
@@ -60,7 +59,8 @@ Ref item(ModuleWalker& walker, bool named) {
   return pair(walker.path().str(), walker.module());
 }
 
-// Members of one depth lie behind one another, so the next few are near in the list, if not in memory.
+// Members of one depth lie behind one another, so the next few are near in the list, if not in
+// memory.
 constexpr size_t kAhead = 16;
 
 // Makes all items at once where the model is plain. False where the lazy walk has to do it.
@@ -104,8 +104,9 @@ bool make_ready(const ModuleWalker& walker, bool named, std::vector<PyObject*>& 
   });
 }
 
-// list(iterator) and tuple(iterator) ask for a length first, and nothing can happen between that and their first
-// item: this is where the bulk walk comes in. A for loop does not ask, and stays lazy.
+// list(iterator) and tuple(iterator) ask for a length first, and nothing can happen between that
+// and their first item: this is where the bulk walk comes in. A for loop does not ask, and stays
+// lazy.
 template <typename Walker>
 PyObject* length_hint(PyObject* self, PyObject*) {
   auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
@@ -198,9 +199,11 @@ PyTypeObject* create_type(PyObject* extension, const char* name, const char* doc
       {0, nullptr},
   };
   PyType_Spec spec{name, sizeof(Iterator<Walker>), 0,
-                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+                   Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                   slots};
   Ref type = Ref::checked(PyType_FromSpec(&spec));
-  const char* attribute = std::char_traits<char>::find(name, std::char_traits<char>::length(name), 'C') + 2;
+  const char* attribute =
+      std::char_traits<char>::find(name, std::char_traits<char>::length(name), 'C') + 2;
   if (PyObject_SetAttrString(extension, attribute, type.get()) < 0) throw PythonError{};
   return reinterpret_cast<PyTypeObject*>(type.release());  // lives as long as the process
 }
@@ -221,20 +224,23 @@ Ref create(PyTypeObject* type, bool named, Args&&... args) {
 }  // namespace
 
 void create_iterator_types(PyObject* extension) {
-  member_iterator_type = create_type<MemberWalker>(extension, "pyparam._C.MemberIterator",
-                                                   "A lazy native iterator over parameters or buffers.");
-  module_iterator_type =
-      create_type<ModuleWalker>(extension, "pyparam._C.ModuleIterator", "A lazy native iterator over modules.");
+  member_iterator_type = create_type<MemberWalker>(
+      extension, "pyparam._C.MemberIterator", "A lazy native iterator over parameters or buffers.");
+  module_iterator_type = create_type<ModuleWalker>(extension, "pyparam._C.ModuleIterator",
+                                                   "A lazy native iterator over modules.");
 }
 
-Ref member_iterator(PyObject* module, PyObject* members, PyObject* prefix, bool recurse, bool remove_duplicate, bool named) {
+Ref member_iterator(PyObject* module, PyObject* members, PyObject* prefix, bool recurse,
+                    bool remove_duplicate, bool named) {
   return create<MemberWalker>(member_iterator_type, named, Ref::borrow(module), Ref::borrow(prefix),
                               MemberOptions{members, recurse, remove_duplicate});
 }
 
-Ref module_iterator(PyObject* module, PyObject* memo, PyObject* prefix, bool remove_duplicate, bool named, bool ask_root) {
-  return create<ModuleWalker>(module_iterator_type, named, Ref::borrow(module), Ref::borrow(prefix), remove_duplicate,
-                              memo == Py_None ? Ref() : Ref::borrow(memo), ask_root);
+Ref module_iterator(PyObject* module, PyObject* memo, PyObject* prefix, bool remove_duplicate,
+                    bool named, bool ask_root) {
+  return create<ModuleWalker>(module_iterator_type, named, Ref::borrow(module), Ref::borrow(prefix),
+                              remove_duplicate, memo == Py_None ? Ref() : Ref::borrow(memo),
+                              ask_root);
 }
 
 }  // namespace pyparam::walk

@@ -3,7 +3,8 @@
 namespace pyparam::walk {
 
 MemberWalker::MemberWalker(Ref root, Ref prefix, const MemberOptions& options)
-    : modules_(Ref::borrow(root.get()), Ref::borrow(prefix.get()), options.remove_duplicate, Ref(), /*ask_root=*/true),
+    : modules_(Ref::borrow(root.get()), Ref::borrow(prefix.get()), options.remove_duplicate, Ref(),
+               /*ask_root=*/true),
       options_(options),
       root_(std::move(root)),
       prefix_(std::move(prefix)) {}

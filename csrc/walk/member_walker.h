@@ -1,4 +1,5 @@
-// nn.Module._named_members as a native state machine: the parameters or buffers of one module after another.
+// nn.Module._named_members as a native state machine: the parameters or buffers of one module after
+// another.
 #pragma once
 
 #include <optional>
@@ -23,7 +24,7 @@ class MemberWalker {
   PyObject* value() const { return value_; }  // borrowed from the module until the next call
   PyObject* key() const { return key_; }      // likewise
   PyObject* module() const { return module_.get(); }
-  Path& path() { return modules_.path(); }    // of the owning module
+  Path& path() { return modules_.path(); }  // of the owning module
   size_t depth() const { return modules_.depth(); }
   // Counts the modules visited so far that have members listed.
   size_t module_index() const { return module_index_; }

@@ -8,8 +8,8 @@ namespace pyparam::walk {
 
 namespace {
 
-// Finds the name column's node of the module a walk stands at. Modules without members need none: a node's key
-// may be several names long.
+// Finds the name column's node of the module a walk stands at. Modules without members need none: a
+// node's key may be several names long.
 class NodeFinder {
  public:
   explicit NodeFinder(NameColumn& names) : names_(names) {}
@@ -39,13 +39,16 @@ std::string_view utf8(PyObject* key) {
   Py_ssize_t length = 0;
   const char* bytes = PyUnicode_Check(key) ? PyUnicode_AsUTF8AndSize(key, &length) : nullptr;
   if (bytes != nullptr) return {bytes, static_cast<size_t>(length)};
-  if (!PyUnicode_Check(key)) PyErr_Format(PyExc_TypeError, "walk: a parameter's name must be a str, got %R", key);
+  if (!PyUnicode_Check(key))
+    PyErr_Format(PyExc_TypeError, "walk: a parameter's name must be a str, got %R", key);
   throw PythonError{};
 }
 
-void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* value, Path& path, const Ref& owner) {
+void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* value, Path& path,
+            const Ref& owner) {
   if (!THPVariable_Check(value)) {
-    PyErr_Format(PyExc_TypeError, "walk: %R is no tensor but a %.200s", path.joined(key).get(), Py_TYPE(value)->tp_name);
+    PyErr_Format(PyExc_TypeError, "walk: %R is no tensor but a %.200s", path.joined(key).get(),
+                 Py_TYPE(value)->tp_name);
     throw PythonError{};
   }
   out.table.names.append(node, utf8(key));
@@ -54,7 +57,8 @@ void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* v
 }
 
 void walk_members(PyObject* module, PyObject* members, bool remove_duplicate, WalkedModule& out) {
-  MemberWalker walker(Ref::borrow(module), Ref::checked(PyUnicode_FromString("")), {members, true, remove_duplicate});
+  MemberWalker walker(Ref::borrow(module), Ref::checked(PyUnicode_FromString("")),
+                      {members, true, remove_duplicate});
   NodeFinder finder(out.table.names);
   NameColumn::Node node = NameColumn::kRoot;
   Ref owner;

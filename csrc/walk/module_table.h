@@ -8,10 +8,12 @@ namespace pyparam::walk {
 
 struct WalkedModule {
   ParamTable table;
-  Ref owners;  // a list with a weak reference to each parameter's owning module; null where not asked for
+  Ref owners;  // a list with a weak reference to each parameter's owning module; null where not
+               // asked for
 };
 
-// Walks the parameters (and, with `buffers`, after a module's parameters its buffers) of an nn.Module.
+// Walks the parameters (and, with `buffers`, after a module's parameters its buffers) of an
+// nn.Module.
 WalkedModule walk_module(PyObject* module, bool buffers, bool remove_duplicate, bool owners);
 
 }  // namespace pyparam::walk

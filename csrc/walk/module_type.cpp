@@ -15,13 +15,14 @@ PyObject* interned(const char* text) {
 
 PyObject* method_name(unsigned bit) {
   const Names& n = names();
-  const std::array<PyObject*, kMethods> all{n.named_modules, n.named_parameters,   n.named_buffers,  n.named_members,
-                                            n.state_dict,    n.save_to_state_dict, n.get_extra_state};
+  const std::array<PyObject*, kMethods> all{
+      n.named_modules, n.named_parameters,   n.named_buffers,  n.named_members,
+      n.state_dict,    n.save_to_state_dict, n.get_extra_state};
   return all[bit];
 }
 
-// Functions that are nn.Module's own, a list a method. They live as long as the process: PyTorch's own stand in
-// nn.Module or are kept by install() to be put back.
+// Functions that are nn.Module's own, a list a method. They live as long as the process: PyTorch's
+// own stand in nn.Module or are kept by install() to be put back.
 std::array<std::vector<PyObject*>, kMethods>& known_methods() {
   static std::array<std::vector<PyObject*>, kMethods> known;
   return known;
@@ -58,7 +59,8 @@ ModuleType describe(PyTypeObject* type) {
   // A look-up in the class also gives it its version tag.
   facts.plain_attributes =
       _PyType_Lookup(type, n.modules) == nullptr && _PyType_Lookup(type, n.parameters) == nullptr &&
-      _PyType_Lookup(type, n.buffers) == nullptr && _PyType_Lookup(type, n.non_persistent) == nullptr &&
+      _PyType_Lookup(type, n.buffers) == nullptr &&
+      _PyType_Lookup(type, n.non_persistent) == nullptr &&
       _PyType_Lookup(type, n.getattribute) == _PyType_Lookup(&PyBaseObject_Type, n.getattribute);
   facts.is_module = module_class != nullptr && PyType_IsSubtype(type, module_class) != 0;
   facts.identity_hash = type->tp_hash == PyBaseObject_Type.tp_hash;
@@ -108,7 +110,8 @@ const Names& names() {
 
 const ModuleType& module_type(PyTypeObject* type) {
   ModuleType& slot = cache()[(reinterpret_cast<uintptr_t>(type) >> 5) % kCacheSize];
-  if (slot.type != type || slot.version_tag == 0 || slot.version_tag != version_tag_of(type)) slot = describe(type);
+  if (slot.type != type || slot.version_tag == 0 || slot.version_tag != version_tag_of(type))
+    slot = describe(type);
   return slot;
 }
 
@@ -116,7 +119,8 @@ void set_known_methods(PyObject* type, PyObject* functions) {
   if (module_class == nullptr) module_class = reinterpret_cast<PyTypeObject*>(Py_NewRef(type));
   for (unsigned bit = 0; bit < kMethods; ++bit) {
     const Ref listed = Ref::checked(PyObject_GetItem(functions, method_name(bit)));
-    const Ref sequence = Ref::checked(PySequence_Fast(listed.get(), "a sequence of functions is needed"));
+    const Ref sequence =
+        Ref::checked(PySequence_Fast(listed.get(), "a sequence of functions is needed"));
     auto& known = known_methods()[bit];
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
       PyObject* function = PySequence_Fast_GET_ITEM(sequence.get(), i);
@@ -147,7 +151,8 @@ bool overrides(PyObject* module, const std::string& method) {
     if (PyUnicode_CompareWithASCIIString(method_name(bit), method.c_str()) != 0) continue;
     return overridden_methods(module_type(Py_TYPE(module)), instance_dict(module), 1u << bit) != 0;
   }
-  PyErr_Format(PyExc_SystemError, "pyparam internal error, please report: no such method as %s", method.c_str());
+  PyErr_Format(PyExc_SystemError, "pyparam internal error, please report: no such method as %s",
+               method.c_str());
   throw PythonError{};
 }
 

@@ -1,4 +1,5 @@
-// What a walk has to know of a module's class, found out once a class and kept while the class stays as it is.
+// What a walk has to know of a module's class, found out once a class and kept while the class
+// stays as it is.
 #pragma once
 
 #include <string>
@@ -9,10 +10,14 @@ namespace pyparam::walk {
 
 // Attribute and method names as interned strings; made once, when the module is imported.
 struct Names {
-  PyObject *modules, *parameters, *buffers, *non_persistent, *items, *version, *version_key, *metadata;
-  PyObject *named_modules, *named_parameters, *named_buffers, *named_members, *state_dict, *save_to_state_dict;
-  PyObject *get_extra_state, *state_dict_hooks, *state_dict_pre_hooks, *from_public_api, *detach, *values;
-  PyObject *prefix, *remove_duplicate, *destination, *keep_vars, *getattribute, *state_dict_attr_suffix;
+  PyObject *modules, *parameters, *buffers, *non_persistent, *items, *version, *version_key,
+      *metadata;
+  PyObject *named_modules, *named_parameters, *named_buffers, *named_members, *state_dict,
+      *save_to_state_dict;
+  PyObject *get_extra_state, *state_dict_hooks, *state_dict_pre_hooks, *from_public_api, *detach,
+      *values;
+  PyObject *prefix, *remove_duplicate, *destination, *keep_vars, *getattribute,
+      *state_dict_attr_suffix;
 };
 const Names& names();
 
@@ -32,7 +37,8 @@ struct ModuleType {
   PyTypeObject* type = nullptr;
   unsigned version_tag = 0;
   bool is_module = false;  // derives from nn.Module
-  // `_modules`, `_parameters` and `_buffers` are what stands in the instance's dict under these names.
+  // `_modules`, `_parameters` and `_buffers` are what stands in the instance's dict under these
+  // names.
   bool plain_attributes = false;
   // Membership in a memo is identity (no __hash__ of the class's own).
   bool identity_hash = false;
@@ -45,18 +51,20 @@ struct ModuleType {
 // Facts about the class of `module`. The reference holds until the next call.
 const ModuleType& module_type(PyTypeObject* type);
 
-// Makes known which class is nn.Module, and which functions count as nn.Module's own: PyTorch's, and those that install() puts there.
-// `functions` maps a method's name to a sequence of function objects.
+// Makes known which class is nn.Module, and which functions count as nn.Module's own: PyTorch's,
+// and those that install() puts there. `functions` maps a method's name to a sequence of function
+// objects.
 void set_known_methods(PyObject* module_class, PyObject* functions);
 
 // The instance's __dict__, borrowed, or null where it has none.
 PyObject* instance_dict(PyObject* object);
 
-// The methods among `asked` that this instance does not take from nn.Module: through its class, or through an
-// attribute of the instance itself (`model.state_dict = ...`).
+// The methods among `asked` that this instance does not take from nn.Module: through its class, or
+// through an attribute of the instance itself (`model.state_dict = ...`).
 unsigned overridden_methods(const ModuleType& type, PyObject* dict, unsigned asked);
 
-// Whether the method of that name ("named_parameters", ...) is not nn.Module's own for this instance.
+// Whether the method of that name ("named_parameters", ...) is not nn.Module's own for this
+// instance.
 bool overrides(PyObject* module, const std::string& method);
 
 }  // namespace pyparam::walk

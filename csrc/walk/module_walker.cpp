@@ -19,7 +19,8 @@ bool ModuleWalker::next() {
       // Only now, as a generator does: the caller may have changed the module it was just given.
       state_ = State::kContinue;
       const ModuleView view(current_.get());
-      stack_.push_back({Items::of_mapping(view.attribute(names().modules)), Ref::borrow(current_.get()), path_.size(), false});
+      stack_.push_back({Items::of_mapping(view.attribute(names().modules)),
+                        Ref::borrow(current_.get()), path_.size(), false});
     }
     while (!stack_.empty()) {
       Frame& frame = stack_.back();
@@ -49,7 +50,8 @@ bool ModuleWalker::next() {
   return false;
 }
 
-// True where the module is the next one to give; false where it was seen, or where its own iterator takes over.
+// True where the module is the next one to give; false where it was seen, or where its own iterator
+// takes over.
 bool ModuleWalker::enter(Ref module, bool ask) {
   const ModuleView view(module.get());
   if (ask && view.overridden(kNamedModules) != 0) {
@@ -87,12 +89,14 @@ bool ModuleWalker::seen(PyObject* module) {
 void ModuleWalker::raise_cycle() {
   const Ref path = path_.str();
   PyErr_Format(PyExc_ValueError,
-               "named_modules: the module at %R is its own ancestor; with remove_duplicate=False the walk would never end",
+               "named_modules: the module at %R is its own ancestor; with remove_duplicate=False "
+               "the walk would never end",
                path.get());
   throw PythonError{};
 }
 
-// Another named_modules takes part: it sees the memo and adds to it, so from here on the memo is a Python set.
+// Another named_modules takes part: it sees the memo and adds to it, so from here on the memo is a
+// Python set.
 void ModuleWalker::use_python_memo() {
   Ref set = Ref::checked(PySet_New(nullptr));
   if (remove_duplicate_) {
@@ -113,7 +117,8 @@ Ref ModuleWalker::call_named_modules(PyObject* module, bool as_root) {
   // The adapter leaves out what the method does not take; see _overrides.py.
   const Ref adapter = Ref::checked(PyImport_ImportModule("pyparam._overrides"));
   return Ref::checked(PyObject_CallMethod(adapter.get(), "call_named_modules", "OOOO", method.get(),
-                                          as_root ? Py_None : python_memo_.get(), path.get(), remove.get()));
+                                          as_root ? Py_None : python_memo_.get(), path.get(),
+                                          remove.get()));
 }
 
 int ModuleWalker::visit(visitproc visit, void* arg) const {

@@ -11,8 +11,9 @@ namespace pyparam::walk {
 
 class ModuleWalker {
  public:
-  // `memo` is the user's set or null. With `ask_root`, a root whose class has its own named_modules is asked
-  // through that; without, the walk is nn.Module's own of the root (what super().named_modules() wants).
+  // `memo` is the user's set or null. With `ask_root`, a root whose class has its own named_modules
+  // is asked through that; without, the walk is nn.Module's own of the root (what
+  // super().named_modules() wants).
   ModuleWalker(Ref root, Ref prefix, bool remove_duplicate, Ref memo, bool ask_root);
 
   // Moves to the next module; false at the end. Throws PythonError, after which the walk is over.
@@ -53,8 +54,8 @@ class ModuleWalker {
   std::vector<Frame> stack_;
   Path path_;
   Ref current_;
-  IdSet memo_;         // modules seen; with remove_duplicate=False the modules on the path, to find cycles
-  Ref python_memo_;    // the same as a Python set, from the moment that other code needs to see it
+  IdSet memo_;  // modules seen; with remove_duplicate=False the modules on the path, to find cycles
+  Ref python_memo_;  // the same as a Python set, from the moment that other code needs to see it
 };
 
 }  // namespace pyparam::walk

@@ -37,7 +37,9 @@ class Path {
   size_t unchanged() const { return lowest_; }
   void mark() { lowest_ = bytes_.size(); }
 
-  Ref str() const { return make_str(bytes_.data(), bytes_.size(), first_non_ascii_ == std::string::npos); }
+  Ref str() const {
+    return make_str(bytes_.data(), bytes_.size(), first_non_ascii_ == std::string::npos);
+  }
   // For a path that ends in a byte of our own.
   Ref str_without_last_byte() const {
     return make_str(bytes_.data(), bytes_.size() - 1, first_non_ascii_ == std::string::npos);
@@ -47,9 +49,11 @@ class Path {
     if (bytes_.empty() && PyUnicode_CheckExact(key)) return Ref::borrow(key);
     const size_t length = bytes_.size();
     const size_t dot = style_ == Style::kName && length != 0 ? 1 : 0;
-    if (PyUnicode_Check(key) && PyUnicode_IS_COMPACT_ASCII(key) && first_non_ascii_ == std::string::npos) {
+    if (PyUnicode_Check(key) && PyUnicode_IS_COMPACT_ASCII(key) &&
+        first_non_ascii_ == std::string::npos) {
       const auto key_length = static_cast<size_t>(PyUnicode_GET_LENGTH(key));
-      Ref made = Ref::checked(PyUnicode_New(static_cast<Py_ssize_t>(length + dot + key_length), 127));
+      Ref made =
+          Ref::checked(PyUnicode_New(static_cast<Py_ssize_t>(length + dot + key_length), 127));
       char* out = reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(made.get()));
       out += bytes_.copy(out, length);
       if (dot != 0) *out++ = '.';
@@ -66,17 +70,22 @@ class Path {
   static Ref make_str(const char* data, size_t length, bool ascii) {
     if (ascii) {
       Ref made = Ref::checked(PyUnicode_New(static_cast<Py_ssize_t>(length), 127));
-      if (length != 0) std::char_traits<char>::copy(reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(made.get())), data, length);
+      if (length != 0)
+        std::char_traits<char>::copy(reinterpret_cast<char*>(PyUnicode_1BYTE_DATA(made.get())),
+                                     data, length);
       return made;
     }
-    return Ref::checked(PyUnicode_DecodeUTF8(data, static_cast<Py_ssize_t>(length), "surrogatepass"));
+    return Ref::checked(
+        PyUnicode_DecodeUTF8(data, static_cast<Py_ssize_t>(length), "surrogatepass"));
   }
 
   // Appends a key. Raises TypeError for one that is no str.
   void append_str(PyObject* key) {
     if (!PyUnicode_Check(key)) {
-      PyErr_Format(PyExc_TypeError, "can only concatenate str (not \"%.200s\") to str: a name below '%.200s' is no string",
-                   Py_TYPE(key)->tp_name, bytes_.c_str());
+      PyErr_Format(
+          PyExc_TypeError,
+          "can only concatenate str (not \"%.200s\") to str: a name below '%.200s' is no string",
+          Py_TYPE(key)->tp_name, bytes_.c_str());
       throw PythonError{};
     }
     if (PyUnicode_IS_COMPACT_ASCII(key)) {
@@ -90,7 +99,9 @@ class Path {
   }
 
  private:
-  static const char* ascii(PyObject* key) { return reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(key)); }
+  static const char* ascii(PyObject* key) {
+    return reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(key));
+  }
 
   Style style_;
   std::string bytes_;  // UTF-8

@@ -31,7 +31,8 @@ void prefetch_entries(PyObject* dict) {
   prefetch(keys + 64);
 }
 
-// Reads the entries that are not None. False where a key is no str, which only PyTorch's own path reports rightly.
+// Reads the entries that are not None. False where a key is no str, which only PyTorch's own path
+// reports rightly.
 bool read_members(PyObject* mapping, PlainWalk::Members& out) {
   out.first.push_back(static_cast<uint32_t>(out.all.size()));
   Py_ssize_t position = 0;
@@ -50,8 +51,8 @@ bool read_members(PyObject* mapping, PlainWalk::Members& out) {
 // The records of modules that more than one place may refer to.
 class PlainWalk::Index {
  public:
-  // The record of `module`, or `fresh` where it is new. An object with one reference, which is the dict entry just
-  // read, stands nowhere else and need not be remembered.
+  // The record of `module`, or `fresh` where it is new. An object with one reference, which is the
+  // dict entry just read, stands nowhere else and need not be remembered.
   uint32_t find(PyObject* module, uint32_t fresh) {
     if (Py_REFCNT(module) == 1) return fresh;
     return records_.try_emplace(module, fresh).first->second;

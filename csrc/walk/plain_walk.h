@@ -1,9 +1,11 @@
 // The bulk walk: a model whose modules are all plain, read at the speed at which memory answers.
 //
-// A walk in depth-first order waits for one cache miss after another: module, its dict, the dict's values,
-// `_modules`, its entries, the first child. This one reads breadth first, a batch of modules at a time, each step for
-// the whole batch before the next step, so that a batch's misses overlap; depth-first order is restored from
-// compact records. It runs no Python code and allocates no Python object, so borrowed pointers stay good.
+// A walk in depth-first order waits for one cache miss after another: module, its dict, the dict's
+// values,
+// `_modules`, its entries, the first child. This one reads breadth first, a batch of modules at a
+// time, each step for the whole batch before the next step, so that a batch's misses overlap;
+// depth-first order is restored from compact records. It runs no Python code and allocates no
+// Python object, so borrowed pointers stay good.
 #pragma once
 
 #include <array>
@@ -35,16 +37,18 @@ class PlainWalk {
     bool (*accepts)(const ModuleView&) = nullptr;
   };
 
-  // The walk's own memory is used again by the next one: the caller holds the GIL and runs no Python code while it
-  // has the walk. What a very large model needed is given back.
+  // The walk's own memory is used again by the next one: the caller holds the GIL and runs no
+  // Python code while it has the walk. What a very large model needed is given back.
   static PlainWalk& shared();
 
-  // Reads the model. False where a part of it needs Python code (a class's own method, a mapping that is no dict, a
+  // Reads the model. False where a part of it needs Python code (a class's own method, a mapping
+  // that is no dict, a
   // __hash__ of its own): nothing is known then, and the lazy walk is the one to use.
   bool read(PyObject* root, const Wanted& wanted);
 
-  // Calls fn(index, path) for each module in the order of named_modules, once a module, or with remove_duplicate=false once a
-  // place. False where a module contains itself and the walk would never end.
+  // Calls fn(index, path) for each module in the order of named_modules, once a module, or with
+  // remove_duplicate=false once a place. False where a module contains itself and the walk would
+  // never end.
   template <typename Fn>
   bool for_each(Path& path, bool remove_duplicate, const Fn& fn);
 
@@ -79,7 +83,8 @@ class PlainWalk {
   std::vector<Child> children_;
   std::vector<uint32_t> first_child_;  // of module i; one more at the end
   Members parameters_, buffers_;
-  std::vector<std::pair<uint32_t, PyObject*>> found_;  // a batch's children, before their records are known
+  std::vector<std::pair<uint32_t, PyObject*>>
+      found_;  // a batch's children, before their records are known
   std::vector<uint8_t> visited_;
   std::vector<Place> stack_;
 };
@@ -111,7 +116,8 @@ bool PlainWalk::for_each(Path& path, bool remove_duplicate, const Fn& fn) {
       continue;
     }
     const Child& child = children_[place.next_child++];
-    if (place.next_child + kKeysAhead < children_.size()) prefetch(children_[place.next_child + kKeysAhead].key);
+    if (place.next_child + kKeysAhead < children_.size())
+      prefetch(children_[place.next_child + kKeysAhead].key);
     path.truncate(place.path_length);
     if (remove_duplicate && visited_[child.module] != 0) continue;
     path.push(child.key);

@@ -1,4 +1,5 @@
-// Ownership of Python objects, and Python errors as C++ exceptions. The GIL is held wherever these are used.
+// Ownership of Python objects, and Python errors as C++ exceptions. The GIL is held wherever these
+// are used.
 #pragma once
 
 #include <Python.h>
@@ -36,7 +37,9 @@ class Ref {
   PyObject* release() { return std::exchange(object_, nullptr); }
   explicit operator bool() const { return object_ != nullptr; }
 
-  int visit(visitproc visit, void* arg) const { return object_ == nullptr ? 0 : visit(object_, arg); }
+  int visit(visitproc visit, void* arg) const {
+    return object_ == nullptr ? 0 : visit(object_, arg);
+  }
 
  private:
   explicit Ref(PyObject* object) : object_(object) {}
@@ -54,8 +57,9 @@ PyObject* guarded(const Fn& fn) {
   }
 }
 
-// The garbage collector pauses while native code allocates many objects and runs no Python code. What it has
-// to do is only put off: its counters go on, so it runs at the first allocation after this scope.
+// The garbage collector pauses while native code allocates many objects and runs no Python code.
+// What it has to do is only put off: its counters go on, so it runs at the first allocation after
+// this scope.
 class GcPause {
  public:
   GcPause() : was_enabled_(PyGC_Disable() == 1) {}

@@ -45,10 +45,12 @@ Ref local_metadata(PyObject* version) {
 
 // self._version where that is an int of the class; null where attribute access has to find it.
 PyObject* plain_version(const ModuleView& view) {
-  PyObject* in_instance = view.dict == nullptr ? nullptr : PyDict_GetItemWithError(view.dict, names().version);
+  PyObject* in_instance =
+      view.dict == nullptr ? nullptr : PyDict_GetItemWithError(view.dict, names().version);
   if (in_instance == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
   PyObject* in_class = view.type.state_version;
-  return in_instance == nullptr && in_class != nullptr && PyLong_CheckExact(in_class) ? in_class : nullptr;
+  return in_instance == nullptr && in_class != nullptr && PyLong_CheckExact(in_class) ? in_class
+                                                                                      : nullptr;
 }
 
 // Whether nothing of a module's state dict needs Python code.
@@ -57,8 +59,8 @@ bool has_plain_state(const ModuleView& view) {
          plain_version(view) != nullptr;
 }
 
-// PyTorch's recursion with a stack of its own. Between calls of Python code (hooks, classes' own methods) nothing
-// can change under it, so what it looked up stays true.
+// PyTorch's recursion with a stack of its own. Between calls of Python code (hooks, classes' own
+// methods) nothing can change under it, so what it looked up stays true.
 class StateDictBuilder {
  public:
   StateDictBuilder(PyObject* prefix, bool keep_vars) : root_prefix_(prefix), keep_vars_(keep_vars) {
@@ -111,7 +113,8 @@ class StateDictBuilder {
   }
   Ref call(PyObject* callable, std::initializer_list<PyObject*> arguments) {
     return python([&] {
-      return Ref::checked(PyObject_Vectorcall(callable, std::data(arguments), arguments.size(), nullptr));
+      return Ref::checked(
+          PyObject_Vectorcall(callable, std::data(arguments), arguments.size(), nullptr));
     });
   }
   PyObject* keep_vars() const { return keep_vars_ ? Py_True : Py_False; }
@@ -119,7 +122,9 @@ class StateDictBuilder {
   void enter(PyObject* module, PyObject* destination) {
     if (!on_path_.insert(module)) {
       const Ref path = path_.str();
-      PyErr_Format(PyExc_ValueError, "state_dict: the module with the prefix %R is its own ancestor; its state would never end",
+      PyErr_Format(PyExc_ValueError,
+                   "state_dict: the module with the prefix %R is its own ancestor; its state would "
+                   "never end",
                    path.get());
       throw PythonError{};
     }
@@ -130,13 +135,16 @@ class StateDictBuilder {
     const bool own_extra_state = (view.type.overridden & kGetExtraState) != 0;
     PyObject* version = plain_version(view);
     level.local_metadata =
-        local_metadata((version != nullptr ? Ref::borrow(version) : Ref::checked(PyObject_GetAttr(module, n.version))).get());
+        local_metadata((version != nullptr ? Ref::borrow(version)
+                                           : Ref::checked(PyObject_GetAttr(module, n.version)))
+                           .get());
     record_metadata(destination, level.local_metadata.get());
 
     const Ref pre_hooks = view.attribute(n.state_dict_pre_hooks);
     if (!is_empty_dict(pre_hooks.get())) {
       const Ref prefix = path_.str();
-      for_each_value(pre_hooks.get(), [&](PyObject* hook) { call(hook, {module, prefix.get(), keep_vars()}); });
+      for_each_value(pre_hooks.get(),
+                     [&](PyObject* hook) { call(hook, {module, prefix.get(), keep_vars()}); });
     }
     if (own_save) {
       const Ref prefix = path_.str();
@@ -214,7 +222,9 @@ class StateDictBuilder {
         PyDict_SetItem(keywords.get(), n.keep_vars, keep_vars()) < 0) {
       throw PythonError{};
     }
-    python([&] { return Ref::checked(PyObject_VectorcallDict(method.get(), nullptr, 0, keywords.get())); });
+    python([&] {
+      return Ref::checked(PyObject_VectorcallDict(method.get(), nullptr, 0, keywords.get()));
+    });
   }
 
   void run_hooks(Level& level) {
@@ -223,7 +233,8 @@ class StateDictBuilder {
     if (is_empty_dict(hooks.get())) return;
     const Ref prefix = path_.str();
     for_each_value(hooks.get(), [&](PyObject* hook) {
-      Ref result = call(hook, {level.module.get(), level.destination.get(), prefix.get(), level.local_metadata.get()});
+      Ref result = call(hook, {level.module.get(), level.destination.get(), prefix.get(),
+                               level.local_metadata.get()});
       if (result.get() == Py_None) return;
       const Ref from_public_api = Ref::steal(PyObject_GetAttr(hook, n.from_public_api));
       if (!from_public_api) {
@@ -258,8 +269,8 @@ class StateDictBuilder {
   Ref metadata_of_, metadata_;
 };
 
-// The whole state dict of a plain model, in bulk; null where the builder has to do it. Only into a new dict: what a
-// caller's own may drop as entries are replaced could run Python code.
+// The whole state dict of a plain model, in bulk; null where the builder has to do it. Only into a
+// new dict: what a caller's own may drop as entries are replaced could run Python code.
 Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   const GcPause pause;
   PlainWalk& walk = PlainWalk::shared();
@@ -277,7 +288,8 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   Path path(Path::Style::kPrefix);
   path.assign(prefix);
   bool plain = true;
-  const auto save = [&](const PlainWalk::Members& members, uint32_t module, PyObject* skipped, Path& at) {
+  const auto save = [&](const PlainWalk::Members& members, uint32_t module, PyObject* skipped,
+                        Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module) && plain; ++i) {
       prefetch_tensors(members.all, i);
       const auto [key, value] = members.all[i];
@@ -288,7 +300,8 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
       }
       const Ref saved = keep_vars ? Ref::borrow(value) : Ref::steal(detacher.detach(value));
       plain = static_cast<bool>(saved);
-      if (plain && PyObject_SetItem(target.get(), at.joined(key).get(), saved.get()) < 0) throw PythonError{};
+      if (plain && PyObject_SetItem(target.get(), at.joined(key).get(), saved.get()) < 0)
+        throw PythonError{};
     }
   };
   const bool ends = walk.for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {

@@ -5,8 +5,9 @@
 
 namespace pyparam::walk {
 
-// Fills `destination` (or, where it is None, a new OrderedDict with `_metadata`) as nn.Module.state_dict does, with
-// hooks, extra state and classes' own methods. Returns what the root's hooks made of it.
+// Fills `destination` (or, where it is None, a new OrderedDict with `_metadata`) as
+// nn.Module.state_dict does, with hooks, extra state and classes' own methods. Returns what the
+// root's hooks made of it.
 Ref state_dict(PyObject* module, PyObject* destination, PyObject* prefix, bool keep_vars);
 
 }  // namespace pyparam::walk

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyparam._cli import show, stats
+from pyparam._cli import compare, show, stats, ties
 
 app = typer.Typer(
     name="pyparam",
@@ -25,8 +25,10 @@ def _version_holder() -> None:
     """Looks into the parameters of a model or a checkpoint."""
 
 
+app.command("compare")(compare.compare)
 app.command("show")(show.show)
 app.command("stats")(stats.stats)
+app.command("ties")(ties.ties)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoint: the tensors of one or several files, by name, without reading them."""
+"""Checkpoint: the tensors of one or several files, by name, without reading them; formats give its parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import torch
 from torch import Tensor
@@ -32,14 +32,20 @@ class ByteRange(NamedTuple):
     end: int
 
 
-class Entry(NamedTuple):
-    """A tensor of a checkpoint: bytes of a mapped file, or one already made, perhaps over them."""
+class Part(Protocol):
+    """The tensors of one file, by position."""
 
-    info: TensorInfo
-    file: MappedFile | None
-    begin: int = 0
-    end: int = 0
-    tensor: Tensor | None = None
+    @property
+    def path(self) -> Path: ...
+    @property
+    def file(self) -> MappedFile | None: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    def info(self, position: int) -> TensorInfo: ...
+    def byte_range(self, position: int) -> ByteRange | None: ...
+    def tensor(self, position: int) -> Tensor: ...
+    def release(self, position: int) -> None: ...
+    def close(self) -> None: ...
 
 
 class Checkpoint(Mapping[str, Tensor]):
@@ -53,19 +59,27 @@ class Checkpoint(Mapping[str, Tensor]):
     tensors taken before stay valid.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_entries", "_extras", "_files", "_live", "_metadata", "_path")
+    __slots__ = ("__weakref__", "_closed", "_extras", "_live", "_metadata", "_parts", "_path", "_places")
 
     def __init__(
         self,
         path: Path,
-        entries: dict[str, Entry],
-        files: Sequence[Path],
+        parts: Sequence[Part],
+        *,
+        places: dict[str, int] | None = None,
         metadata: Mapping[str, Any] | None = None,
         extras: Mapping[str, Any] | None = None,
     ) -> None:
+        """``places`` says where a name is, as ``position * len(parts) + part``; left out, there is one part.
+
+        One number a name, and no object an entry: the garbage collector has nothing to follow.
+        """
         self._path = path
-        self._entries = entries
-        self._files = tuple(files)
+        self._parts = tuple(parts)
+        if places is None:
+            (part,) = parts
+            places = {name: position for position, name in enumerate(part.names)}
+        self._places = places
         self._metadata = dict(metadata or {})
         self._extras = dict(extras or {})
         self._live: weakref.WeakValueDictionary[str, Tensor] = weakref.WeakValueDictionary()
@@ -79,7 +93,7 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold the tensors."""
-        return self._files
+        return tuple(part.path for part in self._parts)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -99,7 +113,8 @@ class Checkpoint(Mapping[str, Tensor]):
 
         Raises KeyError for an unknown name.
         """
-        return self._entry(name).info
+        part, position = self._place(name)
+        return part.info(position)
 
     def byte_range(self, name: str) -> ByteRange | None:
         """The file and bytes a tensor lies in; a strided tensor's range spans its elements.
@@ -107,19 +122,16 @@ class Checkpoint(Mapping[str, Tensor]):
         Tensors that share bytes are tied. None for a tensor that does not lie over a file: an empty one, or
         one of the format before torch 1.6, which cannot be mapped. Raises KeyError for an unknown name.
         """
-        entry = self._entry(name)
-        if entry.file is None:
-            return None
-        return ByteRange(entry.file.path, entry.begin, entry.end)
+        part, position = self._place(name)
+        return part.byte_range(position)
 
     def release(self, name: str) -> None:
         """Gives the memory that reading a tensor took back to the system; it is read again when next used.
 
         For streaming through files larger than memory. Writes made to the tensor are undone.
         """
-        entry = self._entry(name)
-        if entry.file is not None:
-            entry.file.release(entry.begin, entry.end)
+        part, position = self._place(name)
+        part.release(position)
 
     def spare_maps(self) -> list[tuple[int, int]]:
         """Address and size of the mapped files whose pages a reader may give back behind itself.
@@ -128,36 +140,33 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         if self._live or self._closed:
             return []
-        files = {id(entry.file): entry.file for entry in self._entries.values() if entry.file is not None}
-        return [file.span() for file in files.values() if file.is_pristine()]
+        files = [part.file for part in self._parts if part.file is not None]
+        return [file.span() for file in files if file.is_pristine()]
 
     def __getitem__(self, name: str) -> Tensor:
-        entry = self._entry(name)
-        if self._closed:
-            raise ValueError(f"{self._path} is closed")
-        if entry.tensor is not None:
-            return entry.tensor
         tensor = self._live.get(name)
         if tensor is None:
-            assert entry.file is not None
-            tensor = entry.file.tensor(entry.begin, entry.info.dtype, entry.info.shape)
-            self._live[name] = tensor
+            part, position = self._place(name)
+            if self._closed:
+                raise ValueError(f"{self._path} is closed")
+            tensor = self._live[name] = part.tensor(position)
         return tensor
 
-    def _entry(self, name: str) -> Entry:
-        entry = self._entries.get(name) if isinstance(name, str) else None
-        if entry is None:
-            raise missing(name, self._entries, f"checkpoint {str(self._path)!r}")
-        return entry
+    def _place(self, name: str) -> tuple[Part, int]:
+        place = self._places.get(name) if isinstance(name, str) else None
+        if place is None:
+            raise missing(name, self._places, f"checkpoint {str(self._path)!r}")
+        position, part = divmod(place, len(self._parts))
+        return self._parts[part], position
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._places)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._entries
+        return isinstance(name, str) and name in self._places
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -174,10 +183,9 @@ class Checkpoint(Mapping[str, Tensor]):
         Names and infos stay, and tensors taken before stay valid; taking another raises ValueError.
         """
         self._closed = True
-        for file in {id(entry.file): entry.file for entry in self._entries.values()}.values():
-            if file is not None:
-                file.close()
-        self._entries = {name: entry._replace(tensor=None) for name, entry in self._entries.items()}
+        self._live.clear()
+        for part in self._parts:
+            part.close()
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -188,11 +196,11 @@ class Checkpoint(Mapping[str, Tensor]):
         self.close()
 
     def __repr__(self) -> str:
-        total = sum(entry.info.nbytes for entry in self._entries.values())
-        parts = [_counted(len(self), "tensor"), _in_units(total), _counted(len(self._files), "file")]
+        total = sum(self.tensor_info(name).nbytes for name in self)
+        facts = [_counted(len(self), "tensor"), _in_units(total), _counted(len(self._parts), "file")]
         if self._closed:
-            parts.append("closed")
-        return f"<Checkpoint {str(self._path)!r}: {', '.join(parts)}>"
+            facts.append("closed")
+        return f"<Checkpoint {str(self._path)!r}: {', '.join(facts)}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Checkpoint stands for open files and cannot be pickled or copied; pickle its path")

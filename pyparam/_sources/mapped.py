@@ -27,16 +27,12 @@ class MappedFile:
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self.size = os.fstat(file.fileno()).st_size
-        self._map: mmap.mmap | None
-        if sys.platform == "win32":
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        else:
-            self._map = mmap.mmap(
-                file.fileno(),
-                0,
-                flags=mmap.MAP_PRIVATE | _NO_RESERVE,
-                prot=mmap.PROT_READ | mmap.PROT_WRITE,
-            )
+        try:
+            self._map: mmap.mmap | None = _mapped(file.fileno())
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot map the file into memory: {error.strerror}", str(path)
+            ) from None
 
     @property
     def closed(self) -> bool:
@@ -101,3 +97,11 @@ class MappedFile:
         last = end // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first and hasattr(mmap, "MADV_DONTNEED"):
             self._opened().madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+    return mmap.mmap(
+        descriptor, 0, flags=mmap.MAP_PRIVATE | _NO_RESERVE, prot=mmap.PROT_READ | mmap.PROT_WRITE
+    )

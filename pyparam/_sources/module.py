@@ -1,12 +1,15 @@
-"""nn.Module."""
+"""nn.Module: one native walk; a class with traversal methods of its own is asked through them."""
 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from pyparam import _overrides
+from pyparam._native import _C
 from pyparam._table import Owner, ParamTable
 
 
@@ -14,17 +17,37 @@ def accepts(source: object) -> bool:
     return isinstance(source, nn.Module)
 
 
-def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
-    pairs = list(source.named_parameters(remove_duplicate=remove_duplicate))
-    if buffers:
-        pairs += source.named_buffers(remove_duplicate=remove_duplicate)
+def table(source: Any, *, buffers: bool, remove_duplicate: bool, owners: bool = False) -> ParamTable:
+    """With ``owners``, the owning modules are what the walk saw; without, they are looked up by name when asked for,
+    which spares a bulk verb the weak references."""
+    methods = ["named_parameters", "_named_members", *(["named_buffers"] if buffers else [])]
+    if any(_C.overrides(source, method) for method in methods):
+        return _asked(source, buffers, remove_duplicate)
+    native, references = _C.walk_module(source, buffers, remove_duplicate, owners)
+    if owners:
+        return ParamTable.from_native(native, references)
+    found = ParamTable.from_native(native, lambda: _owners_by_name(root(), found.names))
+    root = weakref.ref(source)
+    return found
+
+
+def _asked(source: nn.Module, buffers: bool, remove_duplicate: bool) -> ParamTable:
+    pairs: list[tuple[str, Tensor]] = []
+    for method in ["named_parameters", *(["named_buffers"] if buffers else [])]:
+        pairs += _call(source, method, remove_duplicate)
     names = [name for name, _ in pairs]
     root = weakref.ref(source)
+    return ParamTable(names, [tensor for _, tensor in pairs], lambda: _owners_by_name(root(), names))
 
-    def owners() -> list[Owner]:
-        model = root()
-        modules = {} if model is None else dict(model.named_modules(remove_duplicate=remove_duplicate))
-        found = [modules.get(name.rpartition(".")[0]) for name in names]
-        return [None if module is None else weakref.ref(module) for module in found]
 
-    return ParamTable(names, [tensor for _, tensor in pairs], owners)
+def _call(source: nn.Module, method: str, remove_duplicate: bool) -> Iterable[tuple[str, Tensor]]:
+    listing = getattr(source, method)
+    if remove_duplicate or not _overrides.takes(listing, "remove_duplicate"):
+        return listing()
+    return listing(remove_duplicate=False)
+
+
+def _owners_by_name(model: nn.Module | None, names: list[str]) -> list[Owner]:
+    modules = {} if model is None else dict(_C.named_modules(model, remove_duplicate=False))
+    found = [modules.get(name.rpartition(".")[0]) for name in names]
+    return [None if module is None else weakref.ref(module) for module in found]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pyparam._sources import nested
-from pyparam._sources.checkpoint import Checkpoint, Entry, TensorInfo
+from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
 from pyparam._sources.mapped import MappedFile
 
 # How a file in the format before zip archives begins: the pickle, of any protocol, of one number.
@@ -142,22 +142,54 @@ def _checkpoint(path: Path, loaded: Any, mapped: MappedFile | None) -> Checkpoin
         nested.encodable(tensors)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    base = 0 if mapped is None else mapped.storage().data_ptr()
-    entries = {name: _entry(tensor, mapped, base) for name, tensor in tensors.items()}
-    return Checkpoint(path, entries, [path], extras=extras)
+    return Checkpoint(path, [_Part(path, tensors, mapped)], extras=extras)
 
 
-def _entry(tensor: Tensor, mapped: MappedFile | None, base: int) -> Entry:
-    info = _info(tensor)
-    address = _address(tensor)
-    if mapped is None or address is None or tensor.numel() == 0:
-        return Entry(info, None, tensor=tensor)
-    last = sum((extent - 1) * stride for extent, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    begin = address - base
-    end = begin + (last + 1) * tensor.element_size()
-    if not 0 <= begin < end <= mapped.size:
-        return Entry(info, None, tensor=tensor)
-    return Entry(info, mapped, begin, end, tensor)
+class _Part:
+    """Tensors already made, over a map of the file where there is one."""
+
+    __slots__ = ("_base", "_file", "_names", "_tensors", "path")
+
+    def __init__(self, path: Path, tensors: dict[str, Tensor], file: MappedFile | None) -> None:
+        self.path = path
+        self._names = list(tensors)
+        self._tensors = list(tensors.values())
+        self._file = file
+        self._base = 0 if file is None else file.storage().data_ptr()
+
+    @property
+    def file(self) -> MappedFile | None:
+        return self._file
+
+    @property
+    def names(self) -> list[str]:
+        return self._names
+
+    def info(self, position: int) -> TensorInfo:
+        return _info(self._tensors[position])
+
+    def byte_range(self, position: int) -> ByteRange | None:
+        tensor = self._tensors[position]
+        address = _address(tensor)
+        if self._file is None or address is None or tensor.numel() == 0:
+            return None
+        extents = zip(tensor.shape, tensor.stride(), strict=True)
+        last = sum((extent - 1) * stride for extent, stride in extents)
+        begin = address - self._base
+        end = begin + (last + 1) * tensor.element_size()
+        return ByteRange(self.path, begin, end) if 0 <= begin < end <= self._file.size else None
+
+    def tensor(self, position: int) -> Tensor:
+        return self._tensors[position]
+
+    def release(self, position: int) -> None:
+        place = self.byte_range(position)
+        if self._file is not None and place is not None:
+            self._file.release(place.begin, place.end)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def _info(tensor: Tensor) -> TensorInfo:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pyparam._sources.checkpoint import Checkpoint, Entry
+from pyparam._sources.checkpoint import Checkpoint
 
 LONGEST_INDEX = 500_000_000
 
@@ -72,16 +72,15 @@ def open_index(path: Path, opener: Opener, *, opened: Path | None = None) -> Che
     """
     weight_map, metadata = _read_index(path)
     shards: dict[str, Checkpoint] = {}
-    entries: dict[str, Entry] = {}
+    found: list[tuple[str, str]] = []
     for name, file_name in weight_map.items():
-        shard = shards.get(file_name)
+        shard = shards.get(file_name) if isinstance(file_name, str) else None
         if shard is None:
             shard = shards[file_name] = _open_shard(path, name, file_name, opener)
-        entry = shard._entries.get(name)
-        if entry is None:
+        if name not in shard:
             raise ValueError(f"{path} lists entry {name!r} in {file_name}, which does not hold it")
-        entries[name] = entry
-    return _combined(opened or path, entries, shards.values(), metadata)
+        found.append((name, file_name))
+    return _combined(opened or path, shards, found, metadata)
 
 
 def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -140,29 +139,29 @@ def _open_parts(path: Path, parts: list[tuple[Path, re.Match[str]]], opener: Ope
     if len(stems) != 1 or {int(part[2]) for _, part in parts} != set(range(1, wanted + 1)):
         files = _listed(file for file, _ in parts)
         raise ValueError(f"{path} does not hold one checkpoint with all its parts; there are {files}")
-    shards = [_as_checkpoint(file, opener(file)) for file, _ in parts]
-    entries: dict[str, Entry] = {}
-    for shard in shards:
-        for name, entry in shard._entries.items():
-            if name in entries:
-                raise ValueError(
-                    f"{path}: two files hold an entry named {name!r}, one of them {shard.path.name}"
-                )
-            entries[name] = entry
-    return _combined(path, entries, shards, {})
+    shards = {file.name: _as_checkpoint(file, opener(file)) for file, _ in parts}
+    found = [(name, file_name) for file_name, shard in shards.items() for name in shard]
+    names: set[str] = set()
+    for name, file_name in found:
+        if name in names:
+            raise ValueError(f"{path}: two files hold an entry named {name!r}, one of them {file_name}")
+        names.add(name)
+    return _combined(path, shards, found, {})
 
 
 def _combined(
-    path: Path, entries: dict[str, Entry], shards: Iterable[Checkpoint], metadata: dict[str, Any]
+    path: Path, shards: dict[str, Checkpoint], found: list[tuple[str, str]], metadata: dict[str, Any]
 ) -> Checkpoint:
+    """One checkpoint of the entries ``found``, each with the name of its file."""
     together: dict[str, Any] = {}
     extras: dict[str, Any] = {}
-    files: list[Path] = []
-    for shard in shards:
+    for shard in shards.values():
         together.update(shard.metadata)
         extras.update(shard.extras)
-        files.extend(shard.files)
-    return Checkpoint(path, entries, files, {**together, **metadata}, extras)
+    numbers = {file_name: number for number, file_name in enumerate(shards)}
+    places = {name: shards[file]._places[name] * len(shards) + numbers[file] for name, file in found}
+    parts = [shard._parts[0] for shard in shards.values()]
+    return Checkpoint(path, parts, places=places, metadata={**together, **metadata}, extras=extras)
 
 
 def _listed(paths: Iterable[Path]) -> str:

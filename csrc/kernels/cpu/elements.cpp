@@ -8,60 +8,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <optional>
 #include <string>
 
+#include "kernels/cpu/formats.h"
 #include "table/prefetch.h"
 
 namespace pyparam::cpu {
 
 namespace {
-
-std::optional<Format> format_of(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-    case at::kComplexFloat:
-      return Format::kFloat;
-    case at::kDouble:
-    case at::kComplexDouble:
-      return Format::kDouble;
-    case at::kHalf:
-    case at::kComplexHalf:
-      return Format::kHalf;
-    case at::kBFloat16:
-      return Format::kBFloat16;
-    case at::kFloat8_e5m2:
-      return Format::kFloat8e5m2;
-    case at::kFloat8_e4m3fn:
-      return Format::kFloat8e4m3fn;
-    case at::kFloat8_e5m2fnuz:
-      return Format::kFloat8e5m2fnuz;
-    case at::kFloat8_e4m3fnuz:
-      return Format::kFloat8e4m3fnuz;
-    case at::kFloat8_e8m0fnu:
-      return Format::kFloat8e8m0fnu;
-    case at::kBool:
-      return Format::kBool;
-    case at::kByte:
-      return Format::kUInt8;
-    case at::kChar:
-      return Format::kInt8;
-    case at::kShort:
-      return Format::kInt16;
-    case at::kUInt16:
-      return Format::kUInt16;
-    case at::kInt:
-      return Format::kInt32;
-    case at::kUInt32:
-      return Format::kUInt32;
-    case at::kLong:
-      return Format::kInt64;
-    case at::kUInt64:
-      return Format::kUInt64;
-    default:
-      return std::nullopt;
-  }
-}
 
 std::string layout_name(at::Layout layout) {
   switch (layout) {
@@ -188,7 +142,7 @@ bool ElementList::take_plainest(size_t i, const at::Tensor& tensor) {
       tensor.key_set().has_any(kOdd))
     return false;
   if (tensor.layout() != at::kStrided || !tensor.has_storage()) return false;
-  const auto format = format_of(tensor.scalar_type());
+  const auto format = stored_format(tensor.scalar_type());
   if (!format.has_value()) return false;
   if (!tensor.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
   Elements& e = elements_[i];
@@ -209,7 +163,7 @@ void ElementList::take(const char* op, size_t i, const at::Tensor& given) {
     tensor = &resolved_.back();
   }
   if (take_plainest(i, *tensor)) return;
-  const auto format = format_of(tensor->scalar_type());
+  const auto format = stored_format(tensor->scalar_type());
   TORCH_CHECK_TYPE(format.has_value(), op, ": tensors[", i, "] has dtype ", tensor->scalar_type(),
                    ", whose elements are not single numbers; expected a floating, complex, integer "
                    "or bool dtype");

@@ -9,8 +9,8 @@
 
 namespace pyparam::cpu {
 
-// Calls fn(chunk, index) for every chunk of the plan, each exactly once. Threads take groups as they become
-// free, so the order is not fixed: fn must write only what belongs to its chunk.
+// Calls fn(chunk, index) for every chunk of the plan, each exactly once. Threads take groups as
+// they become free, so the order is not fixed: fn must write only what belongs to its chunk.
 template <typename Fn>
 void for_each_chunk(const ChunkPlan& plan, const Fn& fn) {
   const auto groups = static_cast<int64_t>(plan.groups.size()) - 1;

@@ -1,0 +1,45 @@
+#include "bindings/operands.h"
+
+#include <torch/csrc/utils/pybind.h>
+
+#include <string>
+
+#include "kernels/operands.h"
+
+namespace pyparam {
+namespace {
+
+namespace py = pybind11;
+
+void refuse_wrapper(const char* verb, const char* list, size_t index, const at::Tensor& tensor) {
+  const auto name = py::cast<std::string>(py::type::of(py::cast(tensor)).attr("__name__"));
+  const char* hint = "take the tensors that it wraps";
+  if (name == "DTensor") hint = "full_tensor() gathers it, to_local() gives this rank's part";
+  if (name == "FakeTensor") hint = "it has no data";
+  TORCH_CHECK_TYPE(false, verb, ": ", list, "[", index, "] is a ", name,
+                   ", which answers through __torch_dispatch__; expected an ordinary tensor (",
+                   hint, ")");
+}
+
+}  // namespace
+
+void check_operands(const char* verb, const char* list, at::TensorList tensors) {
+  py::object uninitialized;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    prefetch_tensor(tensors, i);
+    const at::Tensor& tensor = tensors[i];
+    if (tensor.key_set().has(c10::DispatchKey::Python)) refuse_wrapper(verb, list, i, tensor);
+    check_strided(verb, list, static_cast<int64_t>(i), tensor);
+    if (tensor.numel() == 0) {
+      // To C++ an UninitializedParameter is an empty tensor.
+      if (!uninitialized)
+        uninitialized = py::module_::import("torch.nn.parameter").attr("UninitializedTensorMixin");
+      TORCH_CHECK_VALUE(!py::isinstance(py::cast(tensor), uninitialized), verb, ": ", list, "[", i,
+                        "] is not initialised yet (a lazy module's); run the module once first");
+    }
+    TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": ", list, "[", i,
+                      "] is on the meta device and has no data; load or initialise it first");
+  }
+}
+
+}  // namespace pyparam

@@ -1,0 +1,10 @@
+// Adds what pyparam/_share.py builds on to the extension module.
+#pragma once
+
+#include <torch/csrc/utils/pybind.h>
+
+namespace pyparam {
+
+void bind_share(pybind11::module_& m);
+
+}  // namespace pyparam

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <tuple>
+
+namespace pyparam::cpu {
+
+// The op on the CPU: values and counts. With release_a or release_b, the pages of mapped files on
+// that side are dropped once they are read. Tensors carry neither the conjugate nor the negative
+// bit.
+std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
+                                           bool release_b);
+
+}  // namespace pyparam::cpu

@@ -1,0 +1,29 @@
+// The fingerprint of a whole table, from the digests of its tensors and their names.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/hash.h"
+#include "table/param_table.h"
+
+namespace pyparam {
+
+struct TableFingerprint {
+  std::string digests;  // 16 bytes a tensor, in table order
+  std::string total;    // 16 bytes
+};
+
+// Runs the op, then combines. With release_pages, what was read of mapped files is dropped. Needs
+// no GIL.
+TableFingerprint fingerprint_of(const ParamTable& table, bool release_pages);
+
+// The 16 bytes of a table with these names and digests (16 bytes each). The order of names does not
+// matter.
+std::string total_of(const std::vector<std::string_view>& names, std::string_view digests);
+
+}  // namespace pyparam

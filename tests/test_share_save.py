@@ -1,0 +1,557 @@
+"""Saving shared memory once, and having it shared again after loading."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import pytest
+import reference_share as reference
+import safetensors
+import safetensors.torch
+import torch
+from test_share_tie import Zoo, same_values, slice_model, small_models, snapshot
+from torch import nn
+
+import pyparam
+from pyparam._save import with_shared
+from pyparam._tied import ties_from_text, ties_to_text
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.safetensors"
+
+
+def zeroed(make):
+    """A model whose every place holds zeros of its own."""
+    model = make()
+    for place, entries in (("_parameters", model.named_parameters), ("_buffers", model.named_buffers)):
+        for name, value in list(entries(remove_duplicate=False)):
+            path, _, attribute = name.rpartition(".")
+            zeros = torch.zeros_like(value)
+            own = nn.Parameter(zeros, value.requires_grad) if place == "_parameters" else zeros
+            getattr(model.get_submodule(path), place)[attribute] = own
+    return model
+
+
+# ---------------------------------------------------------------- state dicts
+
+
+def test_keep_is_the_state_dict_itself():
+    state = reference.sequential().state_dict()
+    assert with_shared(state, "keep") is state
+
+
+def test_once_keeps_the_first_name_and_the_metadata():
+    state = reference.sequential().state_dict()
+    once = with_shared(state, "once")
+    assert list(once) == ["0.weight", "0.bias", "2.weight", "2.bias", "6.weight", "6.bias"]
+    assert once._metadata == state._metadata
+    assert once["2.weight"].data_ptr() == state["2.weight"].data_ptr()
+    assert "4.weight" in state
+
+
+def test_once_shares_no_byte():
+    once = with_shared(Zoo().state_dict(), "once")
+    assert pyparam.ties(once) == []
+    assert list(once) == [
+        *("a", "transposed", "slice", "alone", "bytes", "conjugate", "windows", "expanded"),
+        *("other.weight", "other.bias"),
+    ]
+
+
+def test_once_is_what_safetensors_takes(path):
+    once = with_shared(Zoo().state_dict(), "once")
+    safetensors.torch.save_file({name: value.contiguous() for name, value in once.items()}, path)
+
+
+def test_once_keeps_what_is_no_tensor():
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"step": 3}
+
+    state = Extra(2, 2).state_dict()
+    assert with_shared(state, "once")["_extra_state"] == {"step": 3}
+
+
+def test_other_words():
+    with pytest.raises(ValueError, match="state_dict: shared must be 'keep' or 'once', got 'twice'"):
+        with_shared({}, "twice")
+
+
+# ---------------------------------------------------------------- round trips
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("make", [reference.sequential, reference.tied, Zoo, slice_model])
+def test_round_trip(make, assign, path):
+    model = make()
+    before = pyparam.ties(model, buffers=True)
+    pyparam.save_file(model, path)
+    again = zeroed(make)
+    assert (pyparam.ties(again, buffers=True) == before) == (make is reference.sequential)
+    assert pyparam.load_file_(again, path, assign=assign) == ([], [])
+    assert pyparam.ties(again, buffers=True) == before
+    assert same_values(again, snapshot(model))
+    assert pyparam.ties(model, buffers=True) == before
+
+
+@pytest.mark.parametrize("make", [reference.sequential, Zoo])
+def test_onto_a_meta_model(make, path):
+    model = make()
+    pyparam.save_file(model, path)
+    again = make().to("meta")
+    pyparam.load_file_(again, path, assign=True)
+    assert pyparam.ties(again, buffers=True) == pyparam.ties(model, buffers=True)
+    assert same_values(again, snapshot(model))
+
+
+def test_a_model_built_untied_becomes_tied(path):
+    pyparam.save_file(reference.sequential(), path)
+    net = nn.Sequential(
+        nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1)
+    )
+    pyparam.load_file_(net, path)
+    assert net[2].weight is net[4].weight
+    assert same_values(net, reference.sequential().state_dict())
+
+
+def test_shared_bytes_are_written_once(path):
+    model = reference.sequential()
+    pyparam.save_file(model, path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert set(file.keys()) == {name for name, _ in model.named_parameters()}
+        header = file.metadata()
+    assert header["format"] == "pt"
+    assert [tie["names"] for tie in json.loads(header["pyparam.ties"])] == [
+        ["2.weight", "4.weight"],
+        ["2.bias", "4.bias"],
+    ]
+
+
+def test_nothing_shared_nothing_noted(path):
+    pyparam.save_file(nn.Linear(2, 2), path, metadata={"by": "hand"})
+    with safetensors.safe_open(path, framework="pt") as file:
+        assert file.metadata() == {"format": "pt", "by": "hand"}
+
+
+def test_safetensors_own_reader_takes_it(path):
+    pyparam.save_file(reference.sequential(), path)
+    again = reference.sequential()
+    with torch.no_grad():
+        again[2].weight.zero_()
+    safetensors.torch.load_model(again, path)
+    assert same_values(again, reference.sequential().state_dict())
+
+
+def test_safetensors_own_writer_is_read(path):
+    safetensors.torch.save_model(reference.sequential(), path)
+    again = reference.sequential()
+    with torch.no_grad():
+        again[2].weight.zero_()
+    assert pyparam.load_file_(again, path) == ([], [])
+    assert same_values(again, reference.sequential().state_dict())
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["gpt2", "bert"])
+def test_transformers(which, path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, again = small_models()[which], small_models()[which]
+    pyparam.save_file(model, path)
+    before = pyparam.ties(model)
+    again.to("meta")
+    pyparam.load_file_(again, path, assign=True, strict=False)
+    assert pyparam.ties(again) == before
+    values = snapshot(model)
+    assert all(torch.equal(p, values[name]) for name, p in again.named_parameters())
+
+
+def test_strides_come_back(path):
+    tensors = {
+        "channels_last": torch.randn(4, 3, 5, 5).contiguous(memory_format=torch.channels_last),
+        "transposed": torch.randn(3, 4).t(),
+        "column": torch.randn(3, 4)[:, 1],
+        "expanded": torch.randn(3, 1).expand(3, 4),
+        "plain": torch.randn(3),
+    }
+    pyparam.save_file(tensors, path)
+    model = nn.Module()
+    for name, value in tensors.items():
+        model.register_parameter(name, nn.Parameter(torch.empty_like(value, device="meta")))
+    pyparam.load_file_(model, path, assign=True)
+    assert all(torch.equal(getattr(model, name), value) for name, value in tensors.items())
+    assert model.channels_last.stride() == tensors["channels_last"].stride()
+    assert model.transposed.stride() == (1, 4)
+    assert model.column.stride() == (1,)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(
+            torch.bool,
+            torch.uint8,
+            torch.int8,
+            torch.int16,
+            torch.int32,
+            torch.int64,
+            torch.uint16,
+            torch.uint32,
+        ),
+        *(torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
+        *(
+            torch.float8_e4m3fn,
+            torch.float8_e5m2,
+            torch.float8_e4m3fnuz,
+            torch.float8_e5m2fnuz,
+            torch.float8_e8m0fnu,
+        ),
+    ],
+    ids=str,
+)
+def test_dtypes(dtype, path):
+    value = torch.arange(8, dtype=torch.uint8).repeat(8).view(dtype)
+    if dtype == torch.bool:
+        value = torch.tensor([True, False])
+    model = nn.Module()
+    model.register_buffer("a", value)
+    model.register_buffer("empty", value[:0])
+    model.register_buffer("scalar", value[1])
+    pyparam.save_file(model, path)
+    again = nn.Module()
+    for name, tensor in model.named_buffers():
+        again.register_buffer(name, torch.zeros_like(tensor))
+    pyparam.load_file_(again, path)
+    for name, tensor in model.named_buffers():
+        assert again.get_buffer(name).dtype == dtype
+        assert (
+            again.get_buffer(name).reshape(-1).view(torch.uint8).equal(tensor.reshape(-1).view(torch.uint8))
+        )
+
+
+def test_conjugate_and_negative_views(path):
+    z = torch.randn(4, dtype=torch.complex64)
+    pyparam.save_file({"conj": z.conj(), "neg": z.conj().imag}, path)
+    saved = safetensors.torch.load_file(path)
+    assert torch.equal(saved["conj"], z.conj())
+    assert torch.equal(saved["neg"], -z.imag)
+
+
+def test_not_strict(path):
+    pyparam.save_file({"weight": torch.ones(2, 2), "more": torch.ones(1)}, path)
+    model = nn.Linear(2, 2)
+    keys = pyparam.load_file_(model, path, strict=False)
+    assert keys.missing_keys == ["bias"]
+    assert keys.unexpected_keys == ["more"]
+    assert model.weight.tolist() == [[1, 1], [1, 1]]
+
+
+def test_recorded_names_that_the_model_lacks(path):
+    net = reference.sequential()
+    pyparam.save_file(net, path)
+    part = nn.Sequential(*list(net)[:4])
+    assert set(pyparam.load_file_(part, path, strict=False).unexpected_keys) == {"6.weight", "6.bias"}
+    assert pyparam.ties(part) == []
+
+
+def test_lazy_parameters_take_their_shape(path):
+    layer = nn.Linear(3, 2)
+    pyparam.save_file(nn.Sequential(layer, layer), path)
+    lazy = nn.Sequential(nn.LazyLinear(2), nn.LazyLinear(2))
+    pyparam.load_file_(lazy, path)
+    assert [tie.names for tie in pyparam.ties(lazy)] == [("0.weight", "1.weight"), ("0.bias", "1.bias")]
+    assert torch.equal(lazy[1].weight, layer.weight)
+
+
+def test_another_dtype_in_the_model(path):
+    pyparam.save_file(reference.sequential(), path)
+    net = reference.sequential().double()
+    pyparam.load_file_(net, path)
+    assert net[2].weight.dtype == torch.float64
+    assert len(pyparam.ties(net)) == 2
+
+
+def test_a_loaded_model_does_not_write_to_its_file(path):
+    pyparam.save_file(nn.Linear(2, 2), path)
+    before = path.read_bytes()
+    model = nn.Linear(2, 2)
+    pyparam.load_file_(model, path, assign=True)
+    with torch.no_grad():
+        model.weight.fill_(7)
+    assert path.read_bytes() == before
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(path):
+    path.write_bytes(b"old")
+    path.chmod(0o640)
+    pyparam.save_file(nn.Linear(2, 2), path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_new_file_has_the_usual_permissions(path):
+    usual = path.with_name("usual")
+    usual.touch()
+    pyparam.save_file(nn.Linear(2, 2), path)
+    assert path.stat().st_mode == usual.stat().st_mode
+
+
+def test_a_link_stays_a_link(path, tmp_path):
+    target = tmp_path / "target"
+    path.symlink_to(target)
+    pyparam.save_file(nn.Linear(2, 2), path)
+    assert path.is_symlink()
+    assert target.stat().st_size > 0
+
+
+def test_a_failing_write_leaves_the_old_file(path, monkeypatch):
+    path.write_bytes(b"old")
+
+    def fail(tensors, filename, metadata):
+        filename.write_bytes(b"half")
+        raise safetensors.SafetensorError("disk full")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    with pytest.raises(OSError, match=r"save_file: '.*' could not be written: disk full"):
+        pyparam.save_file(nn.Linear(2, 2), path)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == [path.name]
+
+
+class Unpicklable:
+    pass
+
+
+def nested():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+
+
+def quantized():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (Unpicklable, TypeError, "save_file: 'x' is Unpicklable; a safetensors file holds tensors only"),
+        (
+            lambda: torch.eye(2).to_sparse(),
+            TypeError,
+            "save_file: 'x' is sparse (torch.sparse_coo); save to_dense()",
+        ),
+        (
+            lambda: torch.eye(2, device="meta"),
+            TypeError,
+            "save_file: 'x' is on the meta device and has no data",
+        ),
+        (nested, TypeError, "save_file: 'x' is nested; save its parts (unbind())"),
+        (quantized, TypeError, "save_file: 'x' is quantized; save int_repr(), scale and zero point"),
+        (nn.parameter.UninitializedParameter, TypeError, "save_file: 'x' is not initialised yet"),
+        (
+            lambda: torch.zeros(2, dtype=torch.complex128),
+            ValueError,
+            "save_file: 'x' has dtype torch.complex128, which safetensors does not have; save view_as_real()",
+        ),
+    ],
+    ids=["object", "sparse", "meta", "nested", "quantized", "lazy", "complex128"],
+)
+def test_what_cannot_be_saved(make, error, words, path):
+    with pytest.raises(error, match=re.escape(words)):
+        pyparam.save_file({"first": torch.zeros(2), "x": make()}, path)
+    assert not path.exists()
+
+
+def test_wrappers_are_refused(path):
+    from test_share import Wrapper
+
+    with pytest.raises(
+        TypeError, match=r"save_file: 'x' is a Wrapper; save the plain tensor that it stands for"
+    ):
+        pyparam.save_file({"x": Wrapper(torch.zeros(2))}, path)
+
+
+def test_names_and_metadata_are_text(path):
+    with pytest.raises(TypeError, match="save_file: expected names that are str, got 3"):
+        pyparam.save_file({3: torch.zeros(2)}, path)
+    with pytest.raises(TypeError, match="save_file: metadata must map str to str, got 'a': 1"):
+        pyparam.save_file({}, path, metadata={"a": 1})
+    for key in ("pyparam.ties", "pyparam.strides"):
+        with pytest.raises(
+            ValueError, match=re.escape(f"save_file: the metadata key {key!r} is written by save_file")
+        ):
+            pyparam.save_file({}, path, metadata={key: ""})
+    assert not path.exists()
+
+
+def test_no_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"save_file: there is no directory '.*nowhere'"):
+        pyparam.save_file({}, tmp_path / "nowhere" / "x")
+
+
+def unchanged_after(model, call, error, words):
+    values = snapshot(model)
+    with pytest.raises(error, match=words):
+        call()
+    assert same_values(model, values)
+
+
+def test_names_must_match(path):
+    pyparam.save_file({"weight": torch.ones(2, 2), "more": torch.ones(1), "most": torch.ones(1)}, path)
+    model = nn.Linear(2, 2)
+    unchanged_after(
+        model, lambda: pyparam.load_file_(model, path), ValueError, "load_file_: the file lacks 'bias'"
+    )
+    pyparam.save_file(
+        {"weight": torch.ones(2, 2), "bias": torch.ones(2), **{f"m{i}": torch.ones(1) for i in range(7)}},
+        path,
+    )
+    unchanged_after(
+        model,
+        lambda: pyparam.load_file_(model, path),
+        ValueError,
+        "load_file_: the model lacks 'm0', 'm1', 'm2', 'm3', 'm4' and 2 more",
+    )
+
+
+def test_shapes_must_match(path):
+    pyparam.save_file({"weight": torch.ones(2, 2), "bias": torch.ones(3)}, path)
+    model = nn.Linear(2, 2)
+    words = re.escape("load_file_: 'bias' has shape [3] in the file, expected [2]")
+    unchanged_after(model, lambda: pyparam.load_file_(model, path), ValueError, words)
+    unchanged_after(model, lambda: pyparam.load_file_(model, path, strict=False), ValueError, words)
+
+
+def test_a_meta_model_needs_assign(path):
+    pyparam.save_file(nn.Linear(2, 2), path)
+    with pytest.raises(
+        ValueError,
+        match=r"load_file_: '(weight|bias)' is on the meta device and can take no values; use assign",
+    ):
+        pyparam.load_file_(nn.Linear(2, 2, device="meta"), path)
+
+
+def test_ties_that_the_model_cannot_have(path):
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.ones(2))
+    model.register_buffer("shadow", torch.ones(2))
+    w = torch.zeros(2)
+    pyparam.save_file({"weight": w, "shadow": w}, path)
+    unchanged_after(
+        model,
+        lambda: pyparam.load_file_(model, path),
+        TypeError,
+        "'weight' is a parameter and 'shadow' is a b",
+    )
+
+
+def test_files_that_are_none(path):
+    with pytest.raises(FileNotFoundError):
+        pyparam.load_file_(nn.Linear(2, 2), path)
+    path.write_bytes(b"\x00" * 3)
+    with pytest.raises(ValueError, match=r"load_file_: '.*' is no whole safetensors file"):
+        pyparam.load_file_(nn.Linear(2, 2), path)
+    with pytest.raises(TypeError, match=r"load_file_: expected an nn\.Module, got dict"):
+        pyparam.load_file_({}, path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        "[3]",
+        '[{"names": ["a"], "kind": "parameter", "exact": true}]',
+        '[{"names": ["weight", "bias"], "kind": "friendship", "exact": true}]',
+        '[{"kind": "parameter"}]',
+        '[{"names": ["weight", "bias"], "kind": "overlap", "exact": true, "layouts": [{}]}]',
+        '[{"names": ["weight", "bias"], "kind": "overlap", "exact": true, "layouts": '
+        '[{"offset": 0, "shape": [2], "stride": [-1], "dtype": "float32"}, '
+        '{"offset": 0, "shape": [2], "stride": [1], "dtype": "float32"}]}]',
+        '[{"names": ["weight", "bias"], "kind": "overlap", "exact": true, "layouts": '
+        '[{"offset": 0, "shape": [2], "stride": [1], "dtype": "nn"}, '
+        '{"offset": 0, "shape": [2], "stride": [1], "dtype": "float32"}]}]',
+    ],
+)
+def test_damaged_metadata(text, path):
+    tensors = dict(nn.Linear(2, 2).state_dict())
+    safetensors.torch.save_file(tensors, path, metadata={"pyparam.ties": text})
+    with pytest.raises(ValueError, match=r"load_file_: the metadata of '.*' is damaged"):
+        pyparam.load_file_(nn.Linear(2, 2), path)
+
+
+@pytest.mark.parametrize("text", ["{", '{"weight": [1]}', '{"nowhere": [1]}', "[1]"])
+def test_damaged_strides(text, path):
+    safetensors.torch.save_file(dict(nn.Linear(2, 2).state_dict()), path, metadata={"pyparam.strides": text})
+    with pytest.raises(ValueError, match=r"load_file_: the metadata of '.*' is damaged"):
+        pyparam.load_file_(nn.Linear(2, 2), path)
+
+
+def test_ties_as_text_and_back():
+    ties = pyparam.ties(Zoo(), buffers=True)
+    again = ties_from_text(ties_to_text(ties))
+    assert again == ties
+    assert [tie.layouts for tie in again] == [tie.layouts for tie in ties]
+
+
+def test_an_opened_file_has_every_name(path):
+    model = reference.tied()
+    pyparam.save_file(model, path)
+    opened = pyparam.open(path)
+    assert set(opened) == set(model.state_dict())
+    assert same_values(model, opened)
+    assert opened.byte_range("4.weight") == opened.byte_range("2.weight")
+    assert {tie.names for tie in pyparam.ties(path)} == {("2.weight", "4.weight"), ("2.bias", "4.bias")}
+    assert pyparam.ties(opened) == pyparam.ties(path)
+
+
+def test_an_opened_file_of_safetensors_own_writer_has_every_name(path):
+    model = reference.tied()
+    safetensors.torch.save_model(model, path)
+    assert set(pyparam.open(path)) == set(model.state_dict())
+
+
+def test_other_metadata_is_no_name(path):
+    safetensors.torch.save_file(
+        {"a": torch.zeros(1), "b": torch.ones(1)}, path, metadata={"a": "b", "c": "d"}
+    )
+    opened = pyparam.open(path)
+    assert set(opened) == {"a", "b"}
+    assert pyparam.ties(opened) == []
+
+
+def test_an_opened_file_with_damaged_ties(path):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, metadata={"pyparam.ties": "[3]"})
+    with pytest.raises(ValueError, match=r"is not a valid safetensors file: its pyparam\.ties is damaged"):
+        pyparam.open(path)
+
+
+def test_another_process_restores_the_ties(path):
+    pyparam.save_file(reference.sequential(), path)
+    script = textwrap.dedent(
+        f"""
+        import pyparam
+        from torch import nn
+        relu = nn.ReLU
+        inner = [nn.Linear(8, 8), relu(), nn.Linear(8, 8), relu()]
+        net = nn.Sequential(nn.Linear(4, 8), relu(), *inner, nn.Linear(8, 1))
+        pyparam.load_file_(net, {str(path)!r})
+        print(net[2].weight is net[4].weight)
+        """
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip() == "True"
