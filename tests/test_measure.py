@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 import sys
@@ -262,7 +263,7 @@ def test_any_values_in_any_pieces(values: list[float], dtype: torch.dtype, cuts:
     x = torch.tensor(values, dtype=torch.float64).to(dtype)
     assert_row(pyparam.measure([x])[0], x, tolerance=1e-12)
     edges = [0, *sorted(min(cut, x.numel()) for cut in cuts), x.numel()]
-    pieces = [x[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [x[a:b] for a, b in itertools.pairwise(edges)]
     assert_row(pyparam.measure(pieces).total, x, tolerance=1e-12)
 
 

@@ -130,7 +130,6 @@ def test_repr(stats: pyparam.Stats) -> None:
         "max",
         "zeros",
         "nonfinite",
-    ] + [
         "q0.25",
         "q0.5",
     ]

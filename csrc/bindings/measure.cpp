@@ -38,7 +38,9 @@ std::string type_name(const at::Tensor& tensor) {
 // behind
 // __torch_dispatch__, nested ones, and those of the meta device, for which the op only tells
 // shapes.
-const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Tensor>& tensors) {
+const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Tensor>& tensors,
+                                     LayoutColumns* layouts = nullptr) {
+  if (layouts != nullptr) layouts->reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (i + kAheadOfTensors < tensors.size()) prefetch(tensors[i + kAheadOfTensors]);
     const at::Tensor& tensor = tensors[i];
@@ -50,6 +52,7 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
                      "such as its .to_local() or .full_tensor()");
     TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": tensors[", i,
                       "] is on the meta device and has no values");
+    if (layouts != nullptr) layouts->append(tensor);
   }
   return tensors;
 }
@@ -67,7 +70,9 @@ Measurement measure(const ParamTable& table, bool grad, bool histogram, const Fi
       op<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
           at::TensorList)>("pyparam::measure_histogram");
   const Gradients found = grad ? gradients(table) : Gradients{};
-  const std::vector<at::Tensor>& tensors = plain("measure", grad ? found.present : table.tensors);
+  LayoutColumns layouts;
+  const std::vector<at::Tensor>& tensors =
+      plain("measure", grad ? found.present : table.tensors, &layouts);
   Measured out;
   if (!maps.empty()) {
     out = measure_tensors(tensors, histogram, maps);
@@ -77,7 +82,7 @@ Measurement measure(const ParamTable& table, bool grad, bool histogram, const Fi
   } else {
     std::tie(out.values, out.counts) = of_all.call(tensors);
   }
-  return {out, LayoutColumns(tensors), found.missing};
+  return {out, std::move(layouts), found.missing};
 }
 
 at::Tensor total_norm(const ParamTable& table, double p, bool grad) {

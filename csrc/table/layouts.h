@@ -6,26 +6,22 @@
 #include <cstdint>
 #include <vector>
 
-#include "table/prefetch.h"
-
 namespace pyparam {
 
 class LayoutColumns {
  public:
-  explicit LayoutColumns(const std::vector<at::Tensor>& tensors) {
-    ends_.reserve(tensors.size());
-    dtypes_.reserve(tensors.size());
-    devices_.reserve(tensors.size());
-    dims_.reserve(2 * tensors.size());
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      if (i + kAheadOfTensors < tensors.size()) prefetch(tensors[i + kAheadOfTensors]);
-      const at::Tensor& tensor = tensors[i];
-      const auto sizes = tensor.sizes();
-      dims_.insert(dims_.end(), sizes.begin(), sizes.end());
-      ends_.push_back(dims_.size());
-      dtypes_.push_back(tensor.scalar_type());
-      devices_.push_back(tensor.device());
-    }
+  void reserve(size_t tensors) {
+    ends_.reserve(tensors);
+    dtypes_.reserve(tensors);
+    devices_.reserve(tensors);
+    dims_.reserve(2 * tensors);
+  }
+  void append(const at::Tensor& tensor) {
+    const auto sizes = tensor.sizes();
+    dims_.insert(dims_.end(), sizes.begin(), sizes.end());
+    ends_.push_back(dims_.size());
+    dtypes_.push_back(tensor.scalar_type());
+    devices_.push_back(tensor.device());
   }
 
   size_t size() const { return ends_.size(); }

@@ -41,10 +41,10 @@ def stats(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", min=0, metavar="N", help="Show N rows; without it 200, in JSON all.", show_default=False
+            "--limit", min=0, metavar="N", help="Show N rows; else 200, in JSON all.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; NaN and infinities are null.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with null for NaN.")] = False,
 ) -> None:
     """Prints statistics of every parameter, from one pass over the values.
 

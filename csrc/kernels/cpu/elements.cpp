@@ -1,10 +1,12 @@
 #include "kernels/cpu/elements.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/ops/resolve_conj.h>
 #include <ATen/ops/resolve_neg.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
 
@@ -110,45 +112,69 @@ void check_plain(const char* op, size_t i, const at::Tensor& tensor) {
 }
 
 ElementList::ElementList(const char* op, at::TensorList tensors) {
-  elements_.reserve(tensors.size());
-  numels_.reserve(tensors.size());
+  const auto count = static_cast<int64_t>(tensors.size());
+  elements_.resize(tensors.size());
+  numels_.resize(tensors.size());
+  std::atomic<bool> odd{false};
+  at::parallel_for(0, count, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto ahead = static_cast<size_t>(i) + kAheadOfTensors;
+      const auto nearer = static_cast<size_t>(i) + kAheadOfStorages;
+      if (ahead < tensors.size()) pyparam::prefetch(tensors[ahead]);
+      if (nearer < tensors.size()) prefetch_storage(tensors[nearer]);
+      if (!take_plainest(i, tensors[i])) odd = true;
+    }
+  });
+  if (!odd) return;
+  // One after another, so that the first that is wrong is the one refused.
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (i + kAheadOfTensors < tensors.size()) pyparam::prefetch(tensors[i + kAheadOfTensors]);
-    if (i + kAheadOfStorages < tensors.size()) prefetch_storage(tensors[i + kAheadOfStorages]);
-    add(op, i, tensors[i]);
+    if (numels_[i] < 0) take(op, i, tensors[i]);
   }
 }
 
-void ElementList::add(const char* op, size_t i, const at::Tensor& given) {
-  // Most tensors are of the plainest kind, which their keys alone tell.
+// An ordinary tensor over dense memory. False, and -1 for its numel, for any other.
+bool ElementList::take_plainest(size_t i, const at::Tensor& tensor) {
   using c10::DispatchKey;
   constexpr c10::DispatchKeySet kOdd(
       {DispatchKey::Conjugate, DispatchKey::Negative, DispatchKey::ZeroTensor});
-  const bool ordinary =
-      given.defined() && given.key_set().has(DispatchKey::CPU) && !given.key_set().has_any(kOdd);
-  if (!ordinary || !given.has_storage() || given.layout() != at::kStrided)
-    check_plain(op, i, given);
+  numels_[i] = -1;
+  if (!tensor.defined() || !tensor.key_set().has(DispatchKey::CPU) ||
+      tensor.key_set().has_any(kOdd))
+    return false;
+  if (tensor.layout() != at::kStrided || !tensor.has_storage()) return false;
+  const auto format = stored_format(tensor.scalar_type());
+  if (!format.has_value()) return false;
+  if (!tensor.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
+  Elements& e = elements_[i];
+  e.format = *format;
+  e.is_complex = tensor.is_complex();
+  e.values = tensor.numel() * (e.is_complex ? 2 : 1);
+  e.data = e.values == 0 ? nullptr : static_cast<const char*>(tensor.const_data_ptr());
+  if (e.values > 0 && e.data == nullptr) return false;
+  numels_[i] = e.values;
+  return true;
+}
+
+void ElementList::take(const char* op, size_t i, const at::Tensor& given) {
+  check_plain(op, i, given);
   const at::Tensor* tensor = &given;
-  if (!ordinary && (given.is_conj() || given.is_neg())) {
+  if (given.is_conj() || given.is_neg()) {
     resolved_.push_back(given.resolve_conj().resolve_neg());
     tensor = &resolved_.back();
   }
+  if (take_plainest(i, *tensor)) return;
   const auto format = stored_format(tensor->scalar_type());
   TORCH_CHECK_TYPE(format.has_value(), op, ": tensors[", i, "] has dtype ", tensor->scalar_type(),
                    ", whose elements are not single numbers; expected a floating, complex, integer "
                    "or bool dtype");
-  Elements e;
+  Elements& e = elements_[i];
   e.format = *format;
   e.is_complex = tensor->is_complex();
   e.values = tensor->numel() * (e.is_complex ? 2 : 1);
-  e.data = e.values == 0 ? nullptr : static_cast<const char*>(tensor->const_data_ptr());
-  if (e.values > 0 && e.data == nullptr) check_plain(op, i, *tensor);
-  if (e.values > 0 && !tensor->is_contiguous() && !tensor->is_non_overlapping_and_dense()) {
-    e.strided = static_cast<int32_t>(strides_.size());
-    strides_.push_back(merged_strides(*tensor));
-  }
-  elements_.push_back(e);
-  numels_.push_back(e.values);
+  e.data = static_cast<const char*>(tensor->const_data_ptr());
+  e.strided = static_cast<int32_t>(strides_.size());
+  strides_.push_back(merged_strides(*tensor));
+  numels_[i] = e.values;
 }
 
 void ElementList::gather(const Elements& e, int64_t begin, int64_t n, char* out) const {

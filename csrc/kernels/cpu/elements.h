@@ -63,7 +63,8 @@ class ElementList {
   }
 
  private:
-  void add(const char* op, size_t i, const at::Tensor& tensor);
+  bool take_plainest(size_t i, const at::Tensor& tensor);
+  void take(const char* op, size_t i, const at::Tensor& tensor);
   void gather(const Elements& e, int64_t begin, int64_t n, char* out) const;
 
   std::vector<Elements> elements_;
