@@ -11,32 +11,30 @@
 
 #include "kernels/macros.h"
 
-#define PYPARAM_INLINE PYPARAM_HD inline __attribute__((always_inline))
-
 namespace pyparam::random {
 
 template <typename To, typename From>
-PYPARAM_INLINE To bits_as(From from) {
+PYPARAM_FORMULA To bits_as(From from) {
   static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
   To to;
   std::memcpy(&to, &from, sizeof(to));
   return to;
 }
 
-PYPARAM_INLINE float square_root(float x) { return __builtin_sqrtf(x); }
-PYPARAM_INLINE double square_root(double x) { return __builtin_sqrt(x); }
+PYPARAM_FORMULA float square_root(float x) { return __builtin_sqrtf(x); }
+PYPARAM_FORMULA double square_root(double x) { return __builtin_sqrt(x); }
 
 // ---- words to the unit interval
 // -------------------------------------------------------------------------
 
 // Multiples of 2^-24 in [0, 1): the top 24 bits.
-PYPARAM_INLINE float unit_closed_open(uint32_t word) {
+PYPARAM_FORMULA float unit_closed_open(uint32_t word) {
   return static_cast<float>(static_cast<int32_t>(word >> 8)) * 0x1p-24f;
 }
 
 // Multiples of 2^-53 in [0, 1): the top 53 bits of high:low. The two halves are exact and so is
 // their sum.
-PYPARAM_INLINE double unit_closed_open(uint32_t low, uint32_t high) {
+PYPARAM_FORMULA double unit_closed_open(uint32_t low, uint32_t high) {
   const auto top = static_cast<int32_t>(high >> 6);
   const auto rest = static_cast<int32_t>(((high & 63u) << 21) | (low >> 11));
   return static_cast<double>(top) * 0x1p-26 + static_cast<double>(rest) * 0x1p-53;
@@ -44,14 +42,14 @@ PYPARAM_INLINE double unit_closed_open(uint32_t low, uint32_t high) {
 
 // (word + 1/2) / 2^32 rounded once: in [2^-33, 1], fine near 0, which makes the tails of what is
 // drawn.
-PYPARAM_INLINE float unit_open_closed(uint32_t word) {
+PYPARAM_FORMULA float unit_open_closed(uint32_t word) {
   const auto high = static_cast<float>(static_cast<int32_t>(word >> 16));
   const auto low = static_cast<float>(static_cast<int32_t>(word & 0xFFFFu));
   return (high * 65536.0f + (low + 0.5f)) * 0x1p-32f;
 }
 
 // (top 53 bits + 1/2) / 2^53 rounded once: in [2^-54, 1].
-PYPARAM_INLINE double unit_open_closed(uint32_t low, uint32_t high) {
+PYPARAM_FORMULA double unit_open_closed(uint32_t low, uint32_t high) {
   const auto top = static_cast<int32_t>(high >> 6);
   const auto rest = static_cast<int32_t>(((high & 63u) << 21) | (low >> 11));
   return static_cast<double>(top) * 0x1p-26 + (static_cast<double>(rest) + 0.5) * 0x1p-53;
@@ -61,7 +59,7 @@ PYPARAM_INLINE double unit_open_closed(uint32_t low, uint32_t high) {
 // -------------------------------------------------------------------------------
 
 // log((1 + f) 2^e) for 1 + f in [sqrt(1/2), sqrt(2)), within 1 ulp: the polynomial of Cephes logf.
-PYPARAM_INLINE float log_of_parts(float f, float e) {
+PYPARAM_FORMULA float log_of_parts(float f, float e) {
   const float z = f * f;
   float p = 7.0376836292e-2f;
   p = p * f - 1.1514610310e-1f;
@@ -79,7 +77,7 @@ PYPARAM_INLINE float log_of_parts(float f, float e) {
 }
 
 // The same within 1 ulp in double: the method and coefficients of FDLIBM e_log.c.
-PYPARAM_INLINE double log_of_parts(double f, double e) {
+PYPARAM_FORMULA double log_of_parts(double f, double e) {
   const double s = f / (2.0 + f);
   const double z = s * s;
   double r = 1.479819860511658591e-01;
@@ -101,13 +99,13 @@ struct Parts {
   Real f, e;
 };
 
-PYPARAM_INLINE Parts<float> parts_of(float x) {
+PYPARAM_FORMULA Parts<float> parts_of(float x) {
   const uint32_t shifted = bits_as<uint32_t>(x) + (0x3F800000u - 0x3F3504F3u);
   const float mantissa = bits_as<float>((shifted & 0x007FFFFFu) + 0x3F3504F3u);
   return {mantissa - 1.0f, static_cast<float>(static_cast<int32_t>(shifted >> 23) - 127)};
 }
 
-PYPARAM_INLINE Parts<double> parts_of(double x) {
+PYPARAM_FORMULA Parts<double> parts_of(double x) {
   const uint64_t shifted = bits_as<uint64_t>(x) + (0x3FF0000000000000ull - 0x3FE6A09E667F3BCDull);
   const double mantissa =
       bits_as<double>((shifted & 0x000FFFFFFFFFFFFFull) + 0x3FE6A09E667F3BCDull);
@@ -118,7 +116,7 @@ PYPARAM_INLINE Parts<double> parts_of(double x) {
 
 // log(x) for a positive normal x.
 template <typename Real>
-PYPARAM_INLINE Real natural_log(Real x) {
+PYPARAM_FORMULA Real natural_log(Real x) {
   const Parts<Real> parts = parts_of(x);
   return log_of_parts(parts.f, parts.e);
 }
@@ -126,7 +124,7 @@ PYPARAM_INLINE Real natural_log(Real x) {
 // log(u) for u in (0, 1] whose complement v = 1 - u is known for itself, so that no bit is lost
 // where u is near 1.
 template <typename Real>
-PYPARAM_INLINE Real log_of_unit(Real u, Real v) {
+PYPARAM_FORMULA Real log_of_unit(Real u, Real v) {
   const Parts<Real> parts = parts_of(u);
   return log_of_parts(parts.e == Real(0) ? -v : parts.f, parts.e);
 }
@@ -140,7 +138,7 @@ struct Direction {
 };
 
 template <typename Real, typename Bits>
-PYPARAM_INLINE Direction<Real> turned(Real cosine, Real sine, Bits quarter, int sign_shift) {
+PYPARAM_FORMULA Direction<Real> turned(Real cosine, Real sine, Bits quarter, int sign_shift) {
   const bool swap = (quarter & 1u) != 0;
   const Real c = swap ? sine : cosine;
   const Real s = swap ? cosine : sine;
@@ -149,7 +147,7 @@ PYPARAM_INLINE Direction<Real> turned(Real cosine, Real sine, Bits quarter, int 
   return {bits_as<Real>(bits_as<Bits>(c) ^ c_sign), bits_as<Real>(bits_as<Bits>(s) ^ s_sign)};
 }
 
-PYPARAM_INLINE Direction<float> direction(uint32_t word) {
+PYPARAM_FORMULA Direction<float> direction(uint32_t word) {
   const uint32_t quarter = (word + 0x20000000u) >> 30;
   const auto rest = static_cast<int32_t>(word - (quarter << 30));
   const float x = static_cast<float>(rest) * 1.46291807926715968105e-9f;  // 2 pi / 2^32
@@ -162,7 +160,7 @@ PYPARAM_INLINE Direction<float> direction(uint32_t word) {
   return turned<float, uint32_t>(cosine, sine, quarter, 31);
 }
 
-PYPARAM_INLINE Direction<double> direction(uint32_t low, uint32_t high) {
+PYPARAM_FORMULA Direction<double> direction(uint32_t low, uint32_t high) {
   const uint32_t quarter = (high + 0x20000000u) >> 30;
   const auto rest = static_cast<int32_t>(high - (quarter << 30));
   const double turns = static_cast<double>(rest) * 0x1p-32 +
@@ -189,14 +187,14 @@ PYPARAM_INLINE Direction<double> direction(uint32_t low, uint32_t high) {
 
 // Two independent standard normals by Box and Muller: .cosine is the even element, .sine the odd
 // one. |z| is at most 6.77 in float (a radius of 32 bits) and 8.66 in double (53 bits).
-PYPARAM_INLINE Direction<float> normal_pair(uint32_t word0, uint32_t word1) {
+PYPARAM_FORMULA Direction<float> normal_pair(uint32_t word0, uint32_t word1) {
   const float radius =
       square_root(-2.0f * log_of_unit(unit_open_closed(word0), unit_open_closed(~word0)));
   const Direction<float> d = direction(word1);
   return {radius * d.cosine, radius * d.sine};
 }
 
-PYPARAM_INLINE Direction<double> normal_pair(uint32_t word0, uint32_t word1, uint32_t word2,
+PYPARAM_FORMULA Direction<double> normal_pair(uint32_t word0, uint32_t word1, uint32_t word2,
                                              uint32_t word3) {
   const double radius = square_root(
       -2.0 * log_of_unit(unit_open_closed(word0, word1), unit_open_closed(~word0, ~word1)));
@@ -208,12 +206,12 @@ PYPARAM_INLINE Direction<double> normal_pair(uint32_t word0, uint32_t word1, uin
 // --------------------------------------------------------------------------------
 
 // To nearest, ties to even. The values drawn are finite.
-PYPARAM_INLINE uint16_t to_bfloat16(float x) {
+PYPARAM_FORMULA uint16_t to_bfloat16(float x) {
   const uint32_t bits = bits_as<uint32_t>(x);
   return static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
 }
 
-PYPARAM_INLINE uint16_t to_float16(float x) {
+PYPARAM_FORMULA uint16_t to_float16(float x) {
   const uint32_t bits = bits_as<uint32_t>(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;

@@ -17,7 +17,7 @@ constexpr double kFarTail = 5.0;
 // The inverse of the normal distribution function: algorithm AS 241 (Wichura, 1988), PPND7 in float
 // (about 7 digits) and PPND16 in double (about 16). `centre` is p - 1/2; `tail` is p or 1 - p, the
 // smaller, in (0, 1/2]. One quotient of polynomials, whose coefficients the region selects.
-PYPARAM_INLINE float normal_quantile(float centre, float tail) {
+PYPARAM_FORMULA float normal_quantile(float centre, float tail) {
   const float distance = centre < 0.0f ? -centre : centre;
   const bool central = distance <= 0.425f;
   const float root = square_root(-natural_log(tail));
@@ -35,7 +35,7 @@ PYPARAM_INLINE float normal_quantile(float centre, float tail) {
   return central ? centre * magnitude : (centre < 0.0f ? -magnitude : magnitude);
 }
 
-PYPARAM_INLINE double normal_quantile(double centre, double tail) {
+PYPARAM_FORMULA double normal_quantile(double centre, double tail) {
   const double distance = centre < 0.0 ? -centre : centre;
   const bool central = distance <= 0.425;
   const double root = square_root(-natural_log(tail));
@@ -89,14 +89,14 @@ struct Truncation {
 };
 
 template <typename Real>
-PYPARAM_INLINE Real clamped(Real x, Real lowest, Real highest) {
+PYPARAM_FORMULA Real clamped(Real x, Real lowest, Real highest) {
   const Real y = x < lowest ? lowest : x;
   return y > highest ? highest : y;
 }
 
 // u is how far into the interval's probability, v = 1 - u.
 template <typename Real>
-PYPARAM_INLINE Real truncated_normal(const Truncation<Real>& t, Real u, Real v) {
+PYPARAM_FORMULA Real truncated_normal(const Truncation<Real>& t, Real u, Real v) {
   const Real centre = t.centre + u * t.inside;
   const Real tail = centre < Real(0) ? t.below + u * t.inside : t.above + v * t.inside;
   return clamped(normal_quantile(centre, tail) * t.deviation + t.mean, t.lowest, t.highest);
@@ -105,7 +105,7 @@ PYPARAM_INLINE Real truncated_normal(const Truncation<Real>& t, Real u, Real v) 
 // Mills' ratio Q(x) / phi(x) for x >= kFarTail, to 1e-15: the 26th convergent of Laplace's
 // continued fraction 1 / (x + 1 / (x + 2 / (x + ...))). All terms are positive. Beyond 1e8 it is 1
 // / x to the last bit.
-PYPARAM_INLINE double mills_ratio(double x) {
+PYPARAM_FORMULA double mills_ratio(double x) {
   const bool distant = x > 1e8;
   const double y = distant ? 1e8 : x;
   double last_top = 0.0, top = 1.0, last_bottom = 1.0, bottom = y;
@@ -132,7 +132,7 @@ struct FarTail {
 
 // Solves log Q(start + d) - log Q(start) = log(1 - u inside) for d: exact for exp(-x^2 / 2), then
 // Newton's method on the slowly varying rest, whose three steps reach 1e-14 from kFarTail on.
-PYPARAM_INLINE double far_tail_normal(const FarTail& t, double u) {
+PYPARAM_FORMULA double far_tail_normal(const FarTail& t, double u) {
   const double lost = -(u * t.inside);
   const double kept = 1.0 + lost;
   const double smallest = kept < 0x1p-60 ? 0x1p-60 : kept;
