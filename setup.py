@@ -71,7 +71,6 @@ def flags() -> tuple[list[str], list[str]]:
         compile_flags += ["-O1", "-g", "-UNDEBUG"]
     else:
         compile_flags += ["-O3", "-g0"]
-        pass
     return compile_flags, link_flags
 
 

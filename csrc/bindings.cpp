@@ -3,18 +3,17 @@
 
 #include "bindings/compare.h"
 #include "bindings/fingerprint.h"
+#include "bindings/flatten.h"
 #include "bindings/measure.h"
 #include "bindings/outline.h"
-#include "bindings/share.h"
-#include "bindings/flatten.h"
 #include "bindings/pack.h"
+#include "bindings/share.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
 
 namespace py = pybind11;
 
 using pyparam::ParamTable;
-
 
 namespace {
 

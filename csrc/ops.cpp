@@ -9,20 +9,26 @@ TORCH_LIBRARY(pyparam, m) {
   m.def("measure(Tensor[] tensors) -> (Tensor values, Tensor counts)");
   m.set_python_module("pyparam._measure");  // where its shapes, which depend on data, are told
   m.def(
-      "measure_histogram(Tensor[] tensors) -> (Tensor values, Tensor counts, Tensor below, Tensor offsets, "
+      "measure_histogram(Tensor[] tensors) -> (Tensor values, Tensor counts, Tensor below, Tensor "
+      "offsets, "
       "Tensor bins, Tensor bin_counts)");
   m.set_python_module("pyparam");
   m.def("total_norm(Tensor[] tensors, float p=2.0) -> Tensor");
-  m.def("clip_grad_norm_(Tensor(a!)[] grads, float max_norm, float norm_type=2.0, bool error_if_nonfinite=False) -> Tensor");
+  m.def(
+      "clip_grad_norm_(Tensor(a!)[] grads, float max_norm, float norm_type=2.0, bool "
+      "error_if_nonfinite=False) -> Tensor");
   m.def("flatten(Tensor[] tensors, ScalarType? dtype=None) -> Tensor");
   m.def("flatten.out(Tensor[] tensors, ScalarType? dtype=None, *, Tensor(a!) out) -> ()");
   m.def("unflatten(Tensor(a -> *) vector, Tensor[] like) -> Tensor(a)[]");
   m.def("scatter_(Tensor(a!)[] tensors, Tensor vector) -> ()");
   m.def(
-      "fill_(Tensor(a!)[] tensors, int[] kinds, float[] parameters, int seed, int[] streams, int[] offsets, "
+      "fill_(Tensor(a!)[] tensors, int[] kinds, float[] parameters, int seed, int[] streams, int[] "
+      "offsets, "
       "int[] strides, bool moments=False) -> Tensor");
-  // TorchScript removes an op that writes to a list where nothing reads its result; to a tensor it may write.
+  // TorchScript removes an op that writes to a list where nothing reads its result; to a tensor it
+  // may write.
   m.def(
-      "fill_.one(Tensor(a!) tensor, int kind, float[] parameters, int seed, int stream, int offset=0, "
+      "fill_.one(Tensor(a!) tensor, int kind, float[] parameters, int seed, int stream, int "
+      "offset=0, "
       "int[] strides=[]) -> Tensor(a!)");
 }

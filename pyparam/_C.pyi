@@ -2,8 +2,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
 import torch
-from torch import Tensor, device, dtype
-from torch import nn
+from torch import Tensor, device, dtype, nn
 
 # --- the walk over nn.Module ----------------------------------------------------------------------------
 
@@ -81,10 +80,10 @@ FINGERPRINT_FORMAT: int
 
 def fingerprint(table: ParamTable, release_pages: bool = False) -> tuple[bytes, bytes]: ...
 def fingerprint_total(names: Sequence[str], digests: bytes) -> bytes: ...
-
 def compare(
     a: ParamTable, b: ParamTable, release_a: bool = False, release_b: bool = False
 ) -> dict[str, Any]: ...
+
 # measure
 class LayoutColumns:
     def __len__(self) -> int: ...
@@ -134,6 +133,7 @@ def histogram_quantiles(
 ) -> Tensor: ...
 def measure_progress() -> tuple[int, int]: ...
 def bin_edges(bin: int) -> tuple[float, float]: ...
+
 # --- ties -----------------------------------------------------------------------------------------------
 
 class TieSets:
@@ -194,6 +194,7 @@ def outline_of_module(
     module: object, type_label: Callable[[type], str | None], module_label: Callable[[Any], str]
 ) -> Outline: ...
 def outline_of_table(table: ParamTable, buffer: Sequence[bool]) -> Outline: ...
+
 # flatten
 def flatten(
     table: ParamTable, grad: bool, zeros: bool, dtype: torch.dtype | None, out: Tensor | None
@@ -217,6 +218,7 @@ def pack_(table: ParamTable, buffers: Sequence[Tensor], grads: bool) -> PackedSt
 def packed_flats(state: PackedState, grad: bool) -> list[tuple[torch.device, torch.dtype, Tensor]]: ...
 def packed_broken(state: PackedState, packed: ParamTable, now: ParamTable) -> list[str]: ...
 def unpack_(state: PackedState) -> None: ...
+
 # Initialise
 def fill_table(
     table: ParamTable,

@@ -1,8 +1,8 @@
 """The access API: nn.Module's own methods as functions over any source, and ``walk``.
 
-``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules`` and ``modules`` are native
-functions; what they cannot do without Python (a class with a method of its own, a source that is no module) they
-hand to ``members_of`` and ``modules_of`` here.
+``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules`` and ``modules`` are
+native functions; what they cannot do without Python (a class with a method of its own, a source that is no
+module) they hand to ``members_of`` and ``modules_of`` here.
 """
 
 from __future__ import annotations
@@ -49,18 +49,19 @@ def walk(source: Any, *, buffers: bool = False, remove_duplicate: bool = True) -
     """Walks a source once and gives what it saw as columns, in the order of ``nn.Module.named_parameters``.
 
     Args:
-        source: an ``nn.Module``, a TorchScript module, an ``ExportedProgram``, a state dict or other mapping, an
-            iterable of tensors or of (name, tensor) pairs, a ``ParamTable``, an ``Inspector``, or a path.
+        source: an ``nn.Module``, a TorchScript module, an ``ExportedProgram``, a state dict or other mapping,
+            an iterable of tensors or of (name, tensor) pairs, a ``ParamTable``, an ``Inspector``, or a path.
         buffers: lists buffers after the parameters.
         remove_duplicate: lists a parameter met again (the same object) once.
 
     Returns:
-        A table of qualified names, tensors, owning modules and attribute names. It holds its tensors; modules it
-        holds weakly.
+        A table of qualified names, tensors, owning modules and attribute names. It holds its tensors;
+        modules it holds weakly.
 
     Raises:
         TypeError: for what is no source, or an entry that is not a tensor.
-        ValueError: with ``remove_duplicate=False``, where a module contains itself; for a file that cannot be read.
+        ValueError: with ``remove_duplicate=False``, where a module contains itself; for a file that cannot
+            be read.
     """
     if isinstance(source, nn.Module) and module_source.accepts(source):
         return module_source.table(source, buffers=buffers, remove_duplicate=remove_duplicate, owners=True)
@@ -77,8 +78,8 @@ def state_dict(
     """Returns what ``nn.Module.state_dict`` does: references to parameters and persistent buffers, by name.
 
     Args:
-        source: a module (hooks, extra state, ``_metadata`` and a class's own methods count), or any other source,
-            whose tensors are listed as its table lists them.
+        source: a module (hooks, extra state, ``_metadata`` and a class's own methods count), or any other
+            source, whose tensors are listed as its table lists them.
         destination: a mapping to fill and return; a new ``OrderedDict`` by default.
         prefix: put before every name as it is.
         keep_vars: whether to give the tensors themselves, not detached ones that share their storage.
@@ -172,7 +173,7 @@ def members_of(
 ) -> Iterator[Any]:
     """Parameters or buffers where native code cannot list them alone; the native functions call this.
 
-    With ``own``, as nn.Module's own method of the module does, not asking the class for a method of that name.
+    With ``own``, as nn.Module's own method does, not asking the class for a method of that name.
     """
     pairs: Iterable[tuple[str, Tensor]]
     if isinstance(source, nn.Module):

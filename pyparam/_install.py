@@ -1,7 +1,7 @@
 """Puts the native access functions in place of nn.Module's own methods, and takes them out again.
 
-The installed methods are Python functions around native calls, so that ``torch.compile`` can trace through them:
-while it does, each is PyTorch's own method.
+The installed methods are Python functions around native calls, so that ``torch.compile`` can trace through
+them: while it does, each is PyTorch's own method.
 """
 
 from __future__ import annotations
@@ -62,8 +62,9 @@ def install() -> None:
     """Makes every ``nn.Module`` of the process use the native traversal.
 
     ``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules``, ``modules`` and
-    ``state_dict`` of ``nn.Module`` are replaced; classes that override them keep their own, and ``super()`` in them
-    reaches the native ones. Installing again changes nothing. ``uninstall()`` puts back what was there.
+    ``state_dict`` of ``nn.Module`` are replaced; classes that override them keep their own, and ``super()``
+    in them reaches the native ones. Installing again changes nothing. ``uninstall()`` puts back what was
+    there.
     """
     with _lock:
         if _replaced:

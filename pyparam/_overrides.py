@@ -45,7 +45,8 @@ def call_named_modules(
     path: str,
     remove_duplicate: bool,
 ) -> Iterable[tuple[str, nn.Module]]:
-    """Calls a class's own ``named_modules`` as ``nn.Module`` would: by position below the root, by keyword at it.
+    """Calls a class's own ``named_modules`` as ``nn.Module`` would: by position below the root, by keyword at
+    it.
 
     ``remove_duplicate`` is left out where it is the default and the method does not take it.
     """
@@ -59,19 +60,20 @@ def call_named_modules(
 def call_named_members(
     module: nn.Module, buffers: bool, prefix: str, recurse: bool, remove_duplicate: bool
 ) -> Iterable[tuple[str, Tensor]]:
-    """Calls a class's own ``_named_members`` as ``nn.Module.named_parameters`` (or ``named_buffers``) would."""
+    """Calls a class's own ``_named_members`` as ``nn.Module.named_parameters`` or ``named_buffers`` would."""
     members: Callable[[nn.Module], Any] = (
         (lambda module: module._buffers.items()) if buffers else (lambda module: module._parameters.items())
     )
     given: dict[str, Any] = {"prefix": prefix, "recurse": recurse}
     if not remove_duplicate or takes(module._named_members, "remove_duplicate"):
         given["remove_duplicate"] = remove_duplicate
-    return module._named_members(members, **given)
+    pairs: Iterable[tuple[str, Tensor]] = module._named_members(members, **given)
+    return pairs
 
 
 def call(method: Callable[..., Any], **arguments: tuple[Any, Any]) -> Any:
-    """Calls ``method`` with those arguments, given as (value, default), that differ from their default, so that a
-    method without ``remove_duplicate`` works while nobody asks for it."""
+    """Calls ``method`` with those arguments, given as (value, default), that differ from their default, so
+    that a method without ``remove_duplicate`` works while nobody asks for it."""
     return method(**{k: value for k, (value, default) in arguments.items() if value is not default})
 
 

@@ -195,7 +195,7 @@ PYPARAM_FORMULA Direction<float> normal_pair(uint32_t word0, uint32_t word1) {
 }
 
 PYPARAM_FORMULA Direction<double> normal_pair(uint32_t word0, uint32_t word1, uint32_t word2,
-                                             uint32_t word3) {
+                                              uint32_t word3) {
   const double radius = square_root(
       -2.0 * log_of_unit(unit_open_closed(word0, word1), unit_open_closed(~word0, ~word1)));
   const Direction<double> d = direction(word2, word3);

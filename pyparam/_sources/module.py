@@ -18,8 +18,8 @@ def accepts(source: object) -> bool:
 
 
 def table(source: Any, *, buffers: bool, remove_duplicate: bool, owners: bool = False) -> ParamTable:
-    """With ``owners``, the owning modules are what the walk saw; without, they are looked up by name when asked for,
-    which spares a bulk verb the weak references."""
+    """With ``owners``, the owning modules are what the walk saw; without, they are looked up by name when
+    asked for, which spares a bulk verb the weak references."""
     methods = ["named_parameters", "_named_members", *(["named_buffers"] if buffers else [])]
     if any(_C.overrides(source, method) for method in methods):
         return _asked(source, buffers, remove_duplicate)
@@ -42,9 +42,13 @@ def _asked(source: nn.Module, buffers: bool, remove_duplicate: bool) -> ParamTab
 
 def _call(source: nn.Module, method: str, remove_duplicate: bool) -> Iterable[tuple[str, Tensor]]:
     listing = getattr(source, method)
-    if remove_duplicate or not _overrides.takes(listing, "remove_duplicate"):
-        return listing()
-    return listing(remove_duplicate=False)
+    given = (
+        {}
+        if remove_duplicate or not _overrides.takes(listing, "remove_duplicate")
+        else {"remove_duplicate": False}
+    )
+    pairs: Iterable[tuple[str, Tensor]] = listing(**given)
+    return pairs
 
 
 def _owners_by_name(model: nn.Module | None, names: list[str]) -> list[Owner]:
