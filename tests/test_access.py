@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import operator
 import sys
@@ -109,6 +110,19 @@ def test_modules_of_pytorch(make) -> None:
         assert list(pyparam.state_dict(model)) == list(model.state_dict())
     else:
         same(model)
+
+
+def test_modules_that_share_their_dicts() -> None:
+    inner = demo()
+    shallow = copy.copy(inner)
+    assert shallow._modules is inner._modules
+    same(nn.Sequential(inner, shallow))
+    layer = nn.Linear(1, 1)
+    same(nn.Sequential(layer, copy.copy(layer)))
+    twin = nn.Linear(1, 1)
+    twin.__dict__ = layer.__dict__
+    same(nn.Sequential(layer, twin))
+    same(nn.Sequential(nn.Sequential(inner), nn.Sequential(shallow), inner))
 
 
 def test_two_parameters_over_one_storage_are_both_listed() -> None:

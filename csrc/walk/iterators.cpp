@@ -82,8 +82,7 @@ bool make_ready(const MemberWalker& walker, bool named, std::vector<PyObject*>& 
     for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
       if (i + kAhead < members.all.size()) prefetch(members.all[i + kAhead].value);
       const auto [key, value] = members.all[i];
-      // One reference, the module's own: it can stand nowhere else.
-      if (options.remove_duplicate && Py_REFCNT(value) > 1 && !seen.insert(value)) continue;
+      if (options.remove_duplicate && walk.may_repeat(value) && !seen.insert(value)) continue;
       items.push_back(named ? pair(at.joined(key), value).release() : Py_NewRef(value));
     }
   });

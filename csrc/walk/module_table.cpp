@@ -95,7 +95,7 @@ bool walk_plain(PyObject* module, bool buffers, bool remove_duplicate, WalkedMod
       for (uint32_t i = members.begin(index); i < members.end(index); ++i) {
         prefetch_tensors(members.all, i);
         const auto [key, value] = members.all[i];
-        if (remove_duplicate && Py_REFCNT(value) > 1 && !seen.insert(value)) continue;
+        if (remove_duplicate && walk.may_repeat(value) && !seen.insert(value)) continue;
         append(out, node, key, value, at, owner);
       }
     });

@@ -51,14 +51,19 @@ bool read_members(PyObject* mapping, PlainWalk::Members& out) {
 // The records of modules that more than one place may refer to.
 class PlainWalk::Index {
  public:
-  // The record of `module`, or `fresh` where it is new. An object with one reference, which is the
-  // dict entry just read, stands nowhere else and need not be remembered.
-  uint32_t find(PyObject* module, uint32_t fresh) {
-    if (Py_REFCNT(module) == 1) return fresh;
+  explicit Index(PyObject* root) : root_(root) {}
+
+  // The record of `module`, or `fresh` where it is new. An object with one reference, which is an
+  // entry of a dict that no other module has (not `aliased`), stands nowhere else and need not be
+  // remembered.
+  uint32_t find(PyObject* module, bool aliased, uint32_t fresh) {
+    if (module == root_) return 0;
+    if (Py_REFCNT(module) == 1 && !aliased) return fresh;
     return records_.try_emplace(module, fresh).first->second;
   }
 
  private:
+  PyObject* root_;
   std::unordered_map<PyObject*, uint32_t> records_;
 };
 
@@ -74,6 +79,7 @@ void PlainWalk::clear() {
   children_.clear();
   first_child_.clear();
   found_.clear();
+  aliased_members_ = false;
   for (Members* members : {&parameters_, &buffers_}) {
     members->all.clear();
     members->first.clear();
@@ -81,10 +87,9 @@ void PlainWalk::clear() {
 }
 
 bool PlainWalk::read(PyObject* root, const Wanted& wanted) {
-  Index seen;
+  Index seen(root);
   clear();
   modules_.push_back(root);
-  seen.find(root, 0);
   for (size_t begin = 0; begin < modules_.size();) {
     const size_t end = std::min(begin + kBatch, modules_.size());
     if (!read_batch(begin, end, wanted, seen)) return false;
@@ -150,11 +155,17 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
   for (size_t i = 0; i < count; ++i) {
     if (wanted.parameters && !read_members(parameters[i], parameters_)) return false;
     if (wanted.buffers && !read_members(buffers[i], buffers_)) return false;
-    if (!read_children(modules[i])) return false;
+    // Two modules can have one dict: copy.copy(module) makes such a pair.
+    const bool own_dict = Py_REFCNT(dicts[i]) == 1;
+    if (!own_dict || (wanted.parameters && Py_REFCNT(parameters[i]) > 1) ||
+        (wanted.buffers && Py_REFCNT(buffers[i]) > 1)) {
+      aliased_members_ = true;
+    }
+    if (!read_children(modules[i], !own_dict || Py_REFCNT(modules[i]) > 1)) return false;
   }
-  for (const auto& [child, object] : found_) {
+  for (const auto& [object, child, aliased] : found_) {
     const auto fresh = static_cast<uint32_t>(modules_.size());
-    const uint32_t record = seen.find(object, fresh);
+    const uint32_t record = seen.find(object, aliased, fresh);
     if (record == fresh) modules_.push_back(object);
     children_[child].module = record;
   }
@@ -162,7 +173,7 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
   return true;
 }
 
-bool PlainWalk::read_children(PyObject* mapping) {
+bool PlainWalk::read_children(PyObject* mapping, bool aliased) {
   first_child_.push_back(static_cast<uint32_t>(children_.size()));
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
@@ -170,7 +181,7 @@ bool PlainWalk::read_children(PyObject* mapping) {
     if (value == Py_None) continue;
     if (!PyUnicode_CheckExact(key)) return false;
     prefetch_object(value);
-    found_.push_back({static_cast<uint32_t>(children_.size()), value});
+    found_.push_back({value, static_cast<uint32_t>(children_.size()), aliased});
     children_.push_back({key, 0});
   }
   return true;

@@ -60,6 +60,9 @@ class PlainWalk {
     uint32_t begin(uint32_t module) const { return first[module]; }
     uint32_t end(uint32_t module) const { return first[module + 1]; }
   };
+  // Whether a member may be listed again: not where the one reference to it is the entry just read.
+  bool may_repeat(PyObject* member) const { return aliased_members_ || Py_REFCNT(member) > 1; }
+
   const Members& parameters() const { return parameters_; }
   const Members& buffers() const { return buffers_; }
   const std::vector<PyObject*>& modules() const { return modules_; }  // borrowed
@@ -69,6 +72,11 @@ class PlainWalk {
     PyObject* key;  // borrowed
     uint32_t module;
   };
+  struct Found {
+    PyObject* object;
+    uint32_t child;
+    bool aliased;
+  };
   struct Place {
     uint32_t module, next_child;
     size_t path_length;
@@ -76,15 +84,15 @@ class PlainWalk {
   class Index;
 
   bool read_batch(size_t begin, size_t end, const Wanted& wanted, Index& seen);
-  bool read_children(PyObject* mapping);
+  bool read_children(PyObject* mapping, bool aliased);
   void clear();
 
   std::vector<PyObject*> modules_;
   std::vector<Child> children_;
   std::vector<uint32_t> first_child_;  // of module i; one more at the end
   Members parameters_, buffers_;
-  std::vector<std::pair<uint32_t, PyObject*>>
-      found_;  // a batch's children, before their records are known
+  std::vector<Found> found_;  // a batch's children, before their records are known
+  bool aliased_members_ = false;
   std::vector<uint8_t> visited_;
   std::vector<Place> stack_;
 };

@@ -306,19 +306,32 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   };
   const bool ends = walk.for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
     if (!plain) return;
-    PyObject* module = walk.modules()[index];
-    if (index + 16 < walk.modules().size()) prefetch(walk.modules()[index + 16]);
-    const Ref local = local_metadata(module_type(Py_TYPE(module)).state_version);
-    const Ref key = metadata_key(at, index == 0 ? prefix : nullptr);
-    if (PyObject_SetItem(metadata.get(), key.get(), local.get()) < 0) throw PythonError{};
     save(walk.parameters(), index, nullptr, at);
     if (walk.buffers().begin(index) != walk.buffers().end(index)) {
-      const Ref skipped = ModuleView(module).attribute(names().non_persistent);
+      const Ref skipped = ModuleView(walk.modules()[index]).attribute(names().non_persistent);
       save(walk.buffers(), index, skipped.get(), at);
     }
   });
-  if (!plain && PyErr_Occurred() != nullptr) throw PythonError{};
-  return plain && ends ? std::move(target) : Ref();
+  if (!plain || !ends) {
+    if (PyErr_Occurred() != nullptr) throw PythonError{};
+    return Ref();
+  }
+  // In a pass of its own: two large dicts that grow in turn push each other out of the cache.
+  Ref local;
+  PyObject* version = nullptr;
+  path.assign(prefix);
+  walk.for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
+    if (index + 16 < walk.modules().size()) prefetch(walk.modules()[index + 16]);
+    PyObject* own_version = module_type(Py_TYPE(walk.modules()[index])).state_version;
+    if (own_version != version) {
+      version = own_version;
+      local = local_metadata(version);
+    }
+    const Ref copy = Ref::checked(PyDict_Copy(local.get()));
+    const Ref key = metadata_key(at, index == 0 ? prefix : nullptr);
+    if (PyObject_SetItem(metadata.get(), key.get(), copy.get()) < 0) throw PythonError{};
+  });
+  return target;
 }
 
 }  // namespace

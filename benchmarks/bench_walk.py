@@ -1,0 +1,100 @@
+"""The access functions beside nn.Module's own methods: whole lists, one step, and the memory of a table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from models import MODELS
+from pairing import seconds, versus
+from torch import nn
+
+import pyparam
+
+ROUNDS = {"mixture": 15, "tree": 40, "chain": 200, "mlp": 3000}
+
+JOBS: dict[str, tuple[Callable[[nn.Module], Any], Callable[[nn.Module], Any]]] = {
+    "list(named_parameters)": (
+        lambda m: list(pyparam.named_parameters(m)),
+        lambda m: list(m.named_parameters()),
+    ),
+    "list(parameters)": (lambda m: list(pyparam.parameters(m)), lambda m: list(m.parameters())),
+    "state_dict": (pyparam.state_dict, lambda m: m.state_dict()),
+    "list(named_modules)": (lambda m: list(pyparam.named_modules(m)), lambda m: list(m.named_modules())),
+    "walk": (pyparam.walk, lambda m: list(m.named_parameters())),
+    "for in named_parameters": (
+        lambda m: sum(1 for _ in pyparam.named_parameters(m)),
+        lambda m: sum(1 for _ in m.named_parameters()),
+    ),
+}
+
+FLOORS = {
+    "list(named_parameters)": {"mixture": 5, "tree": 6, "chain": 25, "mlp": 4},
+    "list(parameters)": {"mixture": 5, "tree": 7, "chain": 35, "mlp": 5},
+    "state_dict": {"mixture": 5, "tree": 6, "chain": 10, "mlp": 3},
+    "list(named_modules)": {"mixture": 4, "tree": 5, "chain": 25, "mlp": 4},
+}
+
+
+def comparable(result: Any) -> Any:
+    """What must agree: names, and objects by identity; of a state dict, names, memory and metadata."""
+    if isinstance(result, dict):
+        return [(k, v.data_ptr(), v.shape) for k, v in result.items()], list(result._metadata.items())
+    if isinstance(result, (int, pyparam.ParamTable)):
+        return result if isinstance(result, int) else [(name, id(tensor)) for name, tensor in result]
+    return [(item[0], id(item[1])) if isinstance(item, tuple) else id(item) for item in result]
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def model(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
+    return request.param, MODELS[request.param]()
+
+
+@pytest.mark.parametrize("job", list(JOBS))
+def test_bulk(benchmark: Any, model: tuple[str, nn.Module], job: str) -> None:
+    name, built = model
+    ours, peer = JOBS[job]
+    assert comparable(ours(built)) == comparable(peer(built))
+    pair = versus(
+        benchmark,
+        lambda: ours(built),
+        lambda: peer(built),
+        rounds=ROUNDS[name],
+        floor=FLOORS.get(job, {}).get(name),
+    )
+    print(f"\n{job}, {name}: {pair}")
+
+
+def test_one_step_costs_the_same_on_every_model() -> None:
+    times = {}
+    for name in ("mixture", "mlp"):
+        built = MODELS[name]()
+        times[name] = sorted(seconds(lambda m=built: next(pyparam.parameters(m))) for _ in range(2000))[1000]
+    print(f"\nnext(parameters(model)): {', '.join(f'{n} {t * 1e9:.0f} ns' for n, t in times.items())}")
+
+
+MEMORY = """
+import gc, resource
+from models import mixture
+import pyparam
+model = mixture()
+gc.collect()
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+pyparam.walk(model)
+before = resident()
+tables = [pyparam.walk(model) for _ in range(20)]
+print((resident() - before) / 20 / len(tables[0]))
+"""
+
+
+def test_memory_of_a_walk() -> None:
+    """Bytes a parameter, the names (as keys) with them; the floor is 200 beyond the names."""
+    out = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, cwd="benchmarks"
+    )
+    print(f"\nmemory of a walk: {float(out.stdout):.0f} bytes a parameter")
