@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -74,6 +74,7 @@ def state_dict(
     destination: Any = None,
     prefix: str = "",
     keep_vars: bool = False,
+    shared: Literal["keep", "once"] = "keep",
 ) -> Any:
     """Returns what ``nn.Module.state_dict`` does: references to parameters and persistent buffers, by name.
 
@@ -83,10 +84,21 @@ def state_dict(
         destination: a mapping to fill and return; a new ``OrderedDict`` by default.
         prefix: put before every name as it is.
         keep_vars: whether to give the tensors themselves, not detached ones that share their storage.
+        shared: ``"keep"`` lists a tied tensor under each of its names; ``"once"`` under the first of those that
+            have the same bytes and layout, and gives names that overlap otherwise memory of their own.
 
     Raises:
-        ValueError: where a module contains itself.
+        ValueError: where a module contains itself; for another ``shared``.
     """
+    state = _state_dict(source, args, destination, prefix, keep_vars)
+    if shared == "keep":  # without loading what only "once" needs
+        return state
+    from pyparam._save import with_shared  # it stands on this module
+
+    return with_shared(state, shared)
+
+
+def _state_dict(source: Any, args: tuple[Any, ...], destination: Any, prefix: str, keep_vars: bool) -> Any:
     if isinstance(source, nn.Module):
         if args or _C.overrides(source, "state_dict"):
             return _overrides.call(
