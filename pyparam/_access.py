@@ -84,8 +84,8 @@ def state_dict(
         destination: a mapping to fill and return; a new ``OrderedDict`` by default.
         prefix: put before every name as it is.
         keep_vars: whether to give the tensors themselves, not detached ones that share their storage.
-        shared: ``"keep"`` lists a tied tensor under each of its names; ``"once"`` under the first of those that
-            have the same bytes and layout, and gives names that overlap otherwise memory of their own.
+        shared: ``"keep"`` lists a tied tensor under each of its names; ``"once"`` under the first of those
+            that have the same bytes and layout, and gives names that overlap otherwise memory of their own.
 
     Raises:
         ValueError: where a module contains itself; for another ``shared``.
