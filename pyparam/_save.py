@@ -89,15 +89,19 @@ def save_file(
     ``"pyparam.strides"``; :func:`load_file_` restores both. The file appears under its name when it is
     complete, or not at all.
 
-    Args: source: an ``nn.Module`` (its ``state_dict()``, so hooks run and persistent buffers are in), a
-        state dict, or
-            another source of tensors.
+    Args:
+        source: an ``nn.Module`` (its ``state_dict()``, so hooks run and persistent buffers are in), a
+            state dict, or another source of tensors.
         path: the file to write; one that exists is replaced.
         metadata: more text entries for the file's header. ``"format"`` is ``"pt"`` unless given.
 
-    Raises: TypeError: a value is no tensor, or no dense tensor with data (meta, sparse, quantized, nested,
-        wrapper). ValueError: the format has no such dtype, or a metadata key is one of ours. OSError: the
-        file cannot be written. Nothing is left behind, and a file that was there is as it was.
+    Raises:
+        TypeError: a value is no tensor, or no dense tensor with data (meta, sparse, quantized, nested,
+            wrapper).
+        ValueError: the format has no such dtype, or a metadata key is one of ours.
+        OSError: the file cannot be written.
+
+    Nothing is left behind, and a file that was there is as it was.
     """
     state = _state_of(source)
     for name, value in state.items():
@@ -192,18 +196,23 @@ def load_file_(
     Any safetensors file will do. A name that is not in it, but that the file or the model ties to one that
     is, gets that one's values.
 
-    Args: model: the module to fill. path: what :func:`save_file` wrote, or another safetensors file.
-        strict: whether names that only one side has are an error. assign: makes the file's tensors the
-        model's own, with the file's dtype and strides, where the default is
-            to copy values into the model's tensors. For a model on the meta device this must be set.
+    Args:
+        model: the module to fill.
+        path: what :func:`save_file` wrote, or another safetensors file.
+        strict: whether names that only one side has are an error.
+        assign: makes the file's tensors the model's own, with the file's dtype and strides, where the
+            default is to copy values into the model's tensors. For a model on the meta device this must
+            be set.
         device: where an assigned tensor shall live.
 
     Returns:
         ``(missing_keys, unexpected_keys)``; both empty where ``strict``.
 
-    Raises: FileNotFoundError: there is no such file. ValueError: the file cannot be read, names are missing
-        or unexpected, or shapes differ. The model is as it
-            was where this raises.
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, names are missing or unexpected, or shapes differ.
+
+    The model is as it was where this raises.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"load_file_: expected an nn.Module, got {type(model).__name__}")

@@ -26,20 +26,26 @@ def tie_(
     is the sum over all its uses, and an optimizer steps it once. Buffers are tied to buffers in the same
     way. A module that is registered under several names is one place: tying one of its names ties them all.
 
-    Args: model: the module to change. source_name: the qualified name whose tensor stays. target_names: the
-        qualified names that take it. optimizer: mended where given: a replaced Parameter that no other name
-        of the model holds leaves its group
-            and its state (moments and the like, which described its values) is dropped. The source takes
-            its place if the optimizer does not hold it yet, else keeps its own group and state.
+    Args:
+        model: the module to change.
+        source_name: the qualified name whose tensor stays.
+        target_names: the qualified names that take it.
+        optimizer: mended where given: a replaced Parameter that no other name of the model holds leaves
+            its group and its state (moments and the like, which described its values) is dropped. The
+            source takes its place if the optimizer does not hold it yet, else keeps its own group and
+            state.
 
     Returns:
         The shared tensor.
 
-    Raises: AttributeError: a name is not a parameter or buffer; for a parametrized weight the message says
-        which name is. TypeError: a parameter meets a buffer; the model or the optimizer is none.
-        ValueError: shape, dtype, device or layout differ, a name is its own target, or a lazy parameter has
-        no
-            shape yet. Nothing is changed where this raises.
+    Raises:
+        AttributeError: a name is not a parameter or buffer; for a parametrized weight the message says
+            which name is.
+        TypeError: a parameter meets a buffer; the model or the optimizer is none.
+        ValueError: shape, dtype, device or layout differ, a name is its own target, or a lazy parameter
+            has no shape yet.
+
+    Nothing is changed where this raises.
     """
     slots = Slots(model, "tie_")
     if not target_names:
@@ -66,9 +72,11 @@ def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | No
     of the module, which shares everything but this parameter; other references to the old module stay with
     the old.
 
-    Args: model: the module to change. name: the qualified name of a parameter or buffer. One that shares
-        nothing is left as it is. optimizer: mended where given: the copy joins the group of the old
-        Parameter, with a copy of its state.
+    Args:
+        model: the module to change.
+        name: the qualified name of a parameter or buffer. One that shares nothing is left as it is.
+        optimizer: mended where given: the copy joins the group of the old Parameter, with a copy of its
+            state.
 
     Returns:
         The tensor that ``name`` holds now.
@@ -120,10 +128,13 @@ def retie_(
         ties: what :func:`ties` found before.
         optimizer: mended as :func:`tie_` does.
 
-    Raises: AttributeError: a name is no longer there. TypeError: something is not a Tie, or a parameter
-        meets a buffer. ValueError: shapes, dtypes or devices no longer agree, or a layout cannot be made
-        again (sparse tensors,
-            wrappers such as DTensor). Nothing is changed where this raises.
+    Raises:
+        AttributeError: a name is no longer there.
+        TypeError: something is not a Tie, or a parameter meets a buffer.
+        ValueError: shapes, dtypes or devices no longer agree, or a layout cannot be made again (sparse
+            tensors, wrappers such as DTensor).
+
+    Nothing is changed where this raises.
     """
     slots = Slots(model, "retie_")
     _check_optimizer("retie_", optimizer)
