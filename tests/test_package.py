@@ -1,0 +1,66 @@
+"""The package as it is imported and built."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyparam
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code: str, path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(path)} | variables
+    environment.pop("LD_PRELOAD", None)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=path, check=False
+    )
+
+
+@pytest.mark.unsanitized
+def test_without_the_extension_the_import_says_how_to_build_it(tmp_path: Path) -> None:
+    shutil.copytree(
+        ROOT / "pyparam", tmp_path / "pyparam", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    )
+    done = run("import pyparam", tmp_path)
+    assert done.returncode == 1
+    assert "native extension is not built" in done.stderr
+    assert "pip install --no-build-isolation ." in done.stderr
+
+
+@pytest.mark.unsanitized
+def test_importing_loads_neither_the_command_line_nor_plots() -> None:
+    code = "import sys, pyparam; print([m for m in ('rich', 'typer', 'matplotlib', 'pandas') if m in sys.modules])"
+    done = run(code, ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    for name in pyparam.__all__:
+        assert getattr(pyparam, name).__doc__, name
+
+
+@pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="not run from a source tree")
+def test_a_missing_compiler_is_said_before_anything_is_compiled(tmp_path: Path) -> None:
+    code = f"import runpy; runpy.run_path({str(ROOT / 'setup.py')!r})"
+    done = run(code, ROOT, CXX="no-such-compiler", PATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "no C++ compiler found (looked for 'no-such-compiler'" in done.stderr
+
+
+def test_a_torch_that_is_too_old_or_missing_is_said(tmp_path: Path) -> None:
+    fake = tmp_path / "torch"
+    (fake / "utils").mkdir(parents=True)
+    (fake / "utils" / "__init__.py").write_text("")
+    (fake / "utils" / "cpp_extension.py").write_text("BuildExtension = CppExtension = include_paths = None\n")
+    (fake / "__init__.py").write_text('__version__ = "2.4.1+cpu"\n')
+    code = f"import runpy; runpy.run_path({str(ROOT / 'setup.py')!r})"
+    assert "PyTorch 2.4.1+cpu is too old; 2.11 or newer is needed" in run(code, tmp_path).stderr
+    (fake / "__init__.py").write_text("raise ImportError('none')\n")
+    assert "PyTorch is not importable in this environment" in run(code, tmp_path).stderr
