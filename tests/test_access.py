@@ -19,6 +19,7 @@ from torch.nn.utils import parametrize
 
 import pyparam
 from pyparam._demo import net as demo_net
+from pyparam._sources import table_of
 
 
 def same(model: nn.Module) -> None:
@@ -477,6 +478,15 @@ def test_nothing_is_kept_alive_and_nothing_leaks() -> None:
     gc.collect()
     assert gone() is None
     assert table.owners == [None] * 4
+    for make in (pyparam.walk, table_of):
+        made = make(demo())
+        alive = weakref.ref(made)
+        gc.disable()
+        try:
+            del made
+            assert alive() is None  # at once: no cycle holds its tensors
+        finally:
+            gc.enable()
     assert table["0.weight"].shape == (3, 2)
 
 

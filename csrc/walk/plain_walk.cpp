@@ -106,7 +106,8 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
   const Names& n = names();
   const size_t count = end - begin;
   std::array<PyObject*, kBatch> dicts, modules, parameters, buffers;
-  std::array<std::array<PyObject*, 2>, kBatch> empty{};
+  std::array<std::array<PyObject*, 2>, kBatch> empty;  // filled where wanted
+  const bool wants_empty = wanted.empty[0] != nullptr;
   for (size_t i = 0; i < count; ++i) prefetch_object(modules_[begin + i]);
   for (size_t i = 0; i < count; ++i) {
     dicts[i] = instance_dict(modules_[begin + i]);
@@ -120,7 +121,7 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
     // nn.Module.__init__ sets `_parameters` second and `_modules` seventeenth.
     if (values != nullptr) {
       prefetch(values + 8);
-      if (wanted.empty[0] != nullptr) prefetch(values + 8 * 8);
+      if (wants_empty) prefetch(values + 8 * 8);
       prefetch(values + 8 * 16);
     }
   }
@@ -137,7 +138,7 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
       if (mapping == nullptr) return false;
       prefetch(mapping);
     }
-    for (size_t e = 0; e < empty[i].size() && wanted.empty[e] != nullptr; ++e) {
+    for (size_t e = 0; wants_empty && e < empty[i].size(); ++e) {
       empty[i][e] = look_up(dicts[i], wanted.empty[e]);
       if (empty[i][e] == nullptr) return false;
       prefetch(empty[i][e]);
@@ -148,8 +149,8 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
       if (!PyDict_CheckExact(mapping)) return false;
       prefetch_entries(mapping);
     }
-    for (PyObject* mapping : empty[i]) {
-      if (mapping != nullptr && !is_empty_dict(mapping)) return false;
+    for (size_t e = 0; wants_empty && e < empty[i].size(); ++e) {
+      if (!is_empty_dict(empty[i][e])) return false;
     }
   }
   for (size_t i = 0; i < count; ++i) {

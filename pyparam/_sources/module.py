@@ -26,9 +26,9 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool, owners: bool = 
     native, references = _C.walk_module(source, buffers, remove_duplicate, owners)
     if owners:
         return ParamTable.from_native(native, references)
-    found = ParamTable.from_native(native, lambda: _owners_by_name(root(), found.names))
     root = weakref.ref(source)
-    return found
+    # Refers to the native table alone: a table in a cycle would keep its tensors until the collector runs.
+    return ParamTable.from_native(native, lambda: _owners_by_name(root(), native.names))
 
 
 def _asked(source: nn.Module, buffers: bool, remove_duplicate: bool) -> ParamTable:
