@@ -8,6 +8,11 @@
 #include <map>
 
 namespace pyparam {
+void check_kinds(at::TensorList tensors, at::IntArrayRef kinds) {
+  TORCH_CHECK_VALUE(kinds.size() == tensors.size(), "fill_: ", tensors.size(), " tensors, but ",
+                    kinds.size(), " kinds");
+}
+
 namespace {
 
 using random::Kind;
@@ -18,7 +23,7 @@ std::string place(size_t i) { return "fill_: tensors[" + std::to_string(i) + "]"
 
 void check_columns(at::TensorList tensors, const FillColumns& c) {
   const size_t n = tensors.size();
-  TORCH_CHECK_VALUE(c.kinds.size() == n, "fill_: ", n, " tensors, but ", c.kinds.size(), " kinds");
+  check_kinds(tensors, c.kinds);
   TORCH_CHECK_VALUE(c.parameters.size() == n * random::kParameters, "fill_: ", n, " tensors, so ",
                     n * random::kParameters, " parameters expected, got ", c.parameters.size());
   TORCH_CHECK_VALUE(c.streams.size() == n, "fill_: ", n, " tensors, but ", c.streams.size(),

@@ -75,6 +75,9 @@ struct Fill {
   const random::Draw& draw(size_t tensor) const { return draws[rows[tensor].draw]; }
 };
 
+// Raises ValueError where there is not one kind a tensor. Whatever reads kinds[i] first calls this.
+void check_kinds(at::TensorList tensors, at::IntArrayRef kinds);
+
 // Checks everything there is to check, for every tensor, and prepares the rows.
 Fill prepare_fill(at::TensorList tensors, const FillColumns& columns);
 

@@ -266,6 +266,7 @@ at::Tensor fill_meta(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef
   const bool symbolic = std::any_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
     return t.unsafeGetTensorImpl()->has_symbolic_sizes_strides();
   });
+  check_kinds(tensors, kinds);
   if (!symbolic) prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   for (size_t i = 0; i < tensors.size(); ++i) {
     TORCH_CHECK_VALUE(tensors[i].is_meta() || kinds[i] < 0, "fill_: tensors[", i, "] is on ",
@@ -306,6 +307,7 @@ at::Tensor fill_autograd(at::TensorList tensors, at::IntArrayRef kinds,
                          at::ArrayRef<double> parameters, int64_t seed, at::IntArrayRef streams,
                          at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
   if (at::GradMode::is_enabled()) {
+    check_kinds(tensors, kinds);  // the first to look at them
     for (size_t i = 0; i < tensors.size(); ++i) {
       TORCH_CHECK_VALUE(kinds[i] < 0 || !tensors[i].requires_grad(), "fill_: tensors[", i,
                         "] requires grad; fill it under torch.no_grad()");
