@@ -47,7 +47,7 @@ print("checked")
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without distributed")
-@pytest.mark.parametrize("rank", [0, 4, 6])
+@pytest.mark.parametrize("rank", [4, 6])
 def test_each_rank_fills_its_part(rank: int) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(rank)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
