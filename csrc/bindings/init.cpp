@@ -35,7 +35,7 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows,
   std::vector<int64_t> kinds(table.size()), streams(table.size());
   std::vector<double> parameters(4 * table.size());
   const Row keep = {-1, 0.0, 0.0, 0.0, 0.0};
-  at::parallel_for(0, size, 4096, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, size, 1 << 16, [&](int64_t begin, int64_t end) {
     std::string name;
     for (int64_t i = begin; i < end; ++i) {
       const auto& [kind, p0, p1, p2, p3] =
@@ -81,7 +81,7 @@ std::vector<int64_t> assign_words(const ParamTable& table,
   std::vector<Word> all;
   for (const auto& [text, before, after] : words) all.push_back({text, before, after});
   std::vector<int64_t> first(table.size());
-  at::parallel_for(0, static_cast<int64_t>(table.size()), 4096, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, static_cast<int64_t>(table.size()), 1 << 16, [&](int64_t begin, int64_t end) {
     std::string name;
     for (int64_t i = begin; i < end; ++i) {
       name.resize(table.names.length(i));

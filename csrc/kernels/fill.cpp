@@ -190,7 +190,7 @@ Fill prepare_fill(at::TensorList tensors, const FillColumns& columns) {
   };
   const auto count = static_cast<int64_t>(tensors.size());
   try {
-    at::parallel_for(0, count, 2048, prepare);
+    at::parallel_for(0, count, 1 << 16, prepare);
   } catch (const c10::Error&) {
     prepare(0, count);  // again, in order, so that the first wrong tensor is the one named
     throw;

@@ -145,7 +145,7 @@ Sums fill_chunk(const random::Draw& draw, const FillRow& row, const Memory& to, 
 
 std::vector<Memory> memory_of(at::TensorList tensors, const Fill& fill) {
   std::vector<Memory> all(tensors.size());
-  at::parallel_for(0, static_cast<int64_t>(tensors.size()), 2048, [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, static_cast<int64_t>(tensors.size()), 1 << 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const at::Tensor& t = tensors[i];
       if (fill.draw(i).map == Map::kKeep || t.numel() == 0) continue;
