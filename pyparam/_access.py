@@ -90,7 +90,11 @@ def state_dict(
     Raises:
         ValueError: where a module contains itself; for another ``shared``.
     """
-    state = _state_dict(source, args, destination, prefix, keep_vars)
+    state = None
+    if isinstance(source, nn.Module) and not args:
+        state = _C.state_dict(source, destination, prefix, keep_vars, True)
+    if state is None:
+        state = _asked_state_dict(source, args, destination, prefix, keep_vars)
     if shared == "keep":  # without loading what only "once" needs
         return state
     from pyparam._save import with_shared  # it stands on this module
@@ -98,16 +102,17 @@ def state_dict(
     return with_shared(state, shared)
 
 
-def _state_dict(source: Any, args: tuple[Any, ...], destination: Any, prefix: str, keep_vars: bool) -> Any:
+def _asked_state_dict(
+    source: Any, args: tuple[Any, ...], destination: Any, prefix: str, keep_vars: bool
+) -> Any:
+    """Of a class with a ``state_dict`` of its own, or of a source that is no module."""
     if isinstance(source, nn.Module):
-        if args or _C.overrides(source, "state_dict"):
-            return _overrides.call(
-                functools.partial(source.state_dict, *args),
-                destination=(destination, None),
-                prefix=(prefix, ""),
-                keep_vars=(keep_vars, False),
-            )
-        return _C.state_dict(source, destination, prefix, keep_vars)
+        return _overrides.call(
+            functools.partial(source.state_dict, *args),
+            destination=(destination, None),
+            prefix=(prefix, ""),
+            keep_vars=(keep_vars, False),
+        )
     if args:
         raise TypeError("state_dict: takes destination, prefix and keep_vars by keyword")
     if destination is None:

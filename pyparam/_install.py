@@ -43,7 +43,7 @@ def _state_dict_method(original: Callable[..., Any]) -> Callable[..., Any]:
         # Positional arguments are deprecated; PyTorch's own says so and sorts them out.
         if args or is_dynamo_compiling():
             return original(self, *args, destination=destination, prefix=prefix, keep_vars=keep_vars)
-        return _C.state_dict(self, destination, prefix, keep_vars)
+        return _C.state_dict(self, destination, prefix, keep_vars, False)
 
     return state_dict
 

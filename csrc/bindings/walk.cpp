@@ -2,6 +2,7 @@
 #include "bindings/walk.h"
 
 #include "walk/access.h"
+#include "walk/items.h"
 #include "walk/iterators.h"
 #include "walk/module_table.h"
 #include "walk/module_type.h"
@@ -58,12 +59,17 @@ void bind_walk(py::module_& m) {
             return std::make_pair(std::move(walked.table), std::move(listed));
           });
         });
-  m.def("state_dict", [](const py::object& module, const py::object& destination,
-                         const py::str& prefix, bool keep_vars) {
-    return raising([&] {
-      return owned(walk::state_dict(module.ptr(), destination.ptr(), prefix.ptr(), keep_vars));
-    });
-  });
+  // With `ask`, None where the class has a state_dict of its own.
+  m.def(
+      "state_dict",
+      [](const py::object& module, const py::object& destination, const py::str& prefix,
+         bool keep_vars, bool ask) -> py::object {
+        return raising([&]() -> py::object {
+          if (ask && walk::ModuleView(module.ptr()).overridden(walk::kStateDict) != 0)
+            return py::none();
+          return owned(walk::state_dict(module.ptr(), destination.ptr(), prefix.ptr(), keep_vars));
+        });
+      });
 }
 
 }  // namespace pyparam
