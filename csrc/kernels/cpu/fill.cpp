@@ -145,17 +145,18 @@ Sums fill_chunk(const random::Draw& draw, const FillRow& row, const Memory& to, 
 
 std::vector<Memory> memory_of(at::TensorList tensors, const Fill& fill) {
   std::vector<Memory> all(tensors.size());
-  at::parallel_for(0, static_cast<int64_t>(tensors.size()), 1 << 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const at::Tensor& t = tensors[i];
-      if (fill.draw(i).map == Map::kKeep || t.numel() == 0) continue;
-      int64_t last = 0;
-      for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
-      auto* first = static_cast<char*>(t.mutable_data_ptr());
-      all[i] = {first, first + (last + 1) * static_cast<int64_t>(t.element_size()), t.numel(),
-                t.scalar_type()};
-    }
-  });
+  at::parallel_for(0, static_cast<int64_t>(tensors.size()), 1 << 16,
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i) {
+                       const at::Tensor& t = tensors[i];
+                       if (fill.draw(i).map == Map::kKeep || t.numel() == 0) continue;
+                       int64_t last = 0;
+                       for (int64_t d = 0; d < t.dim(); ++d) last += (t.size(d) - 1) * t.stride(d);
+                       auto* first = static_cast<char*>(t.mutable_data_ptr());
+                       all[i] = {first, first + (last + 1) * static_cast<int64_t>(t.element_size()),
+                                 t.numel(), t.scalar_type()};
+                     }
+                   });
   return all;
 }
 
