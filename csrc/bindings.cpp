@@ -4,6 +4,7 @@
 #include "bindings/compare.h"
 #include "bindings/fingerprint.h"
 #include "bindings/flatten.h"
+#include "bindings/given.h"
 #include "bindings/measure.h"
 #include "bindings/outline.h"
 #include "bindings/pack.h"
@@ -14,17 +15,20 @@
 namespace py = pybind11;
 
 using pyparam::ParamTable;
+using pyparam::tensor_in;
 
 namespace {
 
-ParamTable table_from_columns(const std::vector<std::string>& names,
-                              std::vector<at::Tensor> tensors) {
+ParamTable table_from_columns(const std::vector<std::string>& names, const py::list& tensors) {
   if (names.size() != tensors.size())
     throw py::value_error("ParamTable: names and tensors differ in length");
   ParamTable table;
   table.names.reserve(names.size());
-  for (const auto& name : names) table.names.append(name);
-  table.tensors = std::move(tensors);
+  table.tensors.reserve(names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    table.names.append(names[i]);
+    table.tensors.push_back(tensor_in(tensors[i], "ParamTable: '" + names[i] + "'"));
+  }
   return table;
 }
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <tuple>
 
+#include "bindings/given.h"
 #include "bindings/uninitialized.h"
 #include "kernels/flatten.h"
 #include "table/param_table.h"
@@ -71,8 +72,10 @@ at::Tensor flatten_subject(const Subject& subject, std::optional<at::ScalarType>
 }
 
 at::Tensor flatten_table(const ParamTable& table, bool grad, bool zeros,
-                         std::optional<at::ScalarType> dtype, std::optional<at::Tensor> out) {
-  return flatten_subject({table.tensors, grad, zeros}, dtype, std::move(out));
+                         std::optional<at::ScalarType> dtype, std::optional<Given> out) {
+  std::optional<at::Tensor> into;
+  if (out.has_value()) into = std::move(out->tensor);
+  return flatten_subject({table.tensors, grad, zeros}, dtype, std::move(into));
 }
 
 using Group = std::tuple<at::Device, at::ScalarType, at::Tensor>;
@@ -126,20 +129,18 @@ void from_vector(at::TensorList tensors, const at::Tensor& vector) {
 }
 
 at::Tensor parameters_to_vector_table(const ParamTable& table) { return to_vector(table.tensors); }
-at::Tensor parameters_to_vector_list(const std::vector<at::Tensor>& tensors) {
-  return to_vector(tensors);
+at::Tensor parameters_to_vector_list(const GivenList& given) { return to_vector(given.tensors); }
+void scatter_table(const ParamTable& table, const Given& vector) {
+  from_vector(table.tensors, vector.tensor);
 }
-void scatter_table(const ParamTable& table, const at::Tensor& vector) {
-  from_vector(table.tensors, vector);
-}
-void scatter_list(const std::vector<at::Tensor>& tensors, const at::Tensor& vector) {
-  from_vector(tensors, vector);
+void scatter_list(const GivenList& given, const Given& vector) {
+  from_vector(given.tensors, vector.tensor);
 }
 
-std::vector<at::Tensor> unflatten_table(const ParamTable& table, const at::Tensor& vector) {
+std::vector<at::Tensor> unflatten_table(const ParamTable& table, const Given& vector) {
   const py::gil_scoped_release no_gil;
   refuse_wrappers("unflatten", {table.tensors});
-  return unflatten(vector, table.tensors);
+  return unflatten(vector.tensor, table.tensors);
 }
 
 }  // namespace

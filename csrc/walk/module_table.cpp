@@ -2,6 +2,7 @@
 
 #include "walk/member_walker.h"
 #include "walk/plain_walk.h"
+#include "walk/tensor.h"
 #include "walk/tensor_prefetch.h"
 
 namespace pyparam::walk {
@@ -46,7 +47,7 @@ std::string_view utf8(PyObject* key) {
 
 void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* value, Path& path,
             const Ref& owner) {
-  if (!THPVariable_Check(value)) {
+  if (!is_tensor(value)) {
     PyErr_Format(PyExc_TypeError, "walk: %R is no tensor but a %.200s", path.joined(key).get(),
                  Py_TYPE(value)->tp_name);
     throw PythonError{};

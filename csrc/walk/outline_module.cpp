@@ -1,12 +1,11 @@
 #include "walk/outline_module.h"
 
-#include <torch/csrc/autograd/python_variable.h>
-
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "walk/items.h"
+#include "walk/tensor.h"
 
 namespace pyparam::walk {
 
@@ -104,7 +103,7 @@ class Builder {
     PyObject *key = nullptr, *value = nullptr;
     while (items.next(key, value)) {
       if (value == Py_None) continue;
-      if (!THPVariable_Check(value)) {
+      if (!is_tensor(value)) {
         PyErr_Format(PyExc_TypeError, "%R of a %.200s is no tensor but a %.200s", key,
                      Py_TYPE(view.module)->tp_name, Py_TYPE(value)->tp_name);
         throw PythonError{};
