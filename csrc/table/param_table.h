@@ -25,9 +25,6 @@ class NameColumn {
     nodes_.push_back(make(parent, key));
     return static_cast<Node>(nodes_.size() - 1);
   }
-  // Gives the root a path of its own; for walks that start with a prefix. Call it first.
-  void set_root(std::string_view path) { nodes_[kRoot] = make(kRoot, path); }
-
   // Appends the parameter `attribute` of the module at `owner`.
   void append(Node owner, std::string_view attribute) { leaves_.push_back(make(owner, attribute)); }
   // Appends a whole qualified name; its attribute is what follows the last dot.
@@ -79,27 +76,23 @@ class NameColumn {
   std::string_view key_of(const Key& key) const {
     return std::string_view(keys_).substr(key.begin, key.length);
   }
-  // A parent of no bytes (the root, as a rule) adds no dot.
+  // The root adds no dot.
   size_t length(Key key) const {
     size_t total = key.length;
     while (key.parent != kRoot) {
       key = nodes_[key.parent];
       total += key.length + 1;
     }
-    const uint32_t root = nodes_[kRoot].length;
-    return root == 0 ? total : total + root + 1;
+    return total;
   }
   void write(Key key, char* end) const {
     for (;;) {
       end -= key.length;
       key_of(key).copy(end, key.length);
-      if (key.parent == kRoot && nodes_[kRoot].length == 0) return;
+      if (key.parent == kRoot) return;
       *--end = '.';
-      if (key.parent == kRoot) break;
       key = nodes_[key.parent];
     }
-    const Key root = nodes_[kRoot];
-    key_of(root).copy(end - root.length, root.length);
   }
 
   std::string keys_;

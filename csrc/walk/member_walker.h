@@ -25,8 +25,7 @@ class MemberWalker {
   PyObject* key() const { return key_; }      // likewise
   PyObject* module() const { return module_.get(); }
   Path& path() { return modules_.path(); }  // of the owning module
-  size_t depth() const { return modules_.depth(); }
-  // Counts the modules visited so far that have members listed.
+  // Counts the modules visited so far; it changes with the module.
   size_t module_index() const { return module_index_; }
 
   // What the walk was asked for, and whether it has begun.

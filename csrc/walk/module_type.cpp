@@ -98,7 +98,6 @@ const Names& names() {
     n.detach = interned("detach");
     n.values = interned("values");
     n.prefix = interned("prefix");
-    n.remove_duplicate = interned("remove_duplicate");
     n.destination = interned("destination");
     n.keep_vars = interned("keep_vars");
     n.getattribute = interned("__getattribute__");

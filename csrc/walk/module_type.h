@@ -16,8 +16,7 @@ struct Names {
       *save_to_state_dict;
   PyObject *get_extra_state, *state_dict_hooks, *state_dict_pre_hooks, *from_public_api, *detach,
       *values;
-  PyObject *prefix, *remove_duplicate, *destination, *keep_vars, *getattribute,
-      *state_dict_attr_suffix;
+  PyObject *prefix, *destination, *keep_vars, *getattribute, *state_dict_attr_suffix;
 };
 const Names& names();
 

@@ -21,7 +21,6 @@ class ModuleWalker {
 
   PyObject* module() const { return current_.get(); }  // borrowed
   Path& path() { return path_; }                       // the current module's qualified name
-  size_t depth() const { return stack_.size(); }
 
   // What the walk was asked for, and whether it has begun.
   PyObject* root() const { return root_.get(); }

@@ -59,6 +59,14 @@ bool has_plain_state(const ModuleView& view) {
          plain_version(view) != nullptr;
 }
 
+// Whether a buffer stands in the set of those that are not persistent; parameters have no such set.
+bool is_skipped(PyObject* skipped, PyObject* key) {
+  if (skipped == nullptr) return false;
+  const int found = PySequence_Contains(skipped, key);
+  if (found < 0) throw PythonError{};
+  return found == 1;
+}
+
 // PyTorch's recursion with a stack of its own. Between calls of Python code (hooks, classes' own
 // methods) nothing can change under it, so what it looked up stays true.
 class StateDictBuilder {
@@ -180,11 +188,7 @@ class StateDictBuilder {
     while (items.next(key, value)) {
       if (value == Py_None) continue;
       const Ref kept_key = Ref::borrow(key), kept_value = Ref::borrow(value);
-      if (skipped != nullptr) {
-        const int found = PySequence_Contains(skipped, key);
-        if (found < 0) throw PythonError{};
-        if (found == 1) continue;
-      }
+      if (is_skipped(skipped, key)) continue;
       const Ref saved = keep_vars_ ? Ref::borrow(value) : detach(value);
       put(destination, key, saved.get());
     }
@@ -293,11 +297,7 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
     for (uint32_t i = members.begin(module); i < members.end(module) && plain; ++i) {
       prefetch_tensors(members.all, i);
       const auto [key, value] = members.all[i];
-      if (skipped != nullptr) {
-        const int found = PySequence_Contains(skipped, key);
-        if (found < 0) throw PythonError{};
-        if (found == 1) continue;
-      }
+      if (is_skipped(skipped, key)) continue;
       const Ref saved = keep_vars ? Ref::borrow(value) : Ref::steal(detacher.detach(value));
       plain = static_cast<bool>(saved);
       if (plain && PyObject_SetItem(target.get(), at.joined(key).get(), saved.get()) < 0)

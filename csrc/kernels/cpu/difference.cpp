@@ -38,16 +38,11 @@ namespace pyparam::cpu {
 
 const DifferenceKernels& difference_kernels() {
 #if defined(__x86_64__)
-  switch (best_isa()) {
-    case Isa::kAvx512:
-      return difference_avx512::kernels;
-    case Isa::kAvx2:
-      return difference_avx2::kernels;
-    case Isa::kBaseline:
-      break;
-  }
-#endif
+  return for_best_isa(difference_baseline::kernels, difference_avx2::kernels,
+                      difference_avx512::kernels);
+#else
   return difference_baseline::kernels;
+#endif
 }
 
 }  // namespace pyparam::cpu

@@ -79,16 +79,10 @@ PYPARAM_TARGET_AVX512 Sums sum_words_avx512(const char* bytes, int64_t nbytes, u
 Sums hash_bytes(const void* bytes, int64_t nbytes, uint64_t first) {
   const char* data = static_cast<const char*>(bytes);
 #if defined(__x86_64__)
-  switch (best_isa()) {
-    case Isa::kAvx512:
-      return sum_words_avx512(data, nbytes, first);
-    case Isa::kAvx2:
-      return sum_words_avx2(data, nbytes, first);
-    case Isa::kBaseline:
-      break;
-  }
-#endif
+  return for_best_isa(sum_words_baseline, sum_words_avx2, sum_words_avx512)(data, nbytes, first);
+#else
   return sum_words_baseline(data, nbytes, first);
+#endif
 }
 
 }  // namespace pyparam::cpu

@@ -41,6 +41,22 @@ inline Isa best_isa() {
   return best;
 }
 
+#if defined(__x86_64__)
+// The one of a kernel's three builds that suits the machine.
+template <typename Kernel>
+const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512) {
+  switch (best_isa()) {
+    case Isa::kAvx512:
+      return avx512;
+    case Isa::kAvx2:
+      return avx2;
+    case Isa::kBaseline:
+      break;
+  }
+  return baseline;
+}
+#endif
+
 // While it lives, this thread calculates with subnormals as IEEE 754 says, whatever
 // torch.set_flush_denormal asked for.
 class ExactFloats {

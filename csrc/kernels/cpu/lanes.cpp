@@ -59,16 +59,10 @@ float smallest_normal(Format format) {
 
 const LaneKernels& lane_kernels() {
 #if defined(__x86_64__)
-  switch (best_isa()) {
-    case Isa::kAvx512:
-      return avx512::kernels;
-    case Isa::kAvx2:
-      return avx2::kernels;
-    case Isa::kBaseline:
-      break;
-  }
-#endif
+  return for_best_isa(baseline::kernels, avx2::kernels, avx512::kernels);
+#else
   return baseline::kernels;
+#endif
 }
 
 }  // namespace pyparam::cpu
