@@ -18,6 +18,7 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/math.h"
+#include "kernels/norm.h"
 
 namespace pyparam::cpu {
 
@@ -31,30 +32,6 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 void check_order(const char* op, double p) {
   TORCH_CHECK_VALUE(p >= 0 || p == -kInf, op,
                     ": the order of the norm must be 0, positive, inf or -inf, got ", p);
-}
-
-// scale * (sum of powers)^(1/p). The scale is 1 unless the powers would leave float64's range. For
-// orders 0 and 1 the sum alone counts, and for the infinite orders it is the extreme.
-struct NormPart {
-  double sum = 0;
-  double scale = 1;
-};
-
-NormPart combine_norms(const NormPart& a, const NormPart& b, double p) {
-  if (p == kInf) return {std::isnan(a.sum) || a.sum >= b.sum ? a.sum : b.sum};
-  if (p == -kInf) return {std::isnan(a.sum) || a.sum <= b.sum ? a.sum : b.sum};
-  if (b.sum == 0) return a;
-  if (a.sum == 0) return b;
-  if (a.scale == b.scale) return {a.sum + b.sum, a.scale};
-  const NormPart& large = a.scale > b.scale ? a : b;
-  const NormPart& small = a.scale > b.scale ? b : a;
-  return {large.sum + small.sum * std::pow(small.scale / large.scale, p), large.scale};
-}
-
-double norm_of(const NormPart& part, double p) {
-  if (p == 0 || p == 1 || std::isinf(p)) return part.sum;
-  if (part.sum == 0 || !std::isfinite(part.sum)) return part.sum;
-  return part.scale * (p == 2 ? std::sqrt(part.sum) : std::pow(part.sum, 1 / p));
 }
 
 template <typename T>
@@ -82,7 +59,7 @@ NormPart block_norm(const BlockValues& block, int64_t n, double p, const LaneKer
   if (p == 2 && f != nullptr) return {lanes.squares_float(f, n)};
   if (p == 2) {
     const double sum = lanes.squares_double(d, n, 1);
-    if (sum > 0x1p-600 && sum < kInf) return {sum};
+    if (is_safe_square(sum)) return {sum};
   }
   double least = 0;
   double largest = 0;
@@ -152,7 +129,7 @@ double norm_of_list(const ElementList& list, double p, bool of_norms) {
     }
     return static_cast<double>(nonzero);
   }
-  if (parts.empty()) return p == -kInf && list.size() > 0 ? kInf : 0;
+  if (parts.empty()) return norm_of_nothing(p, list.size() > 0);
   NormPart total = parts[0];
   for (size_t i = 1; i < parts.size(); ++i) total = combine_norms(total, parts[i], p);
   return norm_of(total, p);
@@ -191,14 +168,6 @@ at::Tensor norm_meta(at::TensorList tensors) {
 at::Tensor total_norm_meta(at::TensorList tensors, double p) {
   check_order("total_norm", p);
   return norm_meta(tensors);
-}
-
-// max_norm / (norm + 1e-6), at most 1, in the norm's dtype and in the steps PyTorch takes.
-template <typename T>
-double clip_coefficient(double norm, double max_norm) {
-  const T reciprocal = T(1) / (static_cast<T>(norm) + static_cast<T>(1e-6));
-  const T coefficient = reciprocal * static_cast<T>(max_norm);
-  return coefficient > T(1) ? T(1) : coefficient;
 }
 
 template <typename T>
