@@ -66,6 +66,8 @@ PYPARAM_TEST_EXPORT int64_t bins(const TableView* table, int64_t shortest, const
   return offsets[rows];
 }
 
+PYPARAM_TEST_EXPORT int64_t limit(int i) { return i < kLimits ? rounding_limit(i) : -1; }
+
 PYPARAM_TEST_EXPORT void norm(const TableView* table, double p, bool of_norms, bool wide,
                               char* norm, int threads, bool backwards) {
   std::vector<NormPart> parts(static_cast<size_t>(table->chunk_count));

@@ -211,9 +211,7 @@ struct BinSegments {
       block.each([&](int thread) {
         Outside outside;
         with_reader(values.part, shared.table, [&](const auto& read) {
-          constexpr int kInFlight =
-              sizeof(typename std::decay_t<decltype(read)>::storage) < 4 ? 1 : 2;
-          each_group<kThreads, kInFlight>(read, values, thread, [&](const auto& x, int n) {
+          each_group<kThreads>(read, values, thread, [&](const auto& x, int n) {
             PYPARAM_UNROLL(16)
             for (int i = 0; i < static_cast<int>(sizeof(x) / sizeof(x[0])); ++i) {
               if (i < n) take(block, shared, x[i], lowest, end, first_pass, outside);

@@ -129,17 +129,19 @@ PYPARAM_DEVICE void each_pair_of_groups(const Values& a, const Values& b, int th
       }
       take(x, y, group * kGroup, kGroup);
     };
-    PYPARAM_UNROLL(1)
-    for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
-      Vector16 va[kInFlight];
-      Vector16 vb[kInFlight];
-      PYPARAM_UNROLL(4)
-      for (int u = 0; u < kInFlight; ++u) {
-        va[u] = load(run_a, g + u * kThreads);
-        vb[u] = load(run_b, g + u * kThreads);
+    if constexpr (kInFlight > 1) {
+      PYPARAM_UNROLL(1)
+      for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
+        Vector16 va[kInFlight];
+        Vector16 vb[kInFlight];
+        PYPARAM_UNROLL(4)
+        for (int u = 0; u < kInFlight; ++u) {
+          va[u] = load(run_a, g + u * kThreads);
+          vb[u] = load(run_b, g + u * kThreads);
+        }
+        PYPARAM_UNROLL(4)
+        for (int u = 0; u < kInFlight; ++u) take_vectors(va[u], vb[u], g + u * kThreads);
       }
-      PYPARAM_UNROLL(4)
-      for (int u = 0; u < kInFlight; ++u) take_vectors(va[u], vb[u], g + u * kThreads);
     }
     PYPARAM_UNROLL(1)
     for (; g < whole; g += kThreads) take_vectors(load(run_a, g), load(run_b, g), g);
@@ -170,19 +172,20 @@ struct CompareChunk {
   };
   struct Shared {
     Slots<PairSums, kThreads> sums;
+    Slots<PairSums, 1> all;
     ByteTable table;
   };
 
   // Pairs of one type.
   static PYPARAM_DEVICE void alike(const Values& a, const Values& b, int thread,
                                    const ByteTable& table, ThreadPairs& sums) {
-    with_reader(a.part, table, [&](const auto& read) {
+    with_reader<false>(a.part, table, [&](const auto& read) {
       using Reader = std::decay_t<decltype(read)>;
       using Stored = typename Reader::storage;
       using Value = decltype(read(Stored()));
       constexpr bool kUnbounded = std::is_same_v<Reader, ReadAs<Float64>>;
       constexpr bool kReal = sizeof(Value) == 4 || kUnbounded;
-      constexpr int kInFlight = sizeof(Stored) == 1 ? 1 : 2;
+      constexpr int kInFlight = InFlight<Reader>::kVectors > 1 ? 2 : 1;
       each_pair_of_groups<Stored, kThreads, kInFlight>(
           a, b, thread, [&](const auto& x, const auto& y, int32_t first, int n) {
             constexpr int kGroup = kVectorBytes / static_cast<int>(sizeof(Stored));
@@ -276,7 +279,9 @@ struct CompareChunk {
     const ChunkRow chunk = pairs.a.chunks[block.index()];
     const Values a = values_of(pairs.a, pairs.a.tensors[chunk.tensor], chunk.begin, chunk.length);
     const Values b = values_of(pairs.b, pairs.b.tensors[chunk.tensor], chunk.begin, chunk.length);
-    const bool one_type = a.part == b.part && a.parts == b.parts;
+    // Integers of 16 and 32 bits are float64 exactly, so that by value is bit by bit.
+    const bool one_type =
+        a.part == b.part && a.parts == b.parts && !is_middling_integer(a.part);
     const int parts = a.parts > b.parts ? a.parts : b.parts;
     if (one_type)
       block.each([&](int thread) { fill_table<kThreads>(a.part, thread, shared.table); });
@@ -291,29 +296,30 @@ struct CompareChunk {
     });
     const auto add = [](const PairSums& x, const PairSums& y) { return combine(x, y); };
     combine_slots(block, shared.sums, kThreads, add);
-    typename Block::template Local<PairSums> all;
-    block.each([&](int thread) { all[thread] = shared.sums[0]; });
-    Difference out = all[0].difference;
+    block.each([&](int thread) {
+      if (thread == 0) shared.all[0] = shared.sums[0];
+    });
+    PairSums& all = shared.all[0];
     const bool unbounded = a.part == Dtype::kDouble || b.part == Dtype::kDouble;
-    const bool ordinary = is_ordinary(all[0].largest_a) && is_ordinary(all[0].largest_b) &&
-                          is_ordinary(out.max_abs);
+    const bool ordinary = is_ordinary(all.largest_a) && is_ordinary(all.largest_b) &&
+                          is_ordinary(all.difference.max_abs);
     if (unbounded && !ordinary) {
       block.each([&](int thread) {
-        shared.sums[thread] = scaled(a, b, chunk.length, parts, thread, all[thread]);
+        shared.sums[thread] = scaled(a, b, chunk.length, parts, thread, all);
       });
       combine_slots(block, shared.sums, kThreads, add);
       block.last([&](int thread) {
         if (thread > 0) return;
         const Difference& sums = shared.sums[0].difference;
-        out.sum_abs = sums.sum_abs;
-        out.squares = sums.squares;
-        out.squares_a = sums.squares_a;
-        out.squares_b = sums.squares_b;
-        out.product = sums.product;
+        all.difference.sum_abs = sums.sum_abs;
+        all.difference.squares = sums.squares;
+        all.difference.squares_a = sums.squares_a;
+        all.difference.squares_b = sums.squares_b;
+        all.difference.product = sums.product;
       });
     }
     block.last([&](int thread) {
-      if (thread == 0) arguments.parts[block.index()] = out;
+      if (thread == 0) arguments.parts[block.index()] = all.difference;
     });
   }
 };

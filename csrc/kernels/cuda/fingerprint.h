@@ -49,9 +49,10 @@ struct Words {
   }
   // The last word of a tensor in row-major order, byte by byte.
   PYPARAM_DEVICE uint64_t partial(int64_t index) const {
+    const int64_t end = index * 8 + 8 < bytes ? index * 8 + 8 : bytes;
     uint64_t word = 0;
     PYPARAM_UNROLL(1)
-    for (int64_t at = index * 8; at < bytes && at < index * 8 + 8; ++at)
+    for (int64_t at = index * 8; at < end; ++at)
       word |= static_cast<uint64_t>(read_as<uint8_t>(data + at)) << (8 * (at - index * 8));
     return word;
   }

@@ -18,29 +18,20 @@ PYPARAM_FORMULA float greater(float a, float b) { return fmaxf(a, b); }
 PYPARAM_FORMULA double lesser(double a, double b) { return fmin(a, b); }
 PYPARAM_FORMULA double greater(double a, double b) { return fmax(a, b); }
 
-template <typename Value>
-struct BitsOf;
-template <>
-struct BitsOf<float> {
-  using Bits = uint32_t;
-  static constexpr Bits kInfinity = 0x7f800000u;
-};
-template <>
-struct BitsOf<double> {
-  using Bits = uint64_t;
-  static constexpr Bits kInfinity = 0x7ff0000000000000ull;
-};
+// The magnitude bits of an infinity.
+PYPARAM_FORMULA uint32_t infinity_bits(float) { return 0x7f800000u; }
+PYPARAM_FORMULA uint64_t infinity_bits(double) { return 0x7ff0000000000000ull; }
 
 // What one thread has seen. The sums are of values less the first finite one, so that values far
 // from zero for their spread lose nothing.
 template <typename Value>
 struct ThreadSums {
-  using Bits = typename BitsOf<Value>::Bits;
+  using Bits = decltype(magnitude_bits(Value()));
 
   Bits normal;   // magnitude bits of the smallest normal value
   double scale;  // of the moments; 1 for float32
-  Value min = bit_cast<Value>(BitsOf<Value>::kInfinity);
-  Value max = -bit_cast<Value>(BitsOf<Value>::kInfinity);
+  Value min = bit_cast<Value>(infinity_bits(Value()));
+  Value max = -bit_cast<Value>(infinity_bits(Value()));
   double shift = 0;
   double sum = 0;
   double squares = 0;
@@ -77,10 +68,11 @@ struct ThreadSums {
   }
   PYPARAM_DEVICE void take(Value x) {
     const Bits bits = magnitude_bits(x);
+    const Bits infinite = infinity_bits(x);
     // One comparison for zeros, subnormals, infinities and NaNs.
-    if (bits - normal >= BitsOf<Value>::kInfinity - normal) {
-      if (bits >= BitsOf<Value>::kInfinity) {
-        nans += bits > BitsOf<Value>::kInfinity;
+    if (bits - normal >= infinite - normal) {
+      if (bits >= infinite) {
+        nans += bits > infinite;
         posinfs += x > 0 ? 1 : 0;
         neginfs += x < 0 ? 1 : 0;
         return;
@@ -121,16 +113,14 @@ PYPARAM_DEVICE Statistics measure_thread(const Values& values, int thread, int64
   with_reader(values.part, table, [&](const auto& read) {
     using Reader = std::decay_t<decltype(read)>;
     using Value = decltype(read(typename Reader::storage()));
-    constexpr int kInFlight = sizeof(typename Reader::storage) == 1 ? 2 : 4;
-    typename BitsOf<Value>::Bits normal;
+    decltype(magnitude_bits(Value())) normal;
     if constexpr (sizeof(Value) == 4) {
       normal = magnitude_bits(smallest_normal(values.part));
     } else {
       normal = 0x0010000000000000ull;
     }
     ThreadSums<Value> sums(normal, power_of_two(-static_cast<int>(exponent)));
-    each_group<kThreads, kInFlight>(read, values, thread,
-                                    [&](const auto& x, int n) { sums.take(x, n); });
+    each_group<kThreads>(read, values, thread, [&](const auto& x, int n) { sums.take(x, n); });
     out = sums.finish(exponent);
   });
   return out;

@@ -14,7 +14,7 @@ namespace pyparam {
 constexpr int64_t kNormChunk = int64_t{1} << 16;
 
 // |x| of an element, complex or not.
-PYPARAM_FORMULA double element_magnitude(const Values& values, int32_t first) {
+PYPARAM_DEVICE double element_magnitude(const Values& values, int32_t first) {
   const double re = read_value(values.part, values.at(first));
   if (values.parts == 1) return bit_cast<double>(magnitude_bits(re));
   return hypot(re, read_value(values.part, values.at(first + 1)));
@@ -64,8 +64,7 @@ struct SquaresChunk {
     block.each([&](int thread) {
       double sum = 0;
       with_reader(values.part, shared.table, [&](const auto& read) {
-        constexpr int kInFlight = sizeof(typename std::decay_t<decltype(read)>::storage) == 1 ? 2 : 4;
-        each_group<kThreads, kInFlight>(read, values, thread, [&](const auto& x, int n) {
+        each_group<kThreads>(read, values, thread, [&](const auto& x, int n) {
           PYPARAM_UNROLL(16)
           for (int i = 0; i < static_cast<int>(sizeof(x) / sizeof(x[0])); ++i) {
             const double value = i < n ? static_cast<double>(x[i]) : 0.0;
@@ -142,7 +141,7 @@ struct PowersChunk {
       MagnitudeSums sums;
       if (values.parts == 1) {
         with_reader(values.part, shared.table, [&](const auto& read) {
-          each_group<kThreads, 2>(read, values, thread, [&](const auto& x, int n) {
+          each_group<kThreads>(read, values, thread, [&](const auto& x, int n) {
             PYPARAM_UNROLL(16)
             for (int i = 0; i < static_cast<int>(sizeof(x) / sizeof(x[0])); ++i) {
               if (i < n) sums.take(bit_cast<double>(magnitude_bits(static_cast<double>(x[i]))));
@@ -225,8 +224,8 @@ struct NormTotal {
           bool any = false;
           const int64_t end = a.table.tensors[t + 1].first_chunk;
           PYPARAM_UNROLL(1)
-          for (int64_t c = a.table.tensors[t].first_chunk; c < end && !any; ++c)
-            any = a.parts[c].sum != 0;
+          for (int64_t c = a.table.tensors[t].first_chunk; c < end; ++c)
+            any = any || a.parts[c].sum != 0;
           sum.sum += any ? 1 : 0;
         }
       } else {

@@ -114,6 +114,29 @@ struct ReadByte {
   PYPARAM_DEVICE float operator()(uint8_t stored) const { return table[stored]; }
 };
 
+// Vectors that a thread asks for before it uses the first: enough to keep memory busy where it is
+// the limit, and one where arithmetic is, or for types that parameters seldom have.
+template <typename Reader>
+struct InFlight {
+  static constexpr int kVectors = 1;
+};
+template <>
+struct InFlight<ReadAs<Float32>> {
+  static constexpr int kVectors = 4;
+};
+template <>
+struct InFlight<ReadAs<Float64>> {
+  static constexpr int kVectors = 4;
+};
+template <>
+struct InFlight<ReadAs<BFloat16>> {
+  static constexpr int kVectors = 2;
+};
+template <>
+struct InFlight<ReadAs<Half>> {
+  static constexpr int kVectors = 2;
+};
+
 using ByteTable = Slots<float, 256>;
 
 // For one phase: fills the table where the type needs one.
@@ -124,8 +147,9 @@ PYPARAM_DEVICE void fill_table(Dtype part, int thread, ByteTable& table) {
   for (int i = thread; i < 256; i += kThreads) table[i] = byte_value(part, static_cast<uint8_t>(i));
 }
 
-// Calls fn with the reader of a type.
-template <typename Fn>
+// Calls fn with the reader of a type. Integers of 16 and 32 bits only on demand: parameters hardly
+// ever have them, and each reader is a kernel's whole loop once more.
+template <bool kAllIntegers = true, typename Fn>
 PYPARAM_DEVICE void with_reader(Dtype part, const ByteTable& table, const Fn& fn) {
   switch (part) {
     case Dtype::kFloat:
@@ -137,13 +161,17 @@ PYPARAM_DEVICE void with_reader(Dtype part, const ByteTable& table, const Fn& fn
     case Dtype::kDouble:
       return fn(ReadAs<Float64>{});
     case Dtype::kInt16:
-      return fn(ReadInteger<int16_t, float>{});
+      if constexpr (kAllIntegers) fn(ReadInteger<int16_t, float>{});
+      return;
     case Dtype::kUInt16:
-      return fn(ReadInteger<uint16_t, float>{});
+      if constexpr (kAllIntegers) fn(ReadInteger<uint16_t, float>{});
+      return;
     case Dtype::kInt32:
-      return fn(ReadInteger<int32_t, double>{});
+      if constexpr (kAllIntegers) fn(ReadInteger<int32_t, double>{});
+      return;
     case Dtype::kUInt32:
-      return fn(ReadInteger<uint32_t, double>{});
+      if constexpr (kAllIntegers) fn(ReadInteger<uint32_t, double>{});
+      return;
     case Dtype::kInt64:
       return fn(ReadInteger<int64_t, double>{});
     case Dtype::kUInt64:
@@ -151,6 +179,11 @@ PYPARAM_DEVICE void with_reader(Dtype part, const ByteTable& table, const Fn& fn
     default:
       return fn(ReadByte{&table[0]});
   }
+}
+
+PYPARAM_FORMULA bool is_middling_integer(Dtype part) {
+  return part == Dtype::kInt16 || part == Dtype::kUInt16 || part == Dtype::kInt32 ||
+         part == Dtype::kUInt32;
 }
 
 // A value of any type, as float64.
@@ -236,10 +269,11 @@ PYPARAM_DEVICE Stored stored_at(const Vector16& v, int i) {
 
 // Calls take(values, n) for each group of this thread: an array of kGroup values, of which the
 // first n count.
-template <int kThreads, int kInFlight, typename Reader, typename Take>
+template <int kThreads, typename Reader, typename Take>
 PYPARAM_DEVICE void each_group(const Reader& read, const Values& values, int thread,
                                const Take& take) {
   using Stored = typename Reader::storage;
+  constexpr int kInFlight = InFlight<Reader>::kVectors;
   using Value = decltype(read(Stored()));
   constexpr int kGroup = kVectorBytes / static_cast<int>(sizeof(Stored));
   const auto groups = static_cast<int32_t>((values.length + kGroup - 1) / kGroup);
@@ -256,13 +290,15 @@ PYPARAM_DEVICE void each_group(const Reader& read, const Values& values, int thr
       for (int i = 0; i < kGroup; ++i) x[i] = read(stored_at<Stored>(v, i));
       take(x, kGroup);
     };
-    PYPARAM_UNROLL(1)
-    for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
-      Vector16 v[kInFlight];
-      PYPARAM_UNROLL(8)
-      for (int u = 0; u < kInFlight; ++u) v[u] = load(g + u * kThreads);
-      PYPARAM_UNROLL(8)
-      for (int u = 0; u < kInFlight; ++u) take_vector(v[u]);
+    if constexpr (kInFlight > 1) {
+      PYPARAM_UNROLL(1)
+      for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
+        Vector16 v[kInFlight];
+        PYPARAM_UNROLL(8)
+        for (int u = 0; u < kInFlight; ++u) v[u] = load(g + u * kThreads);
+        PYPARAM_UNROLL(8)
+        for (int u = 0; u < kInFlight; ++u) take_vector(v[u]);
+      }
     }
     PYPARAM_UNROLL(1)
     for (; g < whole; g += kThreads) take_vector(load(g));
