@@ -1,4 +1,6 @@
 // total_norm and clip_grad_norm_: the norm of many tensors as of one vector, and scaling by it.
+#include "kernels/cpu/norm.h"
+
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -20,7 +22,47 @@
 #include "kernels/math.h"
 #include "kernels/norm.h"
 
-namespace pyparam::cpu {
+namespace pyparam {
+
+void check_order(const char* op, double p) {
+  TORCH_CHECK_VALUE(p >= 0 || p == -std::numeric_limits<double>::infinity(), op,
+                    ": the order of the norm must be 0, positive, inf or -inf, got ", p);
+}
+
+at::ScalarType norm_dtype(at::TensorList tensors) {
+  at::ScalarType dtype = at::kFloat;
+  for (const auto& tensor : tensors) {
+    if (c10::toRealValueType(tensor.scalar_type()) == at::kDouble) dtype = at::kDouble;
+  }
+  return dtype;
+}
+
+void check_clippable(at::TensorList grads) {
+  for (const auto i : c10::irange(grads.size())) {
+    const at::ScalarType dtype = grads[i].scalar_type();
+    const at::ScalarType part = c10::toRealValueType(dtype);
+    TORCH_CHECK_TYPE(
+        part == at::kFloat || part == at::kDouble || part == at::kHalf || part == at::kBFloat16,
+        "clip_grad_norm_: tensors[", i, "] has dtype ", dtype,
+        "; expected float16, bfloat16, float32, float64 or a complex dtype");
+    TORCH_CHECK_VALUE(
+        at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
+        "] is expanded: several of its elements are one memory location; clone() it first");
+  }
+}
+
+void refuse_nonfinite_norm(double norm_type, int64_t first) {
+  const std::string cause =
+      first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
+                : "the first gradient with a NaN or an infinity is that of tensors[" +
+                      std::to_string(first) + "]";
+  TORCH_CHECK(false, "The total norm of order ", norm_type,
+              " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
+              ". To disable this error and scale the gradients by the non-finite norm anyway, set "
+              "`error_if_nonfinite=False`");
+}
+
+namespace cpu {
 
 namespace {
 
@@ -28,11 +70,6 @@ constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
 constexpr int64_t kAhead = 6;  // small tensors whose memory is asked for while one is read
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-void check_order(const char* op, double p) {
-  TORCH_CHECK_VALUE(p >= 0 || p == -kInf, op,
-                    ": the order of the norm must be 0, positive, inf or -inf, got ", p);
-}
 
 template <typename T>
 int64_t count_nonzero(const T* x, int64_t n) {
@@ -135,15 +172,6 @@ double norm_of_list(const ElementList& list, double p, bool of_norms) {
   return norm_of(total, p);
 }
 
-// The dtype all tensors promote to, complex as its parts, and float32 at the least.
-at::ScalarType norm_dtype(at::TensorList tensors) {
-  at::ScalarType dtype = at::kFloat;
-  for (const auto& tensor : tensors) {
-    if (c10::toRealValueType(tensor.scalar_type()) == at::kDouble) dtype = at::kDouble;
-  }
-  return dtype;
-}
-
 at::Tensor scalar_tensor(double value, at::ScalarType dtype) {
   const ExactFloats mode;
   at::Tensor out = at::empty({}, at::TensorOptions().dtype(dtype));
@@ -155,10 +183,9 @@ at::Tensor scalar_tensor(double value, at::ScalarType dtype) {
   return out;
 }
 
-at::Tensor total_norm(at::TensorList tensors, double p) {
+at::Tensor total_norm_op(at::TensorList tensors, double p) {
   check_order("total_norm", p);
-  const ElementList list("total_norm", tensors);
-  return scalar_tensor(norm_of_list(list, p, false), norm_dtype(tensors));
+  return total_norm("total_norm", tensors, p, false);
 }
 
 at::Tensor norm_meta(at::TensorList tensors) {
@@ -238,18 +265,18 @@ void scale_list(at::TensorList grads, const ElementList& list, double by) {
   }
 }
 
-void check_clippable(at::TensorList grads) {
-  for (const auto i : c10::irange(grads.size())) {
-    const at::ScalarType dtype = grads[i].scalar_type();
-    const at::ScalarType part = c10::toRealValueType(dtype);
-    TORCH_CHECK_TYPE(
-        part == at::kFloat || part == at::kDouble || part == at::kHalf || part == at::kBFloat16,
-        "clip_grad_norm_: tensors[", i, "] has dtype ", dtype,
-        "; expected float16, bfloat16, float32, float64 or a complex dtype");
-    TORCH_CHECK_VALUE(
-        at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
-        "] is expanded: several of its elements are one memory location; clone() it first");
-  }
+double value_of(const at::Tensor& norm) {
+  return norm.scalar_type() == at::kDouble ? *norm.const_data_ptr<double>()
+                                           : *norm.const_data_ptr<float>();
+}
+
+void scale_list_to(at::TensorList grads, const ElementList& list, const at::Tensor& norm,
+                   double max_norm) {
+  const double coefficient = norm.scalar_type() == at::kDouble
+                                 ? clip_coefficient<double>(value_of(norm), max_norm)
+                                 : clip_coefficient<float>(value_of(norm), max_norm);
+  // Multiplying by one would change nothing.
+  if (coefficient != 1) scale_list(grads, list, coefficient);
 }
 
 // The first tensor with a NaN or an infinity, -1 if none has one.
@@ -268,26 +295,12 @@ at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_ty
   check_order("clip_grad_norm_", norm_type);
   const ElementList list("clip_grad_norm_", grads);
   check_clippable(grads);
-  const at::ScalarType dtype = norm_dtype(grads);
-  const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), dtype);
-  const double norm =
-      dtype == at::kDouble ? *out.const_data_ptr<double>() : *out.const_data_ptr<float>();
-  if (error_if_nonfinite && !std::isfinite(norm)) {
-    const int64_t first = first_nonfinite(list);
-    const std::string cause =
-        first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
-                  : "the first gradient with a NaN or an infinity is that of tensors[" +
-                        std::to_string(first) + "]";
-    TORCH_CHECK(
-        false, "The total norm of order ", norm_type,
-        " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
-        ". To disable this error and scale the gradients by the non-finite norm anyway, set "
-        "`error_if_nonfinite=False`");
-  }
-  const double coefficient = dtype == at::kDouble ? clip_coefficient<double>(norm, max_norm)
-                                                  : clip_coefficient<float>(norm, max_norm);
-  // Multiplying by one would change nothing.
-  if (coefficient != 1) scale_list(grads, list, coefficient);
+  const at::Tensor out =
+      scalar_tensor(norm_of_list(list, norm_type, true), norm_dtype(grads));
+  const double norm = value_of(out);
+  if (error_if_nonfinite && !std::isfinite(norm))
+    refuse_nonfinite_norm(norm_type, first_nonfinite(list));
+  scale_list_to(grads, list, out, max_norm);
   return out;
 }
 
@@ -298,8 +311,17 @@ at::Tensor clip_grad_norm_meta(at::TensorList grads, double, double norm_type, b
 
 }  // namespace
 
+at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms) {
+  const ElementList list(op, tensors);
+  return scalar_tensor(norm_of_list(list, p, of_norms), norm_dtype(tensors));
+}
+
+void clip_to_norm(at::TensorList grads, const at::Tensor& norm, double max_norm) {
+  scale_list_to(grads, ElementList("clip_grad_norm_", grads), norm, max_norm);
+}
+
 TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) {
-  m.impl("total_norm", &total_norm);
+  m.impl("total_norm", &total_norm_op);
   m.impl("clip_grad_norm_", &clip_grad_norm_);
 }
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) {
@@ -311,4 +333,5 @@ TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("clip_grad_norm_", torch::CppFunction::makeFallthrough());
 }
 
-}  // namespace pyparam::cpu
+}  // namespace cpu
+}  // namespace pyparam

@@ -113,6 +113,7 @@ PYPARAM_DEVICE uint32_t limit_of(int i) {
 template <int kThreadCount, bool kWrites>
 struct BinSegments {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 2;
   static constexpr int kOwn = kWindow / kThreads;  // magnitudes of the window to a thread
   struct Arguments {
     TableView table;
@@ -335,6 +336,7 @@ struct BinSegments {
 template <int kThreadCount, bool kWrites>
 struct BinDense {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 4;
   static constexpr int kOwn = 16;
   struct Arguments {
     const int64_t* rows;  // of each table
@@ -385,6 +387,7 @@ struct BinDense {
 template <int kThreadCount>
 struct BinOffsets {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 1;
   struct Arguments {
     int64_t rows;  // the total's among them
     BinColumns columns;

@@ -166,6 +166,7 @@ PYPARAM_DEVICE void each_pair_of_groups(const Values& a, const Values& b, int th
 template <int kThreadCount>
 struct CompareChunk {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 3;
   struct Arguments {
     PairView pairs;
     Difference* parts;  // one a chunk
@@ -328,6 +329,7 @@ struct CompareChunk {
 template <int kThreadCount>
 struct CompareRow {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 4;
   struct Arguments {
     TableView table;
     const Difference* parts;
@@ -364,7 +366,7 @@ struct CompareRow {
 template <int kThreads = 256, typename Launch>
 void launch_compare(const Launch& launch, const PairView& pairs, Difference* parts, double* values,
                     int64_t* counts) {
-  launch(CompareChunk<kThreads>{}, pairs.a.chunk_count, {pairs, parts});
+  launch(CompareChunk<kThreads / 2>{}, pairs.a.chunk_count, {pairs, parts});
   launch(CompareRow<kThreads / 2>{}, pairs.a.tensor_count, {pairs.a, parts, values, counts});
 }
 

@@ -61,6 +61,7 @@ struct Words {
 template <int kThreadCount>
 struct HashChunk {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 3;
   struct Arguments {
     TableView table;
     hash::Sums* sums;  // one a tensor, from zero

@@ -130,6 +130,7 @@ PYPARAM_DEVICE Statistics measure_thread(const Values& values, int thread, int64
 template <int kThreadCount>
 struct MeasureChunk {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 3;
   struct Arguments {
     TableView table;
     Statistics* parts;  // one a chunk
@@ -175,6 +176,7 @@ struct MeasureChunk {
 template <int kThreadCount>
 struct MeasureRow {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 4;
   struct Arguments {
     TableView table;
     const Statistics* parts;
@@ -215,6 +217,7 @@ struct MeasureRow {
 template <int kThreadCount>
 struct MeasureTotal {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 1;
   struct Arguments {
     int64_t rows;
     double* values;

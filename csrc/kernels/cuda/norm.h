@@ -48,6 +48,7 @@ PYPARAM_DEVICE MagnitudeSums combine(const MagnitudeSums& a, const MagnitudeSums
 template <int kThreadCount>
 struct SquaresChunk {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 3;
   struct Arguments {
     TableView table;
     NormPart* parts;  // one a chunk
@@ -124,6 +125,7 @@ struct SquaresChunk {
 template <int kThreadCount>
 struct PowersChunk {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 2;
   struct Arguments {
     TableView table;
     NormPart* parts;
@@ -198,6 +200,7 @@ struct PowersChunk {
 template <int kThreadCount>
 struct NormTotal {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 1;
   struct Arguments {
     TableView table;
     const NormPart* parts;
@@ -267,6 +270,7 @@ struct ScaleAs {
 template <int kThreadCount>
 struct ScaleChunk {
   static constexpr int kThreads = kThreadCount;
+  static constexpr int kBlocks = 4;
   struct Arguments {
     TableView table;
     const char* norm;
