@@ -85,13 +85,10 @@ PYPARAM_FORMULA constexpr bool may_be_divided(uint32_t magnitude) {
          magnitude >> kBinShift == 0x43e80000u >> kBinShift;
 }
 constexpr bool finds_divided_bins() {
-  for (int type = 0; type < kLimitTypes; ++type) {
-    for (const uint32_t limit :
-         {kRoundingLimits[type].zero_below, kRoundingLimits[type].normal_from,
-          kRoundingLimits[type].overflow_from}) {
-      if ((limit & ((1u << kBinShift) - 1)) == 0) continue;
-      if (!may_be_divided(limit - 1) || !may_be_divided(limit)) return false;
-    }
+  for (int i = 0; i < kLimits; ++i) {
+    const uint32_t limit = rounding_limit(i);
+    if ((limit & ((1u << kBinShift) - 1)) == 0) continue;
+    if (!may_be_divided(limit - 1) || !may_be_divided(limit)) return false;
   }
   return true;
 }
