@@ -4,8 +4,8 @@ Environment: ``PYPARAM_SANITIZE=1`` builds under AddressSanitizer and UndefinedB
 ``PYPARAM_DEBUG=1`` keeps assertions and symbols, ``MAX_JOBS`` bounds the parallel compiles.
 
 The CUDA kernels are built where torch was built for CUDA and a toolkit is found: in ``CUDA_HOME``, or where
-``nvcc`` on the path really lies. ``FORCE_CUDA=1`` makes it an error if they cannot be built (that needs no GPU),
-``FORCE_CUDA=0`` leaves them out. ``TORCH_CUDA_ARCH_LIST`` says for which GPUs, as for any extension of
+``nvcc`` on the path really lies. ``FORCE_CUDA=1`` makes it an error if they cannot be built (that takes no
+GPU), ``FORCE_CUDA=0`` leaves them out. ``TORCH_CUDA_ARCH_LIST`` says for which GPUs, as for any extension of
 torch. ``PYPARAM_PTXAS_VERBOSE=1`` has the compiler print the registers and spills of each kernel.
 """
 
@@ -133,8 +133,8 @@ def cuda_toolkit() -> Path | None:
         needed = torch.version.cuda.split(".")[0]
         stop(
             f"PyTorch {torch.__version__} was built for CUDA {torch.version.cuda}, but the toolkit in "
-            f"{folder} is CUDA {release[1]}.{release[2]}: their major versions must be the same. Name a toolkit of "
-            f"version {needed} in CUDA_HOME, or build without CUDA: FORCE_CUDA=0."
+            f"{folder} is CUDA {release[1]}.{release[2]}: their major versions must be the same. "
+            f"Name a toolkit of version {needed} in CUDA_HOME, or build without CUDA: FORCE_CUDA=0."
         )
     return folder
 

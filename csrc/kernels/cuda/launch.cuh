@@ -12,8 +12,15 @@
 
 namespace pyparam::cuda {
 
+// Blocks that a multiprocessor must have room for at once: Body::kResident, which bounds a thread's
+// registers. 0, the default, leaves the choice to the compiler.
+template <typename Body, typename = void>
+constexpr int kResidentOf = 0;
 template <typename Body>
-__global__ void __launch_bounds__(Body::kThreads)
+constexpr int kResidentOf<Body, std::void_t<decltype(Body::kResident)>> = Body::kResident;
+
+template <typename Body>
+__global__ void __launch_bounds__(Body::kThreads, kResidentOf<Body>)
     body_kernel(const __grid_constant__ typename Body::Arguments arguments) {
   __shared__ typename Body::Shared shared;
   Body::run(DeviceBlock<Body::kThreads>{}, arguments, shared);
