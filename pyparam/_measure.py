@@ -46,8 +46,8 @@ def measure(
         grad: measures the gradients instead. Parameters without one have no row; ``stats.missing`` lists
             them.
         histogram: counts each value by the upper 16 bits of its float32 (sign, exponent, 7 bits of mantissa)
-            too, for ``stats.histogram``, ``stats.quantile`` and ``stats.underflow``. On a CUDA device it waits
-            once, for the number of bins; all else waits for nothing until someone reads from the Stats.
+            too, for ``stats.histogram``, ``stats.quantile`` and ``stats.underflow``. On a CUDA device this
+            waits once, for the number of bins; all else waits for nothing until someone reads from the Stats.
         quantiles: numbers in [0, 1], for ``stats.quantiles``; counts the histogram as well.
 
     Raises:

@@ -52,10 +52,27 @@ def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
         if not tensor.is_cpu:
             places.setdefault(tensor.device, []).append(i)
     for indices in places.values():
-        # Wide elements first, so that each is aligned in the bytes of all.
-        indices.sort(key=lambda i: -tensors[i].element_size())
-        packed = torch.cat([tensors[i].reshape(-1).view(torch.uint8) for i in indices]).cpu()
-        sizes = [tensors[i].numel() * tensors[i].element_size() for i in indices]
-        for i, part in zip(indices, packed.split(sizes), strict=True):
-            out[i] = part.view(tensors[i].dtype).view(tensors[i].shape)
+        there = [tensors[i] for i in indices]
+        for i, tensor in zip(indices, unpacked(packed(there).cpu(), there), strict=True):
+            out[i] = tensor
     return out
+
+
+def packed(tensors: Sequence[Tensor]) -> Tensor:
+    """The bytes of all, one after the other, those of wide elements first so that each is aligned."""
+    return torch.cat([tensors[i].reshape(-1).view(torch.uint8) for i in _widest_first(tensors)])
+
+
+def unpacked(raw: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of packed bytes as what was packed: tensors of these shapes and dtypes."""
+    out = list(like)
+    begin = 0
+    for i in _widest_first(like):
+        end = begin + like[i].numel() * like[i].element_size()
+        out[i] = raw[begin:end].view(like[i].dtype).view(like[i].shape)
+        begin = end
+    return out
+
+
+def _widest_first(tensors: Sequence[Tensor]) -> list[int]:
+    return sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import host_kernels
@@ -128,9 +129,7 @@ def test_measure_any_list(data: st.DataObject) -> None:
 # Histograms
 
 
-def binned(
-    tensors: list[Tensor], shortest: int, chunk: int, threads: int, backwards: bool
-) -> list[Tensor]:
+def binned(tensors: list[Tensor], shortest: int, chunk: int, threads: int, backwards: bool) -> list[Tensor]:
     table = Table(tensors, chunk)
     values, _ = OPS.measure(tensors)
     rows = len(tensors) + 1
@@ -286,7 +285,7 @@ def test_clipping(dtype: torch.dtype, max_norm: float) -> None:
         tensors = [t for t in strange(make(700, dtype)) if 0 not in t.stride()]
         for p in (2.0, math.inf, 0.0):
             norm = OPS.clip_grad_norm_([_copy(t) for t in tensors], max_norm, p)
-            got, got_norm = both_ways(lambda t, b: clipped(tensors, max_norm, p, 100, t, b))
+            got, got_norm = both_ways(partial(clipped, tensors, max_norm, p, 100))
             torch.testing.assert_close(got_norm[0, 0], norm, rtol=1e-7, atol=0, equal_nan=True)
             coefficients = (1 / (got_norm[:, 0] + 1e-6) * max_norm).clamp(max=1)
             for row, by in zip(got, coefficients, strict=True):

@@ -30,7 +30,9 @@ def ordinary(count: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
     values = torch.randn(count, generator=generator, dtype=torch.float64)
     if dtype.is_complex:
         other = torch.randn(count, generator=generator, dtype=torch.float64)
-        return torch.complex(values, other).to(torch.complex64 if dtype == torch.complex32 else dtype).to(dtype)
+        return (
+            torch.complex(values, other).to(torch.complex64 if dtype == torch.complex32 else dtype).to(dtype)
+        )
     if dtype.is_floating_point:
         return values.float().to(dtype) if dtype.itemsize == 1 else values.to(dtype)
     if dtype == torch.bool:

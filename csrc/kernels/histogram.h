@@ -77,8 +77,8 @@ PYPARAM_FORMULA constexpr bool is_bin_edge(uint32_t limit) {
   return (limit & ((1u << kBinShift) - 1)) == 0 && limit < 0x7f800000u;
 }
 
-// Whether a magnitude may lie in a bin that some limit divides: such bins are the first and the last
-// of an octave, that of 464, and that of the tiniest. Cheap, and checked below.
+// Whether a magnitude may lie in a bin that some limit divides: such bins are the first and the
+// last of an octave, that of 464, and that of the tiniest. Cheap, and checked below.
 PYPARAM_FORMULA constexpr bool may_be_divided(uint32_t magnitude) {
   constexpr uint32_t kWidth = 1u << kBinShift;
   return ((magnitude + kWidth) & 0x7fffffu) < 2 * kWidth ||

@@ -295,8 +295,7 @@ at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_ty
   check_order("clip_grad_norm_", norm_type);
   const ElementList list("clip_grad_norm_", grads);
   check_clippable(grads);
-  const at::Tensor out =
-      scalar_tensor(norm_of_list(list, norm_type, true), norm_dtype(grads));
+  const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), norm_dtype(grads));
   const double norm = value_of(out);
   if (error_if_nonfinite && !std::isfinite(norm))
     refuse_nonfinite_norm(norm_type, first_nonfinite(list));

@@ -100,8 +100,8 @@ constexpr uint32_t kLargestFloat = 0x7f7fffffu;
 template <int... kIndices>
 PYPARAM_DEVICE uint32_t limit_of(int i, std::integer_sequence<int, kIndices...>) {
   uint32_t limit = 0;
-  ((limit = i == kIndices ? std::integral_constant<uint32_t, rounding_limit(kIndices)>::value
-                          : limit),
+  ((limit =
+        i == kIndices ? std::integral_constant<uint32_t, rounding_limit(kIndices)>::value : limit),
    ...);
   return limit;
 }
@@ -226,7 +226,8 @@ struct BinSegments {
         if (outside.tiny_negative > 0) block.add(shared.tiny_negative, outside.tiny_negative);
         if (outside.beyond > 0) block.add(shared.beyond, outside.beyond);
       });
-      combine_slots(block, shared.slots, kThreads, [](int32_t x, int32_t y) { return x > y ? x : y; });
+      combine_slots(block, shared.slots, kThreads,
+                    [](int32_t x, int32_t y) { return x > y ? x : y; });
       typename Block::template Local<int32_t> missed;
       block.each([&](int thread) { missed[thread] = shared.slots[0]; });
       take_window(block, a, segment, shared, lowest, next_negative, end_positive, entries);

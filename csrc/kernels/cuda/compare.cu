@@ -104,14 +104,15 @@ Columns compare(at::TensorList a, at::TensorList b) {
   if (on_one_device(a) && on_one_device(b) && a[0].device() == b[0].device())
     return compare_one_device(a, b);
   const auto rows = static_cast<int64_t>(a.size());
-  const bool in_a = std::any_of(a.begin(), a.end(), [](const at::Tensor& t) { return t.is_cuda(); });
+  const bool in_a =
+      std::any_of(a.begin(), a.end(), [](const at::Tensor& t) { return t.is_cuda(); });
   const at::Device device = first_device(in_a ? a : b);
   Columns out = empty_columns(rows, device);
   for (const PairGroup& group : pairs_by_device(a, b)) {
-    const Columns part =
-        group.device.is_cpu()
-            ? cpu::compare(group.a, group.b, false, false)
-            : compare_one_device(all_brought(group.a, group.device), all_brought(group.b, group.device));
+    const Columns part = group.device.is_cpu()
+                             ? cpu::compare(group.a, group.b, false, false)
+                             : compare_one_device(all_brought(group.a, group.device),
+                                                  all_brought(group.b, group.device));
     const at::Tensor index = index_on(group.places, device);
     std::get<0>(out).index_copy_(0, index, brought(std::get<0>(part), device));
     std::get<1>(out).index_copy_(0, index, brought(std::get<1>(part), device));

@@ -281,8 +281,7 @@ struct CompareChunk {
     const Values a = values_of(pairs.a, pairs.a.tensors[chunk.tensor], chunk.begin, chunk.length);
     const Values b = values_of(pairs.b, pairs.b.tensors[chunk.tensor], chunk.begin, chunk.length);
     // Integers of 16 and 32 bits are float64 exactly, so that by value is bit by bit.
-    const bool one_type =
-        a.part == b.part && a.parts == b.parts && !is_middling_integer(a.part);
+    const bool one_type = a.part == b.part && a.parts == b.parts && !is_middling_integer(a.part);
     const int parts = a.parts > b.parts ? a.parts : b.parts;
     if (one_type)
       block.each([&](int thread) { fill_table<kThreads>(a.part, thread, shared.table); });
@@ -356,8 +355,8 @@ struct CompareRow {
                   [](const Difference& x, const Difference& y) { return combine(x, y); });
     block.last([&](int thread) {
       if (thread > 0) return;
-      write_difference(shared.parts[0], a.table.tensors[t].numel,
-                       a.values + t * kDifferenceValues, a.counts + t * kDifferenceCounts);
+      write_difference(shared.parts[0], a.table.tensors[t].numel, a.values + t * kDifferenceValues,
+                       a.counts + t * kDifferenceCounts);
     });
   }
 };

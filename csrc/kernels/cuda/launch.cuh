@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(Body::kThreads, kResidentOf<Body>)
   Body::run(DeviceBlock<Body::kThreads>{}, arguments, shared);
 }
 
-// The same for a body that says how many of its blocks a multiprocessor should hold at once, kBlocks,
-// and so how many registers a thread may have.
+// The same for a body that says how many of its blocks a multiprocessor should hold at once,
+// kBlocks, and so how many registers a thread may have.
 template <typename Body>
 __global__ void __launch_bounds__(Body::kThreads, Body::kBlocks)
     body_kernel_of_blocks(const __grid_constant__ typename Body::Arguments arguments) {

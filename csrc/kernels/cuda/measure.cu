@@ -45,8 +45,7 @@ void check(at::TensorList tensors) {
 // The rows on the device; `sent` and `parts` outlive the launches on their stream.
 Columns launch_rows(const OnDevice& on, const TableView& table) {
   Columns out = empty_columns(table.tensor_count + 1, on.device());
-  const at::Tensor parts =
-      room(on, table.chunk_count * static_cast<int64_t>(sizeof(Statistics)));
+  const at::Tensor parts = room(on, table.chunk_count * static_cast<int64_t>(sizeof(Statistics)));
   launch_measure(Launch{on}, table, static_cast<Statistics*>(parts.mutable_data_ptr()),
                  out.values.mutable_data_ptr<double>(), out.counts.mutable_data_ptr<int64_t>());
   return out;
@@ -82,7 +81,8 @@ std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
     const Columns out = measure_one_device(tensors);
     return {out.values, out.counts};
   }
-  const Columns out = empty_columns(static_cast<int64_t>(tensors.size()) + 1, first_device(tensors));
+  const Columns out =
+      empty_columns(static_cast<int64_t>(tensors.size()) + 1, first_device(tensors));
   for (const DeviceGroup& group : groups_of("measure", "tensors", tensors)) {
     if (group.device.is_cpu()) {
       const Measured part = measure_tensors(group.tensors, false, {});

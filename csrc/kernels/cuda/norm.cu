@@ -1,5 +1,5 @@
-// total_norm and clip_grad_norm_ on CUDA: two launches, and one more to scale. Neither waits for the
-// device.
+// total_norm and clip_grad_norm_ on CUDA: two launches, and one more to scale. Neither waits for
+// the device.
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
@@ -33,12 +33,11 @@ at::Tensor norm_one_device(const char* op, at::TensorList tensors, double p, boo
   DeviceTable table(op, in_any_order(tensors), kNormChunk);
   const SentTable sent = send_table(on, table);
   const auto options = at::TensorOptions().device(on.device());
-  const at::Tensor parts = at::empty(
-      {table.chunk_count() * static_cast<int64_t>(sizeof(NormPart))}, options.dtype(at::kByte));
+  const at::Tensor parts = at::empty({table.chunk_count() * static_cast<int64_t>(sizeof(NormPart))},
+                                     options.dtype(at::kByte));
   at::Tensor norm = at::empty({}, options.dtype(dtype));
-  launch_norm(Launch{on}, sent.view, p, of_norms,
-              static_cast<NormPart*>(parts.mutable_data_ptr()), dtype == at::kDouble,
-              static_cast<char*>(norm.mutable_data_ptr()));
+  launch_norm(Launch{on}, sent.view, p, of_norms, static_cast<NormPart*>(parts.mutable_data_ptr()),
+              dtype == at::kDouble, static_cast<char*>(norm.mutable_data_ptr()));
   return norm;
 }
 
@@ -50,15 +49,13 @@ at::Tensor norm_of_list(const char* op, at::TensorList tensors, double p, bool o
   std::vector<at::Tensor> norms;
   for (const DeviceGroup& group : groups_of(op, "tensors", tensors)) {
     // In float64, so that the last step alone rounds to float32.
-    const at::Tensor norm =
-        group.device.is_cpu()
-            ? cpu::total_norm(op, group.tensors, p, of_norms)
-            : norm_one_device(op, group.tensors, p, of_norms, at::kDouble);
+    const at::Tensor norm = group.device.is_cpu()
+                                ? cpu::total_norm(op, group.tensors, p, of_norms)
+                                : norm_one_device(op, group.tensors, p, of_norms, at::kDouble);
     norms.push_back(brought(norm.to(at::kDouble), device));
   }
   const at::Tensor all = at::stack(norms);
-  const at::Tensor norm =
-      p == 0 ? all.sum() : norm_one_device(op, {all}, p, false, at::kDouble);
+  const at::Tensor norm = p == 0 ? all.sum() : norm_one_device(op, {all}, p, false, at::kDouble);
   return norm.to(dtype);
 }
 

@@ -85,8 +85,7 @@ struct SquaresChunk {
         double largest = 0;
         PYPARAM_UNROLL(1)
         for (int32_t i = thread; i < values.length; i += kThreads) {
-          const double x =
-              bit_cast<double>(magnitude_bits(read_value(values.part, values.at(i))));
+          const double x = bit_cast<double>(magnitude_bits(read_value(values.part, values.at(i))));
           largest = x > largest || is_nan(x) ? x : largest;
         }
         shared.sums[thread] = largest;
@@ -239,9 +238,8 @@ struct NormTotal {
       }
       shared.parts[thread] = sum;
     });
-    combine_slots(block, shared.parts, busy, [p](const NormPart& x, const NormPart& y) {
-      return combine_norms(x, y, p);
-    });
+    combine_slots(block, shared.parts, busy,
+                  [p](const NormPart& x, const NormPart& y) { return combine_norms(x, y, p); });
     block.last([&](int thread) {
       if (thread > 0) return;
       const double norm =
@@ -336,7 +334,8 @@ struct ScaleChunk {
           store_vector(at + 16ll * (g + u * kThreads), all_of(v[u]));
       }
       PYPARAM_UNROLL(1)
-      for (; g < vectors; g += kThreads) store_vector(at + 16ll * g, all_of(load_vector(at + 16ll * g)));
+      for (; g < vectors; g += kThreads)
+        store_vector(at + 16ll * g, all_of(load_vector(at + 16ll * g)));
     }
     PYPARAM_UNROLL(1)
     for (int32_t i = thread; i < head; i += kThreads) one(i);
