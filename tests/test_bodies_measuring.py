@@ -379,6 +379,8 @@ def changed(values: Tensor, seed: int) -> Tensor:
     """Some elements, by their bytes."""
     generator = torch.Generator().manual_seed(seed)
     raw = values.clone().view(torch.uint8)
+    if raw.numel() == 0:
+        return values
     places = torch.randint(0, raw.numel(), (raw.numel() // 40 + 1,), generator=generator)
     raw[places] = torch.randint(0, 256, places.shape, dtype=torch.uint8, generator=generator)
     return (raw > 127) if values.dtype == torch.bool else raw.view(values.dtype)

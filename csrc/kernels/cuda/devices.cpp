@@ -1,11 +1,16 @@
 #include "kernels/cuda/devices.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <atomic>
+
+#include "kernels/cpu/formats.h"
+#include "table/prefetch.h"
 
 namespace pyparam::cuda {
 
@@ -28,6 +33,31 @@ bool on_one_device(at::TensorList tensors) {
   return std::all_of(tensors.begin(), tensors.end(), [&](const at::Tensor& tensor) {
     return tensor.is_cuda() && tensor.device() == tensors[0].device();
   });
+}
+
+bool all_ordinary(at::TensorList tensors) {
+  using c10::DispatchKey;
+  constexpr c10::DispatchKeySet kOdd({DispatchKey::Conjugate, DispatchKey::Negative,
+                                      DispatchKey::ZeroTensor, DispatchKey::Python});
+  constexpr int64_t kAtOnce = 4096;
+  const auto count = static_cast<int64_t>(tensors.size());
+  if (count == 0 || !tensors[0].defined() || !tensors[0].is_cuda()) return false;
+  const at::Device device = tensors[0].device();
+  std::atomic<bool> odd{false};
+  at::parallel_for(0, count, kAtOnce, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const auto ahead = static_cast<size_t>(i) + kAheadOfTensors;
+      if (ahead < tensors.size()) pyparam::prefetch(tensors[ahead]);
+      const at::Tensor& tensor = tensors[i];
+      const bool ordinary = tensor.defined() && tensor.key_set().has(DispatchKey::CUDA) &&
+                            !tensor.key_set().has_any(kOdd) && tensor.layout() == at::kStrided &&
+                            tensor.has_storage() && tensor.device() == device &&
+                            tensor.is_contiguous() &&
+                            cpu::stored_format(tensor.scalar_type()).has_value();
+      if (!ordinary) odd = true;
+    }
+  });
+  return !odd;
 }
 
 at::Device first_device(at::TensorList tensors) {

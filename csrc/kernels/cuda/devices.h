@@ -22,6 +22,10 @@ std::vector<DeviceGroup> groups_of(const char* verb, const char* list, at::Tenso
 // Whether all tensors are on one CUDA device.
 bool on_one_device(at::TensorList tensors);
 
+// Whether all are ordinary numbers in row-major order on one CUDA device, so that nothing has to be
+// checked or brought into order: one quick look at each.
+bool all_ordinary(at::TensorList tensors);
+
 // The CUDA device that results of a list on several devices go to: the first in the list.
 at::Device first_device(at::TensorList tensors);
 

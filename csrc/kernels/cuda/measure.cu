@@ -53,7 +53,7 @@ Columns launch_rows(const OnDevice& on, const TableView& table) {
 
 Columns measure_one_device(at::TensorList tensors) {
   const OnDevice on(tensors[0].device());
-  DeviceTable table("measure", in_any_order(tensors), kMeasureChunk);
+  DeviceTable table("measure", tensors, kMeasureChunk);
   const SentTable sent = send_table(on, table);
   return launch_rows(on, sent.view);
 }
@@ -76,9 +76,13 @@ void place_rows(const Columns& all, const Columns& part, const std::vector<int64
 }
 
 std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
+  if (all_ordinary(tensors)) {
+    const Columns out = measure_one_device(tensors);
+    return {out.values, out.counts};
+  }
   check(tensors);
   if (on_one_device(tensors)) {
-    const Columns out = measure_one_device(tensors);
+    const Columns out = measure_one_device(in_any_order(tensors));
     return {out.values, out.counts};
   }
   const Columns out =
@@ -88,7 +92,7 @@ std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
       const Measured part = measure_tensors(group.tensors, false, {});
       place_rows(out, {part.values, part.counts}, group.places);
     } else {
-      place_rows(out, measure_one_device(group.tensors), group.places);
+      place_rows(out, measure_one_device(in_any_order(group.tensors)), group.places);
     }
   }
   launch_total(out);

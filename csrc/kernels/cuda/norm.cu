@@ -30,7 +30,7 @@ void check(const char* op, at::TensorList tensors) {
 at::Tensor norm_one_device(const char* op, at::TensorList tensors, double p, bool of_norms,
                            at::ScalarType dtype) {
   const OnDevice on(tensors[0].device());
-  DeviceTable table(op, in_any_order(tensors), kNormChunk);
+  DeviceTable table(op, tensors, kNormChunk);
   const SentTable sent = send_table(on, table);
   const auto options = at::TensorOptions().device(on.device());
   const at::Tensor parts = at::empty({table.chunk_count() * static_cast<int64_t>(sizeof(NormPart))},
@@ -43,15 +43,16 @@ at::Tensor norm_one_device(const char* op, at::TensorList tensors, double p, boo
 
 // The norm of all, on the first CUDA device.
 at::Tensor norm_of_list(const char* op, at::TensorList tensors, double p, bool of_norms) {
+  if (all_ordinary(tensors)) return norm_one_device(op, tensors, p, of_norms, norm_dtype(tensors));
+  check(op, tensors);
   const at::ScalarType dtype = norm_dtype(tensors);
-  if (on_one_device(tensors)) return norm_one_device(op, tensors, p, of_norms, dtype);
+  if (on_one_device(tensors)) return norm_one_device(op, in_any_order(tensors), p, of_norms, dtype);
   const at::Device device = first_device(tensors);
   std::vector<at::Tensor> norms;
   for (const DeviceGroup& group : groups_of(op, "tensors", tensors)) {
-    // In float64, so that the last step alone rounds to float32.
-    const at::Tensor norm = group.device.is_cpu()
-                                ? cpu::total_norm(op, group.tensors, p, of_norms)
-                                : norm_one_device(op, group.tensors, p, of_norms, at::kDouble);
+    const at::Tensor norm = group.device.is_cpu() ? cpu::total_norm(op, group.tensors, p, of_norms)
+                                                  : norm_one_device(op, in_any_order(group.tensors),
+                                                                    p, of_norms, at::kDouble);
     norms.push_back(brought(norm.to(at::kDouble), device));
   }
   const at::Tensor all = at::stack(norms);
@@ -61,7 +62,6 @@ at::Tensor norm_of_list(const char* op, at::TensorList tensors, double p, bool o
 
 at::Tensor total_norm(at::TensorList tensors, double p) {
   check_order("total_norm", p);
-  check("total_norm", tensors);
   return norm_of_list("total_norm", tensors, p, false);
 }
 
@@ -83,11 +83,12 @@ void scale_one_device(at::TensorList grads, const at::Tensor& norm, double max_n
 // The place of the first tensor with a NaN or an infinity, -1 if none has one. Waits.
 int64_t first_nonfinite(at::TensorList tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) {
-    const std::vector<at::Tensor> one{tensors[i]};
-    const double largest =
+    const at::TensorList one = tensors.slice(i, 1);
+    const at::Tensor norm =
         tensors[i].is_cpu()
-            ? cpu::total_norm("clip_grad_norm_", one, INFINITY, false).item<double>()
-            : norm_one_device("clip_grad_norm_", one, INFINITY, false, at::kDouble).item<double>();
+            ? cpu::total_norm("clip_grad_norm_", one, INFINITY, false)
+            : norm_one_device("clip_grad_norm_", in_any_order(one), INFINITY, false, at::kDouble);
+    const auto largest = norm.item<double>();
     if (!std::isfinite(largest)) return static_cast<int64_t>(i);
   }
   return -1;
@@ -96,7 +97,7 @@ int64_t first_nonfinite(at::TensorList tensors) {
 at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_type,
                            bool error_if_nonfinite) {
   check_order("clip_grad_norm_", norm_type);
-  check("clip_grad_norm_", grads);
+  if (!all_ordinary(grads)) check("clip_grad_norm_", grads);
   check_clippable(grads);
   const at::Tensor norm = norm_of_list("clip_grad_norm_", grads, norm_type, true);
   if (error_if_nonfinite && !std::isfinite(norm.item<double>()))

@@ -232,9 +232,20 @@ struct NormTotal {
         }
       } else {
         if (thread < busy) sum = a.parts[thread];
+        // A few at a time, so that their loads overlap.
+        constexpr int kInFlight = 4;
         PYPARAM_UNROLL(1)
-        for (int64_t c = thread + kThreads; c < items; c += kThreads)
-          sum = combine_norms(sum, a.parts[c], p);
+        for (int64_t c = thread + kThreads; c < items; c += kInFlight * kThreads) {
+          NormPart parts[kInFlight];
+          PYPARAM_UNROLL(4)
+          for (int u = 0; u < kInFlight; ++u) {
+            if (c + u * kThreads < items) parts[u] = a.parts[c + u * kThreads];
+          }
+          PYPARAM_UNROLL(4)
+          for (int u = 0; u < kInFlight; ++u) {
+            if (c + u * kThreads < items) sum = combine_norms(sum, parts[u], p);
+          }
+        }
       }
       shared.parts[thread] = sum;
     });
@@ -268,7 +279,7 @@ struct ScaleAs {
 template <int kThreadCount>
 struct ScaleChunk {
   static constexpr int kThreads = kThreadCount;
-  static constexpr int kBlocks = 4;
+  static constexpr int kBlocks = 3;
   struct Arguments {
     TableView table;
     const char* norm;

@@ -103,6 +103,19 @@ struct ReadAs {
   using storage = typename Format::storage;
   PYPARAM_DEVICE auto operator()(storage stored) const { return Format::value(stored); }
 };
+// Half::value; a device has an instruction for it.
+struct ReadHalf {
+  using storage = uint16_t;
+  PYPARAM_DEVICE float operator()(uint16_t stored) const {
+#if defined(__CUDA_ARCH__)
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(stored));
+    return value;
+#else
+    return Half::value(stored);
+#endif
+  }
+};
 template <typename Integer, typename Value>
 struct ReadInteger {
   using storage = Integer;
@@ -133,7 +146,7 @@ struct InFlight<ReadAs<BFloat16>> {
   static constexpr int kVectors = 2;
 };
 template <>
-struct InFlight<ReadAs<Half>> {
+struct InFlight<ReadHalf> {
   static constexpr int kVectors = 2;
 };
 
@@ -157,7 +170,7 @@ PYPARAM_DEVICE void with_reader(Dtype part, const ByteTable& table, const Fn& fn
     case Dtype::kBFloat16:
       return fn(ReadAs<BFloat16>{});
     case Dtype::kHalf:
-      return fn(ReadAs<Half>{});
+      return fn(ReadHalf{});
     case Dtype::kDouble:
       return fn(ReadAs<Float64>{});
     case Dtype::kInt16:
