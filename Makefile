@@ -140,7 +140,7 @@ CUDA_TESTS := $(wildcard tests/test_cuda*.py)
 
 cuda: build/cuda/.built
 	$(CUDA_RUN)/python .ci/check_cuda.py build/cuda/temp
-	$(CUDA_RUN)/pytest -m "not slow" -W "ignore:.torch.jit:FutureWarning" -W "ignore:The .grad attribute" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
+	$(CUDA_RUN)/pytest -m "not slow" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
 	  tests/test_flatten_ops.py tests/test_init_fill.py tests/test_measure.py tests/test_norm.py tests/test_fingerprint.py \
 	  $(PYTEST_FLAGS)
 

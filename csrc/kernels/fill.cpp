@@ -180,13 +180,14 @@ void prepare_draws(Fill& fill, const FillColumns& columns) {
 // which.
 void check_constants(at::TensorList tensors, const Fill& fill) {
   std::set<std::pair<size_t, at::ScalarType>> known;
+  std::pair<size_t, at::ScalarType> last{0,
+                                         at::ScalarType::Undefined};  // neighbours are often alike
   for (size_t i = 0; i < fill.rows.size(); ++i) {
     if (fill.draw(i).map != random::Map::kConstant || tensors[i].numel() == 0) continue;
     const at::ScalarType dtype = tensors[i].scalar_type();
-    if (i > 0 && fill.rows[i].draw == fill.rows[i - 1].draw &&
-        dtype == tensors[i - 1].scalar_type())
-      continue;
-    if (!known.emplace(fill.rows[i].draw, dtype).second) continue;
+    const std::pair<size_t, at::ScalarType> pair{fill.rows[i].draw, dtype};
+    if (pair == last || !known.insert(pair).second) continue;
+    last = pair;
     const double value = fill.draw(i).affine64.shift;
     bool held = true;
     try {
