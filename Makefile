@@ -134,20 +134,21 @@ build/cuda/.built: $(SOURCES) $(CUDA_VENV)/.made .ci/nvcc
 	  $(CUDA_PY) setup.py --quiet build --build-lib build/cuda/lib >build/cuda.log 2>&1 || { cat build/cuda.log; exit 1; }
 	@touch $@
 
-CUDA_RUN := PYTHONPATH=build/cuda/lib:. $(CUDA_PY)
+# Not python -m pytest, which would put the working tree before the build on the path.
+CUDA_RUN := PYTHONPATH=build/cuda/lib:. PYPARAM_EXPECT_CUDA_BUILD=1 $(CUDA_VENV)/bin
 CUDA_TESTS := $(wildcard tests/test_cuda*.py)
 
 cuda: build/cuda/.built
-	$(CUDA_RUN) .ci/check_cuda.py build/cuda/temp
-	$(CUDA_RUN) -m pytest -m "not slow" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
+	$(CUDA_RUN)/python .ci/check_cuda.py build/cuda/temp
+	$(CUDA_RUN)/pytest -m "not slow" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
 	  tests/test_flatten_ops.py tests/test_init_fill.py tests/test_measure.py tests/test_norm.py tests/test_fingerprint.py \
 	  $(PYTEST_FLAGS)
 
 test-cuda: build/cuda/.built
-	PYPARAM_REQUIRE_CUDA=1 $(CUDA_RUN) -m pytest $(CUDA_TESTS) $(PYTEST_FLAGS)
+	PYPARAM_REQUIRE_CUDA=1 $(CUDA_RUN)/pytest $(CUDA_TESTS) $(PYTEST_FLAGS)
 
 bench-cuda: build/cuda/.built
-	PYPARAM_REQUIRE_CUDA=1 $(CUDA_RUN) -m pytest benchmarks/bench_cuda.py -s --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
+	PYPARAM_REQUIRE_CUDA=1 $(CUDA_RUN)/pytest benchmarks/bench_cuda.py -s --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
 
 clean:
 	rm -rf build $(VENV) $(CUDA_VENV) *.egg-info pyparam/_C*.so

@@ -19,7 +19,8 @@ def demangled(names: list[str]) -> list[str]:
     if shutil.which("c++filt") is None or not names:
         return names
     done = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
-    return [name.removeprefix("void ").split("(")[0] for name in done.stdout.splitlines()]
+    kernel = re.compile(r"body_kernel<(.*)>\(")
+    return [m[1] if (m := kernel.search(name)) else name for name in done.stdout.splitlines()]
 
 
 def spills(objects: Path) -> list[str]:

@@ -21,9 +21,11 @@ def without_cuda() -> str | None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Under ``make sanitize`` the extension in use must be the sanitizer build, or the run proves nothing."""
+    """The extension in use must be the one that the run is to prove something about."""
     if os.environ.get("PYPARAM_EXPECT_SANITIZE") == "1" and "sanitize" not in str(_C.__file__):
         pytest.exit(f"the sanitizer build was asked for, but {_C.__file__} is loaded", returncode=3)
+    if os.environ.get("PYPARAM_EXPECT_CUDA_BUILD") == "1" and not _C.BUILT_FOR_CUDA:
+        pytest.exit(f"the CUDA build was asked for, but {_C.__file__} is loaded", returncode=3)
     if REQUIRE_CUDA and without_cuda() is not None:
         pytest.exit(f"PYPARAM_REQUIRE_CUDA=1, but {without_cuda()}", returncode=3)
 

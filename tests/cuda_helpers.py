@@ -42,6 +42,15 @@ def launches(work: Callable[[], Any]) -> int:
     return sum("body_kernel" in event.name for event in profile.events())
 
 
+def fill_pools(work: Callable[[], Any], times: int = 4) -> None:
+    """Runs a call several times while the device is busy, so that the allocators have blocks enough: asking the
+    driver for the first ones may wait."""
+    torch.cuda._sleep(LONG // 4)
+    results = [work() for _ in range(times)]
+    torch.cuda.synchronize()
+    del results
+
+
 @contextmanager
 def no_waiting() -> Iterator[None]:
     """Fails if what runs inside waits for the device: the device is kept busy meanwhile."""

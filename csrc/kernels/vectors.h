@@ -18,9 +18,11 @@ PYPARAM_DEVICE int64_t bytes_to_vector(const void* address) {
   return static_cast<int64_t>((16 - (reinterpret_cast<uintptr_t>(address) & 15)) & 15);
 }
 
-// From and to addresses that are multiples of 16: one access on a device.
+// From and to addresses that are multiples of 16: one access on a device, in global memory (which
+// addresses that were read from a table do not say by themselves).
 PYPARAM_DEVICE Vector16 load_vector(const char* from) {
 #if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(from));
   const uint4 v = *reinterpret_cast<const uint4*>(from);
   return {{v.x, v.y, v.z, v.w}};
 #else
@@ -31,6 +33,7 @@ PYPARAM_DEVICE Vector16 load_vector(const char* from) {
 }
 PYPARAM_DEVICE void store_vector(char* to, const Vector16& v) {
 #if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(to));
   *reinterpret_cast<uint4*>(to) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
 #else
   std::memcpy(to, &v, sizeof(v));

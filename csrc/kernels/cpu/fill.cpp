@@ -228,7 +228,7 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
   std::vector<int64_t> together;
   together.reserve(tensors.size());
   const auto set = [&](int64_t i) {
-    tensors[i].fill_(fill.draw(i).affine64.shift);
+    if (tensors[i].numel() != 0) tensors[i].fill_(fill.draw(i).affine64.shift);
     if (moments) write_moments(result, i, {}, tensors[i].numel(), fill.draw(i).centre);
   };
   for (int64_t i = 0; i < static_cast<int64_t>(tensors.size()); ++i) {

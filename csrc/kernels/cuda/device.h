@@ -30,20 +30,25 @@ class OnDevice {
 //
 // The device side is a tensor of the caching allocator: dropping it after the launches that read it
 // is safe on the stream they were launched on. The pinned side goes back to torch's pinned
-// allocator, which waits for the copy. Under the capture of a CUDA graph that allocator never hands
-// the block out again, since each replay reads it; so the rows of a captured launch last as long as
-// the process.
+// allocator, which waits for the copy; or, while a CUDA graph is captured, whose every replay reads
+// it again, belongs to the graph and lasts as long.
 class Upload {
  public:
+  // For the device and stream that are current: make the OnDevice first.
   explicit Upload(int64_t bytes);
+  Upload(const Upload&) = delete;
+  Upload& operator=(const Upload&) = delete;
+  ~Upload();
 
-  char* host() { return static_cast<char*>(pinned_.get()); }
-  // Starts the copy. The tensor must live until the last launch that reads it.
+  char* host() { return host_; }
+  // Starts the copy, once. The tensor must live until the last launch that reads it.
   at::Tensor send(const OnDevice& on);
 
  private:
   int64_t bytes_;
+  bool captured_ = false;
   c10::DataPtr pinned_;
+  char* host_ = nullptr;
 };
 
 // Sends a table alone: for launches that need no columns of their own.

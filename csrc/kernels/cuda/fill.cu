@@ -112,7 +112,7 @@ void draw_subset(const OnDevice& on, const FillCall& call, const Subset& subset)
   }
 }
 
-// Torch's own fill_ on one element says what the value becomes in each dtype, or refuses it.
+// Torch's own fill_ on one element says what the value becomes in each dtype.
 class Patterns {
  public:
   int32_t find(double value, at::ScalarType dtype) {
@@ -258,9 +258,6 @@ at::Tensor fill_cuda(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef
       elsewhere.push_back(i);
       continue;
     }
-    // A value that a dtype cannot hold is refused before anything is written.
-    if (fill.draw(i).map == Map::kConstant)
-      patterns.find(constant_of(fill, i), tensor.scalar_type());
     auto group = devices.begin();
     while (group != devices.end() && group->first != tensor.device()) ++group;
     if (group == devices.end())
