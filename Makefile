@@ -5,21 +5,28 @@
 #   PIP_FLAGS     more options for pip install, such as an index with CPU-only builds of torch
 #   PYTEST_FLAGS  more options for pytest: make test PYTEST_FLAGS="-k ties -x"
 #   MAX_JOBS      parallel compiles
+#   CUDA_ARCHS    the GPUs that make cuda compiles for
+#   CUDA_PIP_FLAGS  more options for pip install in the CUDA build's environment
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+CUDA_VENV ?= .venv-cuda
+CUDA_ARCHS ?= 8.0;9.0+PTX
+CUDA_PIP_FLAGS ?=
 MAX_JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export MAX_JOBS
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_FLAGS)
+CUDA_PY := $(CUDA_VENV)/bin/python
+CUDA_PIP := $(CUDA_PY) -m pip --disable-pip-version-check install --quiet --constraint constraints-cuda.txt $(CUDA_PIP_FLAGS)
 SOURCES := $(shell find csrc -type f) setup.py
 CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 PYTHON_TREES := pyparam tests benchmarks setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench sanitize clean
+.PHONY: help demo test test-all lint format bench sanitize cuda test-cuda bench-cuda clean
 .DELETE_ON_ERROR:
 
 help:
@@ -29,6 +36,8 @@ help:
 	@echo "make format    rewrite the files as lint wants them"
 	@echo "make bench     the benchmarks, each beside its peer"
 	@echo "make sanitize  the suite with the extension under ASan and UBSan"
+	@echo "make cuda      compile and link the CUDA kernels, and check what can be checked without a GPU"
+	@echo "make test-cuda the suite of the CUDA kernels, which needs a GPU (make bench-cuda: their benchmarks)"
 	@echo "make clean     remove what was built, and the environment"
 
 # --- environment -------------------------------------------------------------------------------------------
@@ -111,5 +120,35 @@ sanitize: $(VENV)/.test
 	PYPARAM_EXPECT_SANITIZE=1 \
 	$(VENV)/bin/pytest -m "not slow and not unsanitized" $(PYTEST_FLAGS)
 
+# The CUDA build: another PyTorch, another environment, and a build of its own, which needs a toolkit of that
+# PyTorch's major version, and no GPU.
+$(CUDA_VENV)/.made: constraints-cuda.txt
+	@command -v nvcc >/dev/null || test -n "$$CUDA_HOME" || $(call stop,no CUDA toolkit: nvcc is not on the path and CUDA_HOME names none)
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_PIP) torch numpy "setuptools>=77" wheel ninja "safetensors>=0.4" "rich>=13" "typer>=0.12" \
+	  "pytest>=8" "pytest-benchmark>=4" "hypothesis>=6"
+	@touch $@
+
+build/cuda/.built: $(SOURCES) $(CUDA_VENV)/.made .ci/nvcc
+	PYTORCH_NVCC="$(CURDIR)/.ci/nvcc" FORCE_CUDA=1 PYPARAM_PTXAS_VERBOSE=1 TORCH_CUDA_ARCH_LIST="$(CUDA_ARCHS)" \
+	  $(CUDA_PY) setup.py --quiet build --build-lib build/cuda/lib >build/cuda.log 2>&1 || { cat build/cuda.log; exit 1; }
+	@touch $@
+
+# Not python -m pytest, which would put the working tree before the build on the path.
+CUDA_RUN := PYTHONPATH=build/cuda/lib:. PYPARAM_EXPECT_CUDA_BUILD=1 $(CUDA_VENV)/bin
+CUDA_TESTS := $(wildcard tests/test_cuda*.py)
+
+cuda: build/cuda/.built
+	$(CUDA_RUN)/python .ci/check_cuda.py build/cuda/temp
+	$(CUDA_RUN)/pytest -m "not slow" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
+	  tests/test_flatten_ops.py tests/test_init_fill.py tests/test_measure.py tests/test_norm.py tests/test_fingerprint.py \
+	  $(PYTEST_FLAGS)
+
+test-cuda: build/cuda/.built
+	PYPARAM_REQUIRE_CUDA=1 $(CUDA_RUN)/pytest $(CUDA_TESTS) $(PYTEST_FLAGS)
+
+bench-cuda: build/cuda/.built
+	PYPARAM_REQUIRE_CUDA=1 $(CUDA_RUN)/pytest benchmarks/bench_cuda.py -s --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
+
 clean:
-	rm -rf build $(VENV) *.egg-info pyparam/_C*.so
+	rm -rf build $(VENV) $(CUDA_VENV) *.egg-info pyparam/_C*.so

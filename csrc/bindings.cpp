@@ -69,6 +69,7 @@ std::vector<std::string> owner_names_of(const ParamTable& table) {
 }  // namespace
 
 namespace pyparam {
+void bind_device_table(py::module_& m);
 void bind_files(py::module_& m);
 void bind_script(py::module_& m);
 void bind_init(py::module_& m);
@@ -98,4 +99,5 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_flatten(m);
   pyparam::bind_pack(m);
   pyparam::bind_init(m);
+  pyparam::bind_device_table(m);
 }

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyparam._native import _C
+from pyparam._pending import Pending, made
 from pyparam._sources.saved import is_on_disk, saved_table
 from pyparam._table import ParamTable
 
@@ -90,11 +91,10 @@ class Comparison:
     """
 
     __slots__ = (
-        "_counts",
         "_ends",
+        "_found",
         "_index",
         "_sizes",
-        "_values",
         "dtype_changed",
         "missing",
         "names",
@@ -124,13 +124,33 @@ class Comparison:
             for row in found["retyped"]:
                 i, j = found["in_a"][row], found["in_b"][row]
                 self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
-        self._values: Tensor = found["values"]
-        self._counts: Tensor = found["counts"]
+        self._found: tuple[Tensor, Tensor] | Pending[tuple[Tensor, Tensor]] = made(
+            (found["values"], found["counts"]), _pair
+        )
         self._sizes: Tensor = found["sizes"]
         self._ends: Tensor = found["ends"]
         self._index = dict(zip(self.names, range(len(self.names)), strict=True))
 
     # --- columns -------------------------------------------------------------------------------------------
+
+    @property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """Values and counts in host memory: brought from a device when someone first asks."""
+        found = self._found
+        if not isinstance(found, Pending):
+            return found
+        columns = found.read()
+        if found.lasting:
+            self._found = columns
+        return columns
+
+    @property
+    def _values(self) -> Tensor:
+        return self._columns[0]
+
+    @property
+    def _counts(self) -> Tensor:
+        return self._columns[1]
 
     @property
     def max_abs(self) -> Tensor:
@@ -325,6 +345,10 @@ class Comparison:
             )
             parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
         return "".join(parts)
+
+
+def _pair(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    return values, counts
 
 
 _HEADER = (

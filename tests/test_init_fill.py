@@ -286,6 +286,18 @@ def test_the_operator_checks_its_columns_before_it_writes(
     assert ts[0].eq(1).all()
 
 
+def test_a_constant_that_a_dtype_cannot_hold_is_refused_before_anything_is_written() -> None:
+    tensors = [torch.zeros(3), torch.zeros(0, dtype=torch.uint8), torch.zeros(2, dtype=torch.uint8)]
+    columns = ([0] * 3, [1000.0, 0.0, 0.0, 0.0] * 3, 0, [0] * 3, [], [])
+    with pytest.raises(ValueError, match=r"fill_: tensors\[2\] has dtype Byte, which cannot hold 1000"):
+        torch.ops.pyparam.fill_(tensors, *columns)
+    assert not tensors[0].any()
+    torch.ops.pyparam.fill_(
+        tensors[:2], *(c[: len(c) // 3 * 2] if isinstance(c, list) else c for c in columns)
+    )
+    assert tensors[0].eq(1000).all()
+
+
 def test_the_operator_refuses_what_requires_grad_outside_no_grad() -> None:
     with pytest.raises(ValueError, match=r"tensors\[0\] requires grad; fill it under torch.no_grad\(\)"):
         torch.ops.pyparam.fill_(*operands(nn.Parameter(torch.ones(3))))

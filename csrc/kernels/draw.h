@@ -132,14 +132,37 @@ inline Draw prepared(Kind kind, const double* parameter) {
   return draw;
 }
 
+// Mean and standard deviation (without Bessel's correction) of `numel` values from the sums of
+// x - centre and of its square. NaN without values.
+PYPARAM_FORMULA void moments_of(double first, double second, int64_t numel, double centre,
+                                double* out) {
+  if (numel == 0) {
+    out[0] = out[1] = bits_as<double>(uint64_t{0x7ff8000000000000});
+    return;
+  }
+  const auto n = static_cast<double>(numel);
+  const double mean = first / n;
+  const double variance = second / n - mean * mean;
+  out[0] = centre + mean;
+  out[1] = square_root(variance > 0.0 ? variance : 0.0);
+}
+
 // Elements a Philox block of four words gives: four of 32 bits, two of 64.
 template <typename Real>
 constexpr int64_t kPerBlock = 16 / static_cast<int64_t>(sizeof(Real));
 
+// A value far in a tail.
+PYPARAM_FORMULA float far_tail_value(const Draw& draw, uint32_t w) {
+  return static_cast<float>(far_tail_normal(draw.tail, unit_open_closed(0u, w)));
+}
+PYPARAM_FORMULA double far_tail_value(const Draw& draw, uint32_t low, uint32_t high) {
+  return far_tail_normal(draw.tail, unit_open_closed(low, high));
+}
+
 // The values of one block, for a map chosen at compile time. A normal makes them in pairs.
 template <Map map>
-PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, float& even,
-                                   float& odd) {
+PYPARAM_FORMULA void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, float& even,
+                                    float& odd) {
   if constexpr (map == Map::kUniform) {
     const Affine<float>& a = draw.affine32;
     even = clamped(unit_closed_open(w0) * a.scale + a.shift, a.lowest, a.highest);
@@ -154,14 +177,14 @@ PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, f
     even = truncated_normal(t, unit_open_closed(w0), unit_open_closed(~w0));
     odd = truncated_normal(t, unit_open_closed(w1), unit_open_closed(~w1));
   } else {
-    even = static_cast<float>(far_tail_normal(draw.tail, unit_open_closed(0u, w0)));
-    odd = static_cast<float>(far_tail_normal(draw.tail, unit_open_closed(0u, w1)));
+    even = far_tail_value(draw, w0);
+    odd = far_tail_value(draw, w1);
   }
 }
 
 template <Map map>
-PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, uint32_t w2,
-                                   uint32_t w3, double& even, double& odd) {
+PYPARAM_FORMULA void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, uint32_t w2,
+                                    uint32_t w3, double& even, double& odd) {
   if constexpr (map == Map::kUniform) {
     const Affine<double>& a = draw.affine64;
     even = clamped(unit_closed_open(w0, w1) * a.scale + a.shift, a.lowest, a.highest);
@@ -176,8 +199,8 @@ PYPARAM_INLINE void values_of_pair(const Draw& draw, uint32_t w0, uint32_t w1, u
     even = truncated_normal(t, unit_open_closed(w0, w1), unit_open_closed(~w0, ~w1));
     odd = truncated_normal(t, unit_open_closed(w2, w3), unit_open_closed(~w2, ~w3));
   } else {
-    even = far_tail_normal(draw.tail, unit_open_closed(w0, w1));
-    odd = far_tail_normal(draw.tail, unit_open_closed(w2, w3));
+    even = far_tail_value(draw, w0, w1);
+    odd = far_tail_value(draw, w2, w3);
   }
 }
 

@@ -66,6 +66,45 @@ struct MiniFloat {
     if (kSpecials == Specials::kFnuz) result = select(bits == sign_mask, 0x7fc00000u, result);
     return bit_cast<float>(result | ((bits & sign_mask) << (31 - kExponentBits - kMantissaBits)));
   }
+  // The nearest stored value, ties to even; a value beyond the largest becomes an infinity, where
+  // the format has one, else a NaN. Every NaN becomes the format's own, which keeps the sign.
+  static PYPARAM_FORMULA Storage stored(float x) {
+    const uint32_t bits = bit_cast<uint32_t>(x);
+    const uint32_t sign = (bits >> (31 - kExponentBits - kMantissaBits)) & sign_mask;
+    const uint32_t magnitude = bits & 0x7fffffffu;
+    // A subnormal: this number's last bit is the format's, so the float's own addition rounds.
+    const uint32_t unit = static_cast<uint32_t>(127 - kBias + 23 - kMantissaBits + 1) << 23;
+    const uint32_t subnormal =
+        bit_cast<uint32_t>(bit_cast<float>(magnitude) + bit_cast<float>(unit)) - unit;
+    const uint32_t odd = (magnitude >> (23 - kMantissaBits)) & 1u;
+    const uint32_t normal = (magnitude - (static_cast<uint32_t>(127 - kBias) << 23) +
+                             ((1u << (22 - kMantissaBits)) - 1) + odd) >>
+                            (23 - kMantissaBits);
+    uint32_t result =
+        select(magnitude < (static_cast<uint32_t>(127 + 1 - kBias) << 23), subnormal, normal);
+    if (kSpecials == Specials::kFnuz) {
+      const bool beyond =
+          magnitude >= (static_cast<uint32_t>(127 - kBias + 1 + exponent_mask) << 23);
+      result = select(beyond, sign_mask, select(result == 0, 0u, result | sign));
+      return static_cast<Storage>(result);
+    }
+    // The pattern of the largest exponent without a mantissa, and of a NaN.
+    const uint32_t infinite = exponent_mask << kMantissaBits;
+    const uint32_t nan = kSpecials == Specials::kIeee && kMantissaBits > 2
+                             ? infinite | (1u << (kMantissaBits - 1))
+                             : sign_mask - 1;
+    if (kSpecials == Specials::kIeee) {
+      const bool beyond = magnitude >= (static_cast<uint32_t>(127 - kBias + exponent_mask) << 23);
+      result = select(beyond, infinite, result);
+    } else {
+      // Half a step beyond the largest value and more.
+      result = select(magnitude >= (static_cast<uint32_t>(127 - kBias + exponent_mask) << 23) +
+                                       (mantissa_mask << (23 - kMantissaBits)),
+                      nan, result);
+    }
+    result = select(magnitude > 0x7f800000u, nan, result);
+    return static_cast<Storage>(result | sign);
+  }
   // The smallest positive normal value.
   static PYPARAM_FORMULA float smallest_normal() {
     return bit_cast<float>(static_cast<uint32_t>(127 + 1 - kBias) << 23);
@@ -85,6 +124,12 @@ struct BFloat16 {
   static PYPARAM_FORMULA float value(uint16_t stored) {
     return bit_cast<float>(static_cast<uint32_t>(stored) << 16);
   }
+  // To nearest, ties to even; every NaN becomes one.
+  static PYPARAM_FORMULA uint16_t stored(float x) {
+    const uint32_t bits = bit_cast<uint32_t>(x);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return static_cast<uint16_t>(select((bits & 0x7fffffffu) > 0x7f800000u, 0x7fc0u, rounded));
+  }
   static PYPARAM_FORMULA float smallest_normal() { return bit_cast<float>(0x00800000u); }
 };
 
@@ -95,6 +140,15 @@ struct Float8e8m0fnu {
     if (stored == 0xff) return bit_cast<float>(0x7fc00000u);
     if (stored == 0) return bit_cast<float>(0x00400000u);
     return bit_cast<float>(static_cast<uint32_t>(stored) << 23);
+  }
+  // The nearest power of two, ties upwards but for 3 * 2^-128; the sign is lost, infinity is a NaN.
+  static PYPARAM_FORMULA uint8_t stored(float x) {
+    const uint32_t bits = bit_cast<uint32_t>(x);
+    const uint32_t exponent = (bits >> 23) & 0xffu;
+    if (exponent == 0xff) return 0xff;
+    const bool half = (bits & 0x400000u) != 0;
+    const bool more = (bits & 0x3fffffu) != 0 || exponent > 0;
+    return static_cast<uint8_t>(exponent + static_cast<uint32_t>(half && more));
   }
   static PYPARAM_FORMULA float smallest_normal() { return bit_cast<float>(0x00400000u); }
 };

@@ -1,11 +1,16 @@
 #include "kernels/fill.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <exception>
 #include <map>
+#include <set>
+#include <utility>
 
 namespace pyparam {
 void check_kinds(at::TensorList tensors, at::IntArrayRef kinds) {
@@ -171,6 +176,30 @@ void prepare_draws(Fill& fill, const FillColumns& columns) {
   }
 }
 
+// A constant that a dtype cannot hold is refused before anything is written. Torch's own fill_ says
+// which.
+void check_constants(at::TensorList tensors, const Fill& fill) {
+  std::set<std::pair<size_t, at::ScalarType>> known;
+  std::pair<size_t, at::ScalarType> last{0,
+                                         at::ScalarType::Undefined};  // neighbours are often alike
+  for (size_t i = 0; i < fill.rows.size(); ++i) {
+    if (fill.draw(i).map != random::Map::kConstant || tensors[i].numel() == 0) continue;
+    const at::ScalarType dtype = tensors[i].scalar_type();
+    const std::pair<size_t, at::ScalarType> pair{fill.rows[i].draw, dtype};
+    if (pair == last || !known.insert(pair).second) continue;
+    last = pair;
+    const double value = fill.draw(i).affine64.shift;
+    bool held = true;
+    try {
+      const at::AutoDispatchBelowAutograd guard;
+      at::empty({1}, dtype).fill_(value);
+    } catch (const std::exception&) {
+      held = false;
+    }
+    TORCH_CHECK_VALUE(held, place(i), " has dtype ", dtype, ", which cannot hold ", value);
+  }
+}
+
 }  // namespace
 
 Fill prepare_fill(at::TensorList tensors, const FillColumns& columns) {
@@ -195,6 +224,7 @@ Fill prepare_fill(at::TensorList tensors, const FillColumns& columns) {
     prepare(0, count);  // again, in order, so that the first wrong tensor is the one named
     throw;
   }
+  check_constants(tensors, fill);
   return fill;
 }
 

@@ -21,8 +21,14 @@ PYPARAM_FORMULA To bits_as(From from) {
   return to;
 }
 
+// Correctly rounded, on the device too.
+#if defined(__CUDA_ARCH__)
+PYPARAM_FORMULA float square_root(float x) { return __fsqrt_rn(x); }
+PYPARAM_FORMULA double square_root(double x) { return __dsqrt_rn(x); }
+#else
 PYPARAM_FORMULA float square_root(float x) { return __builtin_sqrtf(x); }
 PYPARAM_FORMULA double square_root(double x) { return __builtin_sqrt(x); }
+#endif
 
 // ---- words to the unit interval
 // -------------------------------------------------------------------------

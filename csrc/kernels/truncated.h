@@ -109,7 +109,7 @@ PYPARAM_FORMULA double mills_ratio(double x) {
   const bool distant = x > 1e8;
   const double y = distant ? 1e8 : x;
   double last_top = 0.0, top = 1.0, last_bottom = 1.0, bottom = y;
-  PYPARAM_UNROLL(26)
+  PYPARAM_UNROLL_LANES(26)
   for (int k = 1; k <= 26; ++k) {
     const double next_top = y * top + static_cast<double>(k) * last_top;
     const double next_bottom = y * bottom + static_cast<double>(k) * last_bottom;
@@ -138,7 +138,7 @@ PYPARAM_FORMULA double far_tail_normal(const FarTail& t, double u) {
   const double smallest = kept < 0x1p-60 ? 0x1p-60 : kept;
   const double log_kept = kept == 1.0 ? lost : natural_log(smallest) * (lost / (smallest - 1.0));
   double d = -2.0 * log_kept / (square_root(t.start * t.start - 2.0 * log_kept) + t.start);
-  PYPARAM_UNROLL(3)
+  PYPARAM_UNROLL_LANES(3)
   for (int k = 0; k < 3; ++k) {
     const double mills = mills_ratio(t.start + d);
     const double wrong = natural_log(mills / t.start_mills) - log_kept - d * (t.start + 0.5 * d);

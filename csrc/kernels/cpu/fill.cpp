@@ -10,7 +10,6 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
-#include <limits>
 #include <type_traits>
 
 #include "kernels/cpu/draw_tile.h"
@@ -180,15 +179,8 @@ std::vector<bool> entangled(const std::vector<Memory>& memory) {
 }
 
 void write_moments(at::Tensor& result, int64_t i, const Sums& sums, int64_t numel, double centre) {
-  auto* out = result.mutable_data_ptr<double>() + 2 * i;
-  if (numel == 0) {
-    out[0] = out[1] = std::numeric_limits<double>::quiet_NaN();
-    return;
-  }
-  const auto n = static_cast<double>(numel);
-  const double mean = sums.first / n;
-  out[0] = centre + mean;
-  out[1] = std::sqrt(std::max(0.0, sums.second / n - mean * mean));
+  random::moments_of(sums.first, sums.second, numel, centre,
+                     result.mutable_data_ptr<double>() + 2 * i);
 }
 
 // Fills the tensors named by `which`, all at once. No two of them share memory.
@@ -236,7 +228,7 @@ at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<
   std::vector<int64_t> together;
   together.reserve(tensors.size());
   const auto set = [&](int64_t i) {
-    tensors[i].fill_(fill.draw(i).affine64.shift);
+    if (tensors[i].numel() != 0) tensors[i].fill_(fill.draw(i).affine64.shift);
     if (moments) write_moments(result, i, {}, tensors[i].numel(), fill.draw(i).centre);
   };
   for (int64_t i = 0; i < static_cast<int64_t>(tensors.size()); ++i) {

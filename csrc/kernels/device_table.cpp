@@ -1,0 +1,116 @@
+#include "kernels/device_table.h"
+
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <limits>
+
+#include "kernels/chunks.h"
+#include "kernels/operands.h"
+
+namespace pyparam {
+namespace {
+
+constexpr int64_t kTensorsPerTask = 4096;
+
+// Elements from a tensor's first to past its last in memory.
+int64_t reach_of(const at::Tensor& tensor) {
+  int64_t last = 0;
+  for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
+  return last + 1;
+}
+
+// Everything but what depends on the tensors before it.
+TensorRow row_of(const char* verb, size_t i, const at::Tensor& tensor) {
+  TensorRow row{};
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  row.numel = impl->numel();
+  row.dtype = static_cast<int16_t>(c10::typeMetaToScalarType(impl->dtype()));
+  if (row.numel == 0) return row;
+  const bool dense = impl->is_contiguous();
+  row.extents = dense ? 0 : 1;
+  row.data = reinterpret_cast<uint64_t>(tensor.const_data_ptr());
+  const int64_t reach = dense ? row.numel : reach_of(tensor);
+  const auto needed =
+      static_cast<size_t>(reach + impl->storage_offset()) * static_cast<size_t>(impl->itemsize());
+  TORCH_CHECK_VALUE(row.data != 0 && needed <= impl->unsafe_storage().nbytes(), verb, ": tensors[",
+                    i, "] needs a storage of ", needed, " bytes and has one of ",
+                    impl->unsafe_storage().nbytes(), " (its memory was freed or resized)");
+  return row;
+}
+
+}  // namespace
+
+void append_extents(std::vector<ExtentRow>& extents, at::IntArrayRef sizes,
+                    at::IntArrayRef strides) {
+  const size_t first = extents.size();
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    if (sizes[d] == 1) continue;
+    if (extents.size() > first && extents.back().stride == sizes[d] * strides[d]) {
+      extents.back() = {extents.back().size * sizes[d], strides[d]};
+    } else {
+      extents.push_back({sizes[d], strides[d]});
+    }
+  }
+  if (extents.size() == first + 1 && extents.back().stride == 1) extents.pop_back();
+}
+
+DeviceTable::DeviceTable(const char* verb, at::TensorList tensors, int64_t chunk_elements) {
+  const auto count = static_cast<int64_t>(tensors.size());
+  TORCH_CHECK_VALUE(count < std::numeric_limits<int32_t>::max(), verb, ": ", count,
+                    " tensors in one list; fewer than 2^31 expected");
+  TORCH_INTERNAL_ASSERT(chunk_elements > 0 && chunk_elements <= (int64_t{1} << 30));
+  tensors_.resize(tensors.size() + 1);
+  at::parallel_for(0, count, kTensorsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      prefetch_tensor(tensors, static_cast<size_t>(i));
+      tensors_[i] = row_of(verb, static_cast<size_t>(i), tensors[i]);
+    }
+  });
+  std::vector<int64_t> numels(tensors.size());
+  int64_t position = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    TensorRow& row = tensors_[i];
+    numels[i] = row.numel;
+    row.position = position;
+    position += row.numel;
+    if (row.extents == 0) continue;
+    TORCH_CHECK_VALUE(extents_.size() < (size_t{1} << 31) - 64, verb,
+                      ": too many strided dimensions in one list");
+    row.first_extent = static_cast<int32_t>(extents_.size());
+    append_extents(extents_, tensors[i].sizes(), tensors[i].strides());
+    row.extents = static_cast<int16_t>(extents_.size() - static_cast<size_t>(row.first_extent));
+  }
+  const ChunkPlan plan = plan_chunks(numels, chunk_elements, chunk_elements);
+  for (int64_t i = 0; i <= count; ++i) tensors_[i].first_chunk = plan.first[i];
+  tensors_.back().position = position;
+  chunks_.reserve(plan.chunks.size());
+  for (const Chunk& chunk : plan.chunks) {
+    chunks_.push_back(
+        {chunk.begin, static_cast<int32_t>(chunk.tensor), static_cast<int32_t>(chunk.length)});
+  }
+}
+
+void DeviceTable::add_to(ColumnLayout& layout) {
+  tensors_at_ = layout.add<TensorRow>(static_cast<int64_t>(tensors_.size()));
+  extents_at_ = layout.add<ExtentRow>(static_cast<int64_t>(extents_.size()));
+  chunks_at_ = layout.add<ChunkRow>(static_cast<int64_t>(chunks_.size()));
+}
+
+void DeviceTable::write(char* bytes) const {
+  const auto put = [bytes](int64_t at, const auto& rows) {
+    if (!rows.empty()) std::memcpy(bytes + at, rows.data(), rows.size() * sizeof(rows[0]));
+  };
+  put(tensors_at_, tensors_);
+  put(extents_at_, extents_);
+  put(chunks_at_, chunks_);
+}
+
+TableView DeviceTable::view(const char* bytes) const {
+  return {reinterpret_cast<const TensorRow*>(bytes + tensors_at_),
+          reinterpret_cast<const ExtentRow*>(bytes + extents_at_),
+          reinterpret_cast<const ChunkRow*>(bytes + chunks_at_), tensor_count(), chunk_count()};
+}
+
+}  // namespace pyparam

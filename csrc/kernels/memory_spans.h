@@ -1,0 +1,41 @@
+// Which bytes tensors cover, and what follows for a copy between many tensors and one vector. Knows
+// no device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "kernels/alike.h"
+
+namespace pyparam {
+
+// From a tensor's first to past its last byte; nothing without elements.
+struct Span {
+  const char* begin = nullptr;
+  const char* end = nullptr;
+
+  bool empty() const { return begin == end; }
+  bool meets(const Span& other) const { return begin < other.end && other.begin < end; }
+};
+Span span_of(const at::Tensor& tensor);
+
+// Strided, with memory of its own and known sizes, holding its own values: what a kernel can take
+// by address.
+bool is_plain_memory(const at::Tensor& tensor);
+bool all_plain_memory(at::TensorList tensors);
+
+// Refuses an output that a source lies in, unless the source already is what it will hold.
+void require_apart(at::TensorList tensors, const at::Tensor& out);
+
+// Refuses tensors whose elements share memory, and inference tensors outside inference mode.
+void require_writable(const char* verb, at::TensorList tensors);
+
+// Whether a write to some tensor would change elements of the vector that are still to be read.
+bool reads_what_it_writes(at::TensorList tensors, const at::Tensor& vector);
+
+// Cuts a list, in order, so that no two tensors of a piece share a byte: written one piece after
+// the other, of bytes that two tensors share, the later tensor's stay.
+std::vector<at::TensorList> pieces_apart(at::TensorList tensors);
+
+}  // namespace pyparam

@@ -1,0 +1,92 @@
+// Sixteen bytes at a time, from any address. No torch header.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/block.h"
+
+namespace pyparam {
+
+struct alignas(16) Vector16 {
+  uint32_t word[4];
+};
+
+constexpr int64_t kVectorBytes = 16;
+
+// At most this many bytes before an address is a multiple of 16.
+PYPARAM_DEVICE int64_t bytes_to_vector(const void* address) {
+  return static_cast<int64_t>((16 - (reinterpret_cast<uintptr_t>(address) & 15)) & 15);
+}
+
+// From and to addresses that are multiples of 16: one access on a device, in global memory (which
+// addresses that were read from a table do not say by themselves).
+PYPARAM_DEVICE Vector16 load_vector(const char* from) {
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(from));
+  const uint4 v = *reinterpret_cast<const uint4*>(from);
+  return {{v.x, v.y, v.z, v.w}};
+#else
+  Vector16 v;
+  std::memcpy(&v, from, sizeof(v));
+  return v;
+#endif
+}
+PYPARAM_DEVICE void store_vector(char* to, const Vector16& v) {
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(to));
+  *reinterpret_cast<uint4*>(to) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
+#else
+  std::memcpy(to, &v, sizeof(v));
+#endif
+}
+
+// Bytes shift .. shift + 15 of two neighbouring vectors, shift in [0, 15]: what an unaligned load
+// would give. No word is indexed by a number known only at run time, which would send the words
+// through memory.
+PYPARAM_DEVICE Vector16 shifted(const Vector16& low, const Vector16& high, uint32_t shift) {
+  uint32_t w[8] = {low.word[0],  low.word[1],  low.word[2],  low.word[3],
+                   high.word[0], high.word[1], high.word[2], high.word[3]};
+  if (shift & 8) {
+    PYPARAM_UNROLL(6)
+    for (int i = 0; i < 6; ++i) w[i] = w[i + 2];
+  }
+  if (shift & 4) {
+    PYPARAM_UNROLL(5)
+    for (int i = 0; i < 5; ++i) w[i] = w[i + 1];
+  }
+  const uint32_t bits = (shift & 3) * 8;
+  Vector16 out;
+  PYPARAM_UNROLL(4)
+  for (int i = 0; i < 4; ++i) {
+    const uint64_t pair = static_cast<uint64_t>(w[i + 1]) << 32 | w[i];
+    out.word[i] = static_cast<uint32_t>(pair >> bits);
+  }
+  return out;
+}
+
+// A run of bytes that begins anywhere, read by vectors. With shift 0 each vector is one load, else
+// two, of which one was just read by the neighbour.
+//
+// A vector read here lies in the 16-byte cells of the run's own bytes: it may begin before the run,
+// never past a cell with one of its bytes.
+struct VectorRun {
+  const char* cells;  // the run's first byte, rounded down to a multiple of 16
+  uint32_t shift;
+  int64_t whole;  // vectors that can be read without touching a cell beyond the run
+
+  PYPARAM_DEVICE VectorRun(const char* from, int64_t bytes) {
+    const uintptr_t address = reinterpret_cast<uintptr_t>(from);
+    shift = static_cast<uint32_t>(address & 15);
+    cells = from - shift;
+    whole = shift == 0 ? bytes / 16 : (bytes + shift) / 16 - 1;
+    if (whole < 0) whole = 0;
+  }
+  template <bool kShifted>
+  PYPARAM_DEVICE Vector16 load(int64_t index) const {
+    const char* at = cells + 16 * index;
+    if constexpr (!kShifted) return load_vector(at);
+    return shifted(load_vector(at), load_vector(at + 16), shift);
+  }
+};
+
+}  // namespace pyparam
