@@ -27,6 +27,7 @@ from pyparam._flatten import (
 from pyparam._inspect import Inspector, inspect
 from pyparam._install import install, installed, uninstall
 from pyparam._measure import measure
+from pyparam._monitor import Monitor, NonFinite, NonFiniteError, Record
 from pyparam._norm import clip_grad_norm_, total_norm
 from pyparam._pack import Packed, pack_
 from pyparam._save import load_file_, save_file
@@ -44,8 +45,12 @@ __all__ = [
     "Comparison",
     "Fingerprint",
     "Inspector",
+    "Monitor",
+    "NonFinite",
+    "NonFiniteError",
     "Packed",
     "ParamTable",
+    "Record",
     "Stats",
     "Tie",
     "buffers",
