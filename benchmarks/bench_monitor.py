@@ -70,7 +70,7 @@ def test_a_step_of_a_small_transformer(check: str) -> None:
     spent = (monitor.seconds - before) / (ROUNDS * EVERY)
     print(
         f"\nmonitor, every={EVERY}, check={check!r}: a step takes {step * 1e3:.1f} ms; the monitor "
-        f"{spent / step:.2%} of it by its own clock, {statistics.median(paired) - 1:+.2%} by the times of both; "
+        f"{spent / step:.2%} of it by its own clock, {statistics.median(paired) - 1:+.2%} by both times; "
         f"a measured step {monitor.history[-1].seconds * 1e3:.1f} ms"
     )
 

@@ -38,6 +38,7 @@ from pyparam._stats import Stats
 from pyparam._table import ParamTable
 from pyparam._tie import keep_ties, retie_, tie_, untie_
 from pyparam._tied import Tie
+from pyparam._view.plot import plot
 from pyparam._view.text import show
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "pack_",
     "parameters",
     "parameters_to_vector",
+    "plot",
     "retie_",
     "save_file",
     "scatter_",
