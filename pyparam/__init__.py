@@ -38,6 +38,7 @@ from pyparam._stats import Stats
 from pyparam._table import ParamTable
 from pyparam._tie import keep_ties, retie_, tie_, untie_
 from pyparam._tied import Tie
+from pyparam._view.log import log
 from pyparam._view.plot import plot
 from pyparam._view.text import show
 
@@ -69,6 +70,7 @@ __all__ = [
     "installed",
     "keep_ties",
     "load_file_",
+    "log",
     "measure",
     "modules",
     "named_buffers",
