@@ -29,6 +29,7 @@ from pyparam._install import install, installed, uninstall
 from pyparam._measure import measure
 from pyparam._norm import clip_grad_norm_, total_norm
 from pyparam._pack import Packed, pack_
+from pyparam._report import Report, report
 from pyparam._save import load_file_, save_file
 from pyparam._share import ties
 from pyparam._sources.checkpoint import Checkpoint
@@ -46,6 +47,7 @@ __all__ = [
     "Inspector",
     "Packed",
     "ParamTable",
+    "Report",
     "Stats",
     "Tie",
     "buffers",
@@ -72,6 +74,7 @@ __all__ = [
     "pack_",
     "parameters",
     "parameters_to_vector",
+    "report",
     "retie_",
     "save_file",
     "scatter_",

@@ -169,7 +169,7 @@ def survey(source: Any) -> Survey:
         known = set(parameters.names)
         is_buffer = [name not in known for name in table.names]
 
-    unreadable = _unreadable(table)
+    unreadable = unreadable_in(table)
     layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64)
     is_first = layout == torch.arange(len(table))
     whole = bool(is_first.all())
@@ -199,22 +199,29 @@ def _measured(
             return measure(target, quantiles=QUANTILES), wanted
         except (TypeError, ValueError) as error:
             # Everything is checked before the first value is read: trying again without it costs little.
-            refused = _AT.search(str(error))
-            name = ast.literal_eval(refused[1]) if refused else None
-            if refused is None or name not in names:
+            name = refused_name(error)
+            if name is None or name not in names:
                 raise
-            unreadable[name] = _reason(str(error)[refused.end() :])
+            unreadable[name] = _reason(error)
             wanted = [row for row in wanted if table.names[row] != name]
             names = [table.names[row] for row in wanted]
             target = table._take(wanted)
 
 
-def _reason(rest: str) -> str:
-    """ "it is sparse" from " is sparse (layout ...); expected ..."."""
+def refused_name(error: Exception) -> str | None:
+    """The parameter that an error of a bulk verb is about."""
+    found = _AT.search(str(error))
+    return None if found is None else str(ast.literal_eval(found[1]))
+
+
+def _reason(error: Exception) -> str:
+    """ "it is sparse" from "measure: parameter 'a' is sparse (layout ...); expected ..."."""
+    found = _AT.search(str(error))
+    rest = str(error)[found.end() :] if found else f" was refused: {error}"
     return f"it{rest.partition(';')[0]}"
 
 
-def _unreadable(table: ParamTable) -> dict[str, str]:
+def unreadable_in(table: ParamTable) -> dict[str, str]:
     """The common kinds of tensors that have no values to measure, told without trying."""
     reasons: dict[str, str] = {}
     odd = set(_C.python_tensors(table._native))
