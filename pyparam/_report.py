@@ -55,16 +55,17 @@ def report(
 ) -> Report:
     """Writes one HTML file about a source's parameters and buffers, to be opened in a browser.
 
-    The file stands alone: its data, code and styles are inside, and it asks no network. It lists what was found
-    (values that are not finite, dead, constant and never-initialised tensors, repeated rows, odd scales, dtypes
-    that lose range, ties, mixed devices and dtypes), draws where the parameters and bytes are, and has a table
-    of all parameters and a page for each: its values, quantiles and what smaller dtypes would lose.
+    The file stands alone: its data, code and styles are inside, and it asks no network. It lists what was
+    found (values that are not finite, dead, constant and never-initialised tensors, repeated rows, odd
+    scales, dtypes that lose range, ties, mixed devices and dtypes), draws where the parameters and bytes are,
+    and has a table of all parameters and a page for each: its values, quantiles and what smaller dtypes would
+    lose.
 
-    Values are read in one pass, as by ``measure``. Tensors without values that can be read (on the meta device,
-    sparse, quantized, ...) are listed without statistics.
+    Values are read in one pass, as by ``measure``. Tensors without values that can be read (on the meta
+    device, sparse, quantized, ...) are listed without statistics.
 
     Args:
-        source: whatever has parameters: a module, a TorchScript module, a state dict, a checkpoint's path, ...
+        source: whatever has parameters: a module, a TorchScript module, a state dict, a checkpoint's path.
         path: where to write; an existing file is replaced, once the new one is complete.
         against: another source; the report then shows what changed from it to ``source``, as
             ``compare(against, source)``.
@@ -91,7 +92,8 @@ def report(
     found = findings_of(seen)
     compared: tuple[str, Comparison, list[str]] | None = None
     if against is not None:
-        compared = (_label(against), *_compared(against, seen))
+        other = _label(against)
+        compared = (other if other != label else f"the other {other}", *_compared(against, seen))
     heading = title if title is not None else label
     text = page(
         title=heading,
@@ -138,7 +140,8 @@ def _made() -> str:
         version = f" {metadata.version('pyparam')}"
     except metadata.PackageNotFoundError:
         version = ""
-    return f"Made by pyparam{version} on {time.strftime('%Y-%m-%d at %H:%M')}. Nothing here was loaded from a network."
+    now = time.strftime("%Y-%m-%d at %H:%M")
+    return f"Made by pyparam{version} on {now}. Nothing here was loaded from a network."
 
 
 def _write(path: Path, text: str) -> None:

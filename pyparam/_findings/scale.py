@@ -92,7 +92,8 @@ def _of_two(seen: Survey, rows: list[int], level: dict[int, float]) -> dict[int,
 
 def _told(octaves: float, whom: str) -> str:
     factor = 2.0 ** abs(octaves)
-    return f"{factor:,.3g} times {'larger' if octaves > 0 else 'smaller'} than {whom}"
+    size = f"{factor:,.0f}" if 100 <= factor < 1e6 else f"{factor:.3g}"
+    return f"{size} times {'larger' if octaves > 0 else 'smaller'} than {whom}"
 
 
 def _median(values: Sequence[float]) -> float:

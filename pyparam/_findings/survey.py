@@ -61,6 +61,7 @@ class Survey:
         self.at = at
         self.unreadable = unreadable
         self.is_buffer = is_buffer
+        self._columns: dict[str, list[Any]] = {}
 
     @property
     def names(self) -> list[str]:
@@ -100,8 +101,9 @@ class Survey:
 
     def column(self, name: str) -> list[Any]:
         """A column of the statistics as plain numbers, by row; NaN (0 for counts) where there are none."""
-        values: Tensor = getattr(self.stats, name)
-        return self.spread(values).tolist()
+        if name not in self._columns:
+            self._columns[name] = self.spread(getattr(self.stats, name)).tolist()
+        return self._columns[name]
 
     def spread(self, values: Tensor) -> Tensor:
         """A tensor over the rows of ``stats`` as one over the names; NaN, or 0 for integers, for none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -78,7 +79,7 @@ def _add_tree(packer: Packer, strings: Strings, seen: Survey) -> int:
 
     Node 0 is the source itself. A parent comes before its children.
     """
-    parents, keys, types = [0], [strings("")], [""]
+    parents, keys = [0], [strings("")]
     paths = [""]
     children: dict[tuple[int, str], int] = {}
     owners: dict[str, int] = {}
@@ -128,10 +129,7 @@ def _add_rows(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
         columns["shape"].append(shapes("?" if sizes is None else "×".join(map(str, sizes)) or "scalar"))
         columns["dtype"].append(dtypes(_name(layout.dtype)))
         columns["device"].append(devices(str(layout.device)))
-        elements = 0 if sizes is None else 1
-        for size in sizes or ():
-            elements *= max(0, size)
-        columns["elements"].append(elements)
+        columns["elements"].append(0 if sizes is None else math.prod(max(0, size) for size in sizes))
     for name, column in columns.items():
         packer.add(f"row_{name}", torch.tensor(column, dtype=torch.int64))
     header |= {"shapes": shapes.values, "dtypes": dtypes.values, "devices": devices.values}
@@ -159,7 +157,8 @@ def _add_statistics(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
     quantiles = stats._all_quantiles()
     for i, point in enumerate(QUANTILES):
         packer.add(f"stat_q{point:g}", quantiles[:, i])
-    values = (every[:, -1] + sum(every[:, i] for i in (3, 4, 5))).double()
+    # NaNs and infinities are columns 3 to 5, the finite values the last.
+    values = (every[:, -1] + every[:, 3:6].sum(1)).double()
     for dtype in PRECISIONS:
         fates = stats.underflow(dtype)
         for name in ("zero", "subnormal", "overflow"):

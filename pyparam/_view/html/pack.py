@@ -1,8 +1,8 @@
 """Packs columns of numbers and a JSON header into text that stands in a page.
 
 Layout, before zlib's deflate and base64: the header's length as a little-endian uint32, the header as UTF-8
-JSON, and behind it, in the order of ``header["columns"]``, the columns. A column is stored as planes: first the
-lowest byte of every value, then the next, ... since alike bytes deflate better. ``js/data.js`` reads it.
+JSON, and behind it, in the order of ``header["columns"]``, the columns. A column is stored as planes: first
+the lowest byte of every value, then the next, ... since alike bytes deflate better. ``js/data.js`` reads it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Packer:
     def add(self, name: str, column: Tensor) -> None:
         """A column under a name, in the smallest type that holds it.
 
-        Integers must not be negative; beyond 2**32 they become float64, which is exact to 2**53. Floats become
-        float32 where that neither overflows nor goes subnormal for any of them.
+        Integers must not be negative; beyond 2**32 they become float64, which is exact to 2**53. Floats
+        become float32 where that neither overflows nor goes subnormal for any of them.
         """
         narrow = _floats(column) if column.is_floating_point() else _integers(column)
         self._columns.append({"name": name, "type": _CODES[narrow.dtype], "length": len(narrow)})
@@ -55,7 +55,7 @@ class Packer:
 
 
 def unpack(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and the columns that ``Packer.text`` was given, the columns in the types that they have there."""
+    """The header and the columns that ``Packer.text`` was given, the columns in their smallest types."""
     raw = zlib.decompress(base64.b64decode(text))
     (length,) = struct.unpack_from("<I", raw)
     header = json.loads(raw[4 : 4 + length])

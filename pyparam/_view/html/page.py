@@ -37,7 +37,8 @@ def check_installed() -> None:
             missing.append(name)
     if missing:
         raise ImportError(
-            f"report needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed "
+            f"report needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            f"installed "
             '(pip install "pyparam[report]")'
         )
 
@@ -77,7 +78,7 @@ def _script(name: str) -> str:
 @cache
 def _plotly() -> str:
     """The library as it comes with the installed Python package."""
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
     return _safe(str(get_plotlyjs()), "plotly.js")
 

@@ -63,8 +63,8 @@ const pyparam = {};
   pyparam.percent = (part, whole) => {
     if (!whole || !part) return "0";
     const share = (100 * part) / whole;
-    if (share < 0.01) return "< 0.01 %";
-    if (share >= 99.995 && part < whole) return "> 99.99 %";
+    if (share < 0.01) return "<0.01 %";
+    if (share >= 99.995 && part < whole) return ">99.99 %";
     return `${Number(share.toPrecision(3))} %`;
   };
   pyparam.clear = (element) => element.replaceChildren();

@@ -54,7 +54,13 @@
       });
       if (!all) return { low: -10, high: 2 };
       const ordered = [...octaves].sort((a, b) => a[0] - b[0]);
-      const high = ordered[ordered.length - 1][0] + 1;
+      // A few large values, such as a buffer's counts, do not stretch it.
+      let last = ordered.length - 1;
+      for (let above = 0; last > 0; last--) {
+        above += ordered[last][1];
+        if (above > 0.0005 * all) break;
+      }
+      const high = ordered[last][0] + 1;
       let low = ordered[0][0];
       for (let i = 0, below = 0; i < ordered.length; i++) {
         below += ordered[i][1];

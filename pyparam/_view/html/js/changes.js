@@ -16,11 +16,20 @@
     const colour = pyparam.theme.colour;
     const shown = rows.slice(0, BARS).reverse();
     const finite = shown.map((row) => model.difference(row).rel_l2);
-    const largest = Math.max(...finite.filter(Number.isFinite), 1e-12);
+    const positive = finite.filter((x) => Number.isFinite(x) && x > 0);
+    const largest = Math.max(...positive, 1e-12);
+    const least = Math.min(...positive, largest);
+    // Changes of very different sizes need a logarithmic axis; a bar of no length is then left out.
+    const wide = largest > 50 * least;
+    const words = (row) => {
+      const d = model.difference(row);
+      if (d.nonfinite) return `${pyparam.count(d.nonfinite)} not finite`;
+      return d.rel_l2 ? pyparam.number(d.rel_l2) : "same values, another dtype";
+    };
     const short = (name) => (name.length > 44 ? `…${name.slice(-43)}` : name);
     const trace = {
       type: "bar", orientation: "h",
-      x: finite.map((x) => (Number.isFinite(x) ? x : largest)),
+      x: finite.map((x) => (!Number.isFinite(x) ? largest : wide ? Math.max(x, least / 3) : x)),
       y: shown.map((_, i) => i),
       marker: { color: shown.map((row) => (model.difference(row).nonfinite ? colour("error") : colour("accent"))) },
       customdata: shown.map((row) => {
@@ -28,16 +37,19 @@
         return `<b>${pyparam.plain(model.names[row])}</b><br>changed by ${pyparam.number(d.rel_l2)} of its norm, at most ${pyparam.number(d.max_abs)}<br>${pyparam.percent(d.differing, d.numel)} of the elements`;
       }),
       hovertemplate: "%{customdata}<extra></extra>",
-      text: finite.map((x) => pyparam.number(x)),
+      text: shown.map(words),
       textposition: "outside",
       cliponaxis: false,
       textfont: { color: colour("muted"), size: 12 },
     };
     const layout = pyparam.theme.layout({
       height: 70 + 22 * shown.length,
-      margin: { l: 40, r: 60, t: 8, b: 44 },
+      margin: { l: 40, r: 110, t: 8, b: 44 },
       bargap: 0.35,
-      xaxis: { title: { text: "‖change‖ / ‖before‖" }, rangemode: "tozero", nticks: 8 },
+      xaxis: {
+        title: { text: "‖change‖ / ‖before‖" }, nticks: 8,
+        ...(wide ? { type: "log", range: [Math.log10(least / 3), Math.log10(largest * 3)], dtick: 1, exponentformat: "power" } : { range: [0, 1.12 * largest] }),
+      },
       yaxis: { tickvals: shown.map((_, i) => i), ticktext: shown.map((row) => pyparam.plain(short(model.names[row]))), showgrid: false, tickfont: { color: colour("ink"), size: 12, family: "ui-monospace, monospace" } },
     });
     return Plotly.react(element, [trace], layout, pyparam.theme.config).then(() => {

@@ -12,7 +12,9 @@
   const subtitle = (model) => {
     const total = model.data.total;
     const buffers = model.columns.row_buffer.reduce((sum, b) => sum + b, 0);
-    const types = [...new Set(model.data.dtypes)];
+    const held = new Map();
+    model.columns.row_bytes.forEach((bytes, row) => held.set(model.dtype(row), (held.get(model.dtype(row)) || 0) + bytes));
+    const types = [...held].sort((a, b) => b[1] - a[1]).map(([type]) => type);
     const devices = model.data.devices;
     return [
       pyparam.plural(model.length - buffers, "parameter") + (buffers ? ` and ${pyparam.plural(buffers, "buffer")}` : ""),

@@ -113,7 +113,8 @@
     const others = el("div", { class: "chart", role: "img", "aria-label": "Medians and quantiles of the same parameter in the other blocks" });
     const siblings = model.hasStats(row) ? pyparam.siblings(model, row) : [];
     const changed = difference(model, row);
-    if (model.hasStats(row) && model.stat("finite", row) > 0) {
+    const hasColumns = model.hasStats(row) && model.stat("finite", row) > 0;
+    if (hasColumns) {
       const choose = (type) => {
         precision = type;
         pyparam.drawValues(values, model, bins, row, precision);
@@ -124,14 +125,15 @@
           el("section", {}, el("h2", { text: "Statistics" }), statistics(model, row)),
           el("section", {}, el("h2", { text: "Quantiles" }), quantiles(model, row)),
           el("section", {}, el("h2", { text: "In smaller types" }), precisions(model, row, choose),
-            el("p", { class: "muted small", text: "Shares of the values, rounded to nearest. The chart marks the range of the chosen type." }))));
+            el("p", { class: "muted small", text: "Shares of the values, rounded to nearest. The chart marks the range of the chosen type." })),
+          changed));
     } else if (model.hasStats(row)) {
       parts.push(el("p", { class: "empty", text: model.values(row) ? "None of its values is finite." : "It has no values." }));
       if (model.values(row)) parts.push(el("section", {}, el("h2", { text: "Statistics" }), statistics(model, row)));
     } else {
       parts.push(el("p", { class: "empty", text: `No values were measured: ${model.data.unreadable[row] || "they cannot be read"}.` }));
     }
-    if (changed) parts.push(changed);
+    if (changed && !hasColumns) parts.push(changed);
     if (siblings.length) {
       parts.push(el("section", {}, el("h2", { text: "The same parameter in other blocks" }), others,
         el("p", { class: "muted small", text: `Median, middle half and 1 to 99 % of ${pyparam.count(siblings.length)} parameters of this role and shape; click one to see it.` })));

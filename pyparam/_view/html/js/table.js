@@ -38,7 +38,7 @@
     }
 
     build() {
-      const head = el("div", { class: "line head", role: "row" });
+      const head = (this.head = el("div", { class: "line head", role: "row" }));
       this.columns.forEach((column, i) => {
         const button = column.sortable
           ? el("button", { type: "button", text: column.label, title: column.title, on: { click: () => this.sortBy(column.id) } })
@@ -100,15 +100,14 @@
         this.open.fill(1);
         return;
       }
+      // Level by level, as long as all of a level fits a screen or two.
       let shown = 0;
-      for (const queue = [0]; queue.length;) {
-        const node = queue.shift();
-        const children = model.childrenOf(node);
-        const more = children.length + model.rowsOf(node).length;
-        if (node && shown + more > 80) continue;
-        this.open[node] = 1;
+      for (let level = [0]; level.length;) {
+        const more = level.reduce((sum, node) => sum + model.childrenOf(node).length + model.rowsOf(node).length, 0);
+        if (shown && shown + more > 120) break;
         shown += more;
-        queue.push(...children.subarray(0, 200));
+        for (const node of level) this.open[node] = 1;
+        level = level.flatMap((node) => Array.from(model.childrenOf(node)));
       }
     }
 
@@ -242,6 +241,7 @@
 
     redraw() {
       this.version += 1;
+      this.head.style.paddingInlineEnd = `${this.body.offsetWidth - this.body.clientWidth}px`;
       this.rows.colours = {
         bar: pyparam.theme.colour("accent"), base: pyparam.theme.colour("line"), zero: pyparam.theme.colour("muted"),
       };

@@ -1,9 +1,12 @@
-// Which tiles the map shows of a module: the largest parts, a few levels deep, the rest lumped together.
+// Which tiles the map shows of a module: what is large enough to be seen, level by level, the rest lumped together.
 "use strict";
 {
-  const MOST = 320; // tiles at once
-  const CHILDREN = 48; // of one module
-  const LEVELS = 4;
+  const MOST = 700; // tiles at once
+  const CHILDREN = 100; // of one module
+  const LEVELS = 5;
+  // Shares of the whole from which a module is opened, and a part has a tile of its own.
+  const OPENED = 0.008;
+  const SEEN = 0.0006;
 
   const level = (text) => text.replace(/\d+/g, "#");
 
@@ -15,30 +18,40 @@
       return c.row_buffer[item] ? 0 : model.ownElements(item);
     };
     const id = (item) => (item < 0 ? `m${~item}` : `p${item}`);
-    const tiles = [{ item: ~root, id: id(~root), parent: "", value: size(~root), depth: 0 }];
-    let queue = [tiles[0]];
-    while (queue.length && tiles.length < MOST) {
-      // The largest module that is not opened yet.
-      queue.sort((a, b) => b.value - a.value);
-      const tile = queue.shift();
-      const parts = [
-        ...Array.from(model.rowsOf(~tile.item)),
-        ...Array.from(model.childrenOf(~tile.item), (child) => ~child),
-      ].map((item) => ({ item, value: size(item) })).filter((part) => part.value > 0);
-      parts.sort((a, b) => b.value - a.value);
-      const shown = parts.length > CHILDREN + 1 ? parts.slice(0, CHILDREN) : parts;
-      for (const part of shown) {
-        const made = { ...part, id: id(part.item), parent: tile.id, depth: tile.depth + 1 };
-        tiles.push(made);
-        if (part.item < 0 && made.depth < LEVELS) queue.push(made);
-      }
-      const rest = parts.slice(shown.length);
+    const tiles = [{ item: ~root, id: id(~root), parent: "", value: size(~root), depth: 0, opened: true }];
+    const whole = tiles[0].value;
+    const partsOf = (node) => {
+      const items = [...model.rowsOf(node), ...Array.from(model.childrenOf(node), (child) => ~child)];
+      const parts = items.map((item) => ({ item, value: size(item) })).filter((part) => part.value > 0);
+      return parts.sort((a, b) => b.value - a.value);
+    };
+    const open = (tile) => {
+      const parts = partsOf(~tile.item);
+      let count = parts.findIndex((part) => part.value < SEEN * whole);
+      if (count < 0) count = parts.length;
+      if (parts.length > CHILDREN + 1) count = Math.min(count, CHILDREN);
+      if (!count && !tile.depth) count = Math.min(parts.length, CHILDREN);
+      if (!count) return [];
+      tile.opened = true;
+      const made = parts.slice(0, count).map((part) => ({ ...part, id: id(part.item), parent: tile.id, depth: tile.depth + 1 }));
+      tiles.push(...made);
+      const rest = parts.slice(count);
       if (rest.length) {
-        tiles.push({
-          item: null, of: ~tile.item, id: `rest${~tile.item}`, parent: tile.id, depth: tile.depth + 1,
-          value: rest.reduce((sum, part) => sum + part.value, 0), lumped: rest.length,
-        });
+        const value = rest.reduce((sum, part) => sum + part.value, 0);
+        tiles.push({ item: null, of: ~tile.item, id: `rest${~tile.item}`, parent: tile.id, depth: tile.depth + 1, value, lumped: rest.length });
       }
+      return made.filter((part) => part.item < 0);
+    };
+    let now = [tiles[0]];
+    for (let depth = 0; now.length && depth < LEVELS && tiles.length < MOST; depth++) {
+      const next = [];
+      for (const tile of now) {
+        if (tiles.length >= MOST) break;
+        if (!depth || tile.value >= OPENED * whole) next.push(...open(tile));
+      }
+      // A chain of modules with one part each is one level to the eye.
+      if (next.length === 1 && now.length === 1) depth -= 1;
+      now = next;
     }
     return tiles;
   };
@@ -46,11 +59,8 @@
   // What gives a tile its colour: its class, or what its name is but for numbers.
   pyparam.tileKind = (model, tile) => {
     if (tile.item === null) return "";
-    if (tile.item >= 0) {
-      const owner = model.columns.row_node[tile.item];
-      return pyparam.tileKind(model, { item: ~owner });
-    }
+    if (tile.item >= 0) return pyparam.tileKind(model, { item: ~model.columns.row_node[tile.item] });
     const node = ~tile.item;
-    return model.type(node) || level(model.key(node)) || "";
+    return model.type(node) || level(model.key(node));
   };
 }

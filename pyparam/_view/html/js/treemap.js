@@ -83,12 +83,12 @@
       for (const [kind] of [...held].sort((a, b) => b[1] - a[1])) if (kind) colour(kind);
 
       const labels = tiles.map((tile) => {
-        if (tile.item === null) return `… ${pyparam.plural(tile.lumped, "more")}`.replace("mores", "more");
+        if (tile.item === null) return `${pyparam.count(tile.lumped)} more`;
         if (tile.item >= 0) return pyparam.plain(model.attribute(tile.item));
         return ~tile.item ? pyparam.plain(model.key(~tile.item)) : pyparam.plain(model.data.title);
       });
       const fault = (tile) => (tile.item === null ? 0 : tile.item < 0 ? model.nodeFault[~tile.item] : model.fault[tile.item]);
-      const lines = tiles.map((tile) => [pyparam.theme.colour("paper"), pyparam.theme.colour("warning"), pyparam.theme.colour("error")][fault(tile)]);
+      const lines = tiles.map((tile) => tile.opened ? pyparam.theme.colour("paper") : [pyparam.theme.colour("paper"), pyparam.theme.colour("warning"), pyparam.theme.colour("error")][fault(tile)]);
       const trace = {
         type: "treemap",
         ids: tiles.map((tile) => tile.id),
@@ -107,7 +107,7 @@
         textfont: { size: 12, color: pyparam.theme.colour("tile-ink") },
         marker: {
           colors: tiles.map((tile, i) => (i ? colour(pyparam.tileKind(model, tile)) : pyparam.theme.colour("panel"))),
-          line: { color: lines, width: tiles.map((tile) => (fault(tile) ? 2 : 1)) },
+          line: { color: lines, width: tiles.map((tile) => (fault(tile) && !tile.opened ? 2 : 1)) },
           pad: { t: 20, l: 3, r: 3, b: 3 },
           cornerradius: 2,
         },
@@ -120,7 +120,8 @@
         if (!this.listening) {
           this.listening = true;
           this.plot.on("plotly_treemapclick", (event) => {
-            this.follow(this.tiles.find((tile) => tile.id === event.points[0].id));
+            const point = event.points[0];
+            this.follow(this.tiles.find((tile) => tile.id === point.id));
             return false; // not Plotly's own zoom: the address changes, and the map with it
           });
           this.plot.on("plotly_afterplot", () => this.reachable());
