@@ -37,8 +37,8 @@ def report(
 ) -> None:
     """Writes an HTML report: findings, a map of the modules, and every parameter with its values.
 
-    The file stands alone and asks no network. Exit status: 0 when nothing wrong was found, 1 when a finding is
-    an error or a warning, 2 after a mistake; notes, such as ties, are neither.
+    The file stands alone and asks no network. Exit status: 0 when nothing wrong was found, 1 when a finding
+    is an error or a warning, 2 after a mistake; notes, such as ties, are neither.
 
     \b
     Examples:

@@ -90,5 +90,8 @@ def _floats(column: Tensor) -> Tensor:
 
 def _planes(column: Tensor) -> bytes:
     size = column.dtype.itemsize
-    planes = column.contiguous().view(torch.uint8).reshape(-1, size).t().contiguous()
-    return ctypes.string_at(planes.data_ptr(), planes.numel()) if planes.numel() else b""
+    if not len(column):
+        return b""
+    dense = column.clone(memory_format=torch.contiguous_format)
+    planes = dense.view(torch.uint8).reshape(-1, size).t().contiguous()
+    return ctypes.string_at(planes.data_ptr(), planes.numel())
