@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from pyparam._bins import Bins
+from pyparam._distinct import Distinct, distinct
 from pyparam._native import _C
+from pyparam._rows import PickedLayouts
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._stats import Stats
@@ -31,7 +33,11 @@ def measure(
     for their spread lose nothing, and scaled where squares would leave float64's range. Results are the same
     bits for any number of threads and any vector unit. Complex elements count as two values, real and
     imaginary; bool as 0 and 1; integers beyond 2**53 as the nearest float64. Subnormals are those of the
-    parameter's own dtype. Parameters that share storage are each measured, and each counts in the total.
+    parameter's own dtype.
+
+    Parameters that share memory have a row each, marked by ``shared_with``, and are read once where they are
+    the same bytes under the same layout. The total counts every byte once, also of slices that overlap in
+    part (where an overlap can only be assumed, or strided slices more than 1 GiB apart overlap, both count).
 
     Args:
         source: anything with parameters (see ``table_of``). A checkpoint streams: pages of the file are
@@ -52,19 +58,63 @@ def measure(
         source = path.open(source)
     maps = source.spare_maps() if isinstance(source, Checkpoint) else []
     table = table_of(source)
+    histogram = histogram or bool(points)
     with row_errors(table, grad):
-        found = _C.measure(table._native, grad, histogram or bool(points), maps)
+        found = _C.measure(table._native, grad, histogram, maps, True)
+    if found is None:
+        return _measure_shared(table, grad, histogram, maps, points)
     absent = set(found.missing)
     names = table.names
-    present = [name for i, name in enumerate(names) if i not in absent] if absent else list(names)
     return Stats(
-        names=present,
+        names=[name for i, name in enumerate(names) if i not in absent] if absent else list(names),
         values=found.values,
         counts=found.counts,
         layouts=found.layouts,
         bins=None if found.bins is None else Bins(*found.bins),
         points=points,
         missing=[names[i] for i in found.missing],
+    )
+
+
+def _measure_shared(
+    table: ParamTable, grad: bool, histogram: bool, maps: list[tuple[int, int]], points: tuple[float, ...]
+) -> Stats:
+    """Measures a table in which some entries may share memory."""
+    missing: list[str] = []
+    if grad:
+        pairs = [(name, tensor.grad) for name, tensor in table]
+        missing = [name for name, gradient in pairs if gradient is None]
+        there = [(name, gradient) for name, gradient in pairs if gradient is not None]
+        table = ParamTable([name for name, _ in there], [gradient for _, gradient in there])
+
+    def measured(part: ParamTable) -> _C.Measurement:
+        with named_errors(part, (TypeError, ValueError)):
+            found = _C.measure(part._native, False, histogram, maps, False)
+        assert found is not None
+        return found
+
+    cut = distinct(table)
+    if cut is None:
+        cut = Distinct(table, ParamTable([], []), list(range(len(table))), {})
+    once, again = measured(cut.once), measured(cut.again)
+    whole = len(cut.once)
+    # The rows of the table, and at last the total: that of what is there once.
+    rows = torch.tensor([*(row + (row >= whole) for row in cut.row), whole])
+    bins = None
+    if once.bins is not None and again.bins is not None:
+        in_once = torch.where(rows <= whole, rows, -1)
+        in_again = torch.where(rows <= whole, -1, rows - whole - 1)
+        merged = _C.merge_histograms(*once.bins[1:], in_once, *again.bins[1:], in_again)
+        bins = Bins(torch.cat((once.bins[0], again.bins[0]))[rows], *merged)
+    return Stats(
+        names=list(table.names),
+        values=torch.cat((once.values, again.values))[rows],
+        counts=torch.cat((once.counts, again.counts))[rows],
+        layouts=PickedLayouts(once.layouts, again.layouts, cut.row),
+        bins=bins,
+        points=points,
+        missing=missing,
+        shared=cut.first,
     )
 
 

@@ -16,6 +16,9 @@ from pyparam._sources import table_of
 def total_norm(source: Any, p: float = 2.0, *, grad: bool = False) -> Tensor:
     """The p-norm of all parameters of a source, as of one vector.
 
+    Each tensor that is listed counts, as in ``torch.nn.utils.get_total_norm``, also where two share memory; a
+    module lists a tied Parameter once.
+
     Args:
         source: anything with parameters (see ``table_of``), or a tensor.
         p: the order: 0 counts what is not zero, 1, 2, any other positive number, ``inf`` the largest and

@@ -25,6 +25,34 @@ class Layouts(Protocol):
     def device(self, index: int, /) -> torch.device: ...
 
 
+class PickedLayouts:
+    """Row i has the layout of row ``rows[i]`` of two others together."""
+
+    def __init__(self, first: Layouts, second: Layouts, rows: list[int]) -> None:
+        self._parts = first, second
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _at(self, index: int) -> tuple[Layouts, int]:
+        first, second = self._parts
+        row = self._rows[index]
+        return (first, row) if row < len(first) else (second, row - len(first))
+
+    def shape(self, index: int, /) -> tuple[int, ...]:
+        part, row = self._at(index)
+        return part.shape(row)
+
+    def dtype(self, index: int, /) -> torch.dtype:
+        part, row = self._at(index)
+        return part.dtype(row)
+
+    def device(self, index: int, /) -> torch.device:
+        part, row = self._at(index)
+        return part.device(row)
+
+
 class ListedLayouts:
     """Layouts of rows that were put together from other tables'."""
 
@@ -78,6 +106,8 @@ class Row:
     neginfs: int
     subnormals: int
     quantiles: dict[float, float]
+    shared_with: str | None
+    """The first name that shares memory with this one, itself included; None where no other does."""
 
     @property
     def nonfinite(self) -> int:
@@ -101,13 +131,20 @@ def cells(row: Row) -> list[str]:
     numbers = (row.mean, row.std, row.min, row.max)
     counts = (row.zeros, row.nonfinite)
     return [
-        row.name,
+        marked(row.name, row.shared_with),
         shape,
         dtype,
         *(number(value) for value in numbers),
         *(f"{count:,}" for count in counts),
         *(number(value) for value in row.quantiles.values()),
     ]
+
+
+def marked(name: str, first: str | None) -> str:
+    """A name, and what it shares memory with."""
+    if first is None:
+        return name
+    return f"{name} (tied)" if first == name else f"{name} = {first}"
 
 
 def number(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,8 +32,9 @@ class Stats:
 
     ``stats["0.weight"]`` and ``stats[0]`` are rows, ``stats.mean`` is a column: float64 ``min max mean std
     rms l1 l2 max_abs``, int64 ``numel nbytes zeros nans posinfs neginfs subnormals``, lists ``names shape
-    dtype device``. ``stats.total`` is the row of everything together. ``a + b`` merges statistics of shards,
-    ranks or steps: rows of one name become one, as if their values had been measured together.
+    dtype device shared_with``. ``stats.total`` is the row of everything together, in which memory that
+    several rows share counts once. ``a + b`` merges statistics of shards, ranks or steps: rows of one name
+    become one, and the totals one, as if their values had been measured together.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Stats:
         bins: Bins | None = None,
         points: tuple[float, ...] = (),
         missing: Sequence[str] = (),
+        shared: Mapping[str, str] | None = None,
     ) -> None:
         self._names = names
         self._values = values
@@ -54,6 +56,7 @@ class Stats:
         self._bins = bins
         self._points = points
         self._missing = list(missing)
+        self._shared = dict(shared or {})
         self._index: dict[str, int] | None = None
         self._quantiles: Tensor | None = None
 
@@ -76,6 +79,12 @@ class Stats:
         return self._missing
 
     @property
+    def shared_with(self) -> list[str | None]:
+        """The first name that shares memory with each row's, its own where it is the first; None where a row
+        has its memory to itself. Merged rows have what either part says."""
+        return [self._shared.get(name) for name in self._names]
+
+    @property
     def shape(self) -> list[tuple[int, ...]]:
         return [self._layouts.shape(i) for i in range(len(self))]
 
@@ -94,7 +103,7 @@ class Stats:
 
     @property
     def nbytes(self) -> Tensor:
-        """Bytes of the elements, whether or not storage is shared."""
+        """Bytes of a row's own elements. In ``total``, shared memory counts once."""
         return self._count("nbytes")
 
     @property
@@ -218,7 +227,10 @@ class Stats:
         if self._points:
             quantiles = dict(zip(self._points, self._all_quantiles()[row].tolist(), strict=True))
         name = self._names[row] if row < len(self) else "total"
-        return Row(name=name, **self._layout(row)._asdict(), **numbers, quantiles=quantiles)
+        shared = self._shared.get(name) if row < len(self) else None
+        return Row(
+            name=name, **self._layout(row)._asdict(), **numbers, quantiles=quantiles, shared_with=shared
+        )
 
     def nonfinite(self) -> list[str]:
         """Names of the parameters with a NaN or an infinity, in table order."""
@@ -258,6 +270,7 @@ class Stats:
             bins=bins,
             points=self._points,
             missing=self._missing,
+            shared=self._shared,
         )
 
     # Merging
@@ -288,6 +301,7 @@ class Stats:
             bins=bins,
             points=self._points if self._points == other._points and bins is not None else (),
             missing=[n for n in dict.fromkeys((*self._missing, *other._missing)) if n not in own | others],
+            shared=other._shared | self._shared,
         )
 
     def __radd__(self, other: object) -> Stats:
@@ -403,6 +417,7 @@ class Stats:
             ) from error
         columns: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype, "device": self.device}
         columns |= {name: getattr(self, name).numpy() for name in _NUMBERS}
+        columns["shared_with"] = self.shared_with
         for i, point in enumerate(self._points):
             columns[f"q{point:g}"] = self.quantiles[:, i].numpy()
         return pandas.DataFrame(columns, index=pandas.Index(self._names, name="name"))

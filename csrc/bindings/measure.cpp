@@ -12,6 +12,7 @@
 #include "kernels/cpu/measure.h"
 #include "kernels/cpu/summaries.h"
 #include "kernels/histogram.h"
+#include "table/apart.h"
 #include "table/gradients.h"
 #include "table/layouts.h"
 #include "table/param_table.h"
@@ -39,10 +40,14 @@ std::string type_name(const at::Tensor& tensor) {
 // __torch_dispatch__, nested ones, and those of the meta device, for which the op only tells
 // shapes.
 const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Tensor>& tensors,
-                                     LayoutColumns* layouts = nullptr) {
+                                     LayoutColumns* layouts = nullptr,
+                                     ApartCheck* memory = nullptr) {
   if (layouts != nullptr) layouts->reserve(tensors.size());
+  if (memory != nullptr) memory->reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (i + kAheadOfTensors < tensors.size()) prefetch(tensors[i + kAheadOfTensors]);
+    if (memory != nullptr && i + kAheadOfStorages < tensors.size())
+      prefetch_storage(tensors[i + kAheadOfStorages]);
     const at::Tensor& tensor = tensors[i];
     TORCH_CHECK_TYPE(!tensor.is_nested(), verb, ": tensors[", i,
                      "] is nested; expected a strided tensor, ", "such as one of its .unbind()");
@@ -53,6 +58,7 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
     TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": tensors[", i,
                       "] is on the meta device and has no values");
     if (layouts != nullptr) layouts->append(tensor);
+    if (memory != nullptr) memory->append(tensor);
   }
   return tensors;
 }
@@ -63,7 +69,10 @@ struct Measurement {
   std::vector<int64_t> missing;
 };
 
-Measurement measure(const ParamTable& table, bool grad, bool histogram, const FileMaps& maps) {
+// Nothing where some of the tensors may share memory and the caller wants those that are `apart`
+// only.
+std::optional<Measurement> measure(const ParamTable& table, bool grad, bool histogram,
+                                   const FileMaps& maps, bool apart) {
   static const auto of_all =
       op<std::tuple<at::Tensor, at::Tensor>(at::TensorList)>("pyparam::measure");
   static const auto with_bins =
@@ -71,8 +80,10 @@ Measurement measure(const ParamTable& table, bool grad, bool histogram, const Fi
           at::TensorList)>("pyparam::measure_histogram");
   const Gradients found = grad ? gradients(table) : Gradients{};
   LayoutColumns layouts;
+  ApartCheck memory;
   const std::vector<at::Tensor>& tensors =
-      plain("measure", grad ? found.present : table.tensors, &layouts);
+      plain("measure", grad ? found.present : table.tensors, &layouts, apart ? &memory : nullptr);
+  if (apart && !memory.apart()) return std::nullopt;
   Measured out;
   if (!maps.empty()) {
     out = measure_tensors(tensors, histogram, maps);
@@ -82,7 +93,7 @@ Measurement measure(const ParamTable& table, bool grad, bool histogram, const Fi
   } else {
     std::tie(out.values, out.counts) = of_all.call(tensors);
   }
-  return {out, std::move(layouts), found.missing};
+  return Measurement{out, std::move(layouts), found.missing};
 }
 
 at::Tensor total_norm(const ParamTable& table, double p, bool grad) {
@@ -130,7 +141,7 @@ void bind_measure(py::module_& m) {
       .def_readonly("missing", &Measurement::missing);
 
   m.def("measure", &measure, py::arg("table"), py::arg("grad"), py::arg("histogram"),
-        py::arg("maps"), unlocked);
+        py::arg("maps"), py::arg("apart"), unlocked);
   m.def("measure_progress", &measure_progress);
   m.def("total_norm", &total_norm, py::arg("table"), py::arg("p"), py::arg("grad"), unlocked);
   m.def("clip_grad_norm_", &clip_grad_norm_, py::arg("table"), py::arg("max_norm"),

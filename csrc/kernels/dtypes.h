@@ -81,6 +81,7 @@ using Float8e4m3fnuz = MiniFloat<uint8_t, 4, 3, 8, Specials::kFnuz>;
 // The upper half of a float32.
 struct BFloat16 {
   using storage = uint16_t;
+  static constexpr int mantissa_bits = 7;
   static PYPARAM_FORMULA float value(uint16_t stored) {
     return bit_cast<float>(static_cast<uint32_t>(stored) << 16);
   }

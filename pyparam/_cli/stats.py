@@ -16,7 +16,7 @@ import typer
 from pyparam._cli.source import Source, load, mistakes
 from pyparam._measure import measure
 from pyparam._native import _C
-from pyparam._rows import Row, finite_or_none, number
+from pyparam._rows import Row, finite_or_none, marked, number
 from pyparam._stats import Stats
 from pyparam._view.words import plain, plural, size
 
@@ -132,7 +132,8 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
         )
     for row in islice(shown, limit):
         style = "red" if row.nonfinite else ""
-        cells = [plain(row.name), _shape(row), _name(row.dtype) if row.dtype else "", *_figures(row)]
+        name = marked(plain(row.name), None if row.shared_with is None else plain(row.shared_with))
+        cells = [name, _shape(row), _name(row.dtype) if row.dtype else "", *_figures(row)]
         table.add_row(*(Text(cell, style) for cell in (*cells, *_quantiles(row))))
     # As wide as its rows: a name cut off is of no use to whoever reads the output with another program.
     console = Console(highlight=False, width=10_000)
@@ -141,6 +142,9 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
     if limit < len(shown):
         lines.append(f"the first {limit} of {plural(len(shown), 'row')}")
     lines.append(f"{plural(len(shown), 'parameter')}, {size(total.nbytes)}")
+    shared = len(shown) - shown.shared_with.count(None)
+    if shared:
+        lines.append(f"shared storage is counted once in the total: {plural(shared, 'name')} share theirs")
     if shown.missing:
         lines.append(f"{len(shown.missing)} without a gradient")
     bad = shown.nonfinite()

@@ -12,8 +12,9 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
-#define PYPARAM_TARGET_AVX2 __attribute__((target("avx2")))
-#define PYPARAM_TARGET_AVX512 __attribute__((target("avx2,avx512f,avx512bw,avx512dq,avx512vl")))
+#define PYPARAM_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define PYPARAM_TARGET_AVX512 \
+  __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
 #endif
 
 namespace pyparam::cpu {
@@ -25,7 +26,9 @@ inline Isa best_isa() {
   static const Isa best = [] {
     Isa found = Isa::kBaseline;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) found = Isa::kAvx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+      found = Isa::kAvx2;
     if (found == Isa::kAvx2 && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {

@@ -79,6 +79,10 @@ struct LaneKernels {
   // if no value is zero, infinite or NaN. Else it is left alone.
   Statistics (*measure_float)(const float* x, int64_t n, float normal, MagnitudeRange* range);
   Statistics (*measure_double)(const double* x, int64_t n);
+  // Of 16-bit values as they are stored; `widened` is room for n values. The same bits as widening
+  // first.
+  Statistics (*measure_half)(const void* x, int64_t n, float* widened);
+  Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened);
 
   void (*widen)(Format format, const void* from, int64_t n, void* to);
   void (*narrow)(const double* from, int64_t n, float* to);

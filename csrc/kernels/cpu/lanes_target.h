@@ -47,7 +47,54 @@ struct Vectors {
   PYPARAM_TARGET static PYPARAM_INLINE Doubles abs(Doubles x) {
     return (Doubles)((DoubleBits)x & std::numeric_limits<int64_t>::max());
   }
+
+  // sum + x * x for x widened from float32, whose square has at most 48 bits: exact, so that fusing
+  // it with the addition, where the machine can, changes nothing.
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles add_square(Doubles sum, Doubles x) {
+#if defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 64
+    return (Doubles)_mm512_fmadd_pd((__m512d)x, (__m512d)x, (__m512d)sum);
+#elif defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 32
+    return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)x, (__m256d)sum);
+#else
+    return sum + x * x;
+#endif
+  }
 };
+
+#if PYPARAM_VECTOR_BYTES > 16
+// One vector of float32 read from 16-bit values, and its halves widened further.
+using Floats = Vectors<float>::Values;
+using Wide = Vectors<float>::Doubles;
+
+#if PYPARAM_VECTOR_BYTES == 64
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const BFloat16::storage* from, BFloat16) {
+  const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return (Floats)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, stored), 16);
+}
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const Half::storage* from, Half) {
+  const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return (Floats)_mm512_maskz_cvtph_ps(0xffff, stored);
+}
+PYPARAM_TARGET static PYPARAM_INLINE void widen_halves(Floats from, Wide& low, Wide& high) {
+  low = (Wide)_mm512_maskz_cvtps_pd(
+      0xff, (__m256)__builtin_shufflevector(from, from, 0, 1, 2, 3, 4, 5, 6, 7));
+  high = (Wide)_mm512_maskz_cvtps_pd(
+      0xff, (__m256)__builtin_shufflevector(from, from, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#else
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const BFloat16::storage* from, BFloat16) {
+  const __m128i stored = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(stored), 16);
+}
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const Half::storage* from, Half) {
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+PYPARAM_TARGET static PYPARAM_INLINE void widen_halves(Floats from, Wide& low, Wide& high) {
+  low = (Wide)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)from));
+  high = (Wide)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)from, 1));
+}
+#endif
+#endif
 
 // Adds sixteen lanes as a binary tree.
 PYPARAM_TARGET static inline double add_lanes(const void* vectors) {
@@ -111,19 +158,43 @@ struct Lanes {
     for (int i = 0; i < V::kValues; ++i) {
       typename V::Values v;
       std::memcpy(&v, x + i * V::kPerValues, kBytes);
-      const typename V::ValueBits bits = (typename V::ValueBits)v & V::kMagnitude;
-      min[i] = v < min[i] ? v : min[i];
-      max[i] = v > max[i] ? v : max[i];
-      least[i] = bits < least[i] ? bits : least[i];
+      take_extremes(i, v);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < V::kDoubles; ++i) {
       const typename V::Doubles v = V::widen(summed + i * V::kPerDoubles);
-      const typename V::Doubles d = kShifted ? V::widen(x + i * V::kPerDoubles) - shift : v;
-      sum[i] += d;
-      squares[i] += d * d;
-      l1[i] += V::abs(v);
+      take_sums(i, kShifted ? V::widen(x + i * V::kPerDoubles) - shift : v, v);
     }
+  }
+
+#if PYPARAM_VECTOR_BYTES > 16
+  // The same of sixteen values of 16 bits, without a shift.
+  template <typename Mini>
+  PYPARAM_TARGET PYPARAM_INLINE void take_stored(const typename Mini::storage* x) {
+#pragma GCC unroll 16
+    for (int i = 0; i < V::kValues; ++i) {
+      const Floats v = load(x + i * V::kPerValues, Mini{});
+      take_extremes(i, v);
+      Wide low, high;
+      widen_halves(v, low, high);
+      take_sums(2 * i, low, low);
+      take_sums(2 * i + 1, high, high);
+    }
+  }
+#endif
+
+  PYPARAM_TARGET PYPARAM_INLINE void take_extremes(int i, typename V::Values v) {
+    const typename V::ValueBits bits = (typename V::ValueBits)v & V::kMagnitude;
+    min[i] = v < min[i] ? v : min[i];
+    max[i] = v > max[i] ? v : max[i];
+    least[i] = bits < least[i] ? bits : least[i];
+  }
+
+  PYPARAM_TARGET PYPARAM_INLINE void take_sums(int i, typename V::Doubles d,
+                                               typename V::Doubles v) {
+    sum[i] += d;
+    squares[i] = kShifted || sizeof(T) == 8 ? squares[i] + d * d : V::add_square(squares[i], d);
+    l1[i] += V::abs(v);
   }
 
   PYPARAM_TARGET PYPARAM_INLINE void finish(Sums<T>& out) const {
@@ -170,20 +241,37 @@ PYPARAM_TARGET PYPARAM_INLINE void take_all(const T* x, const T* summed, int64_t
   lanes.finish(out);
 }
 
-template <typename T>
-PYPARAM_TARGET static __attribute__((noinline)) void count_small(const T* x, int64_t n, T normal,
-                                                                 Statistics& out) {
-  using V = Vectors<T>;
-  const auto normal_bits = bit_cast<typename V::Bits>(normal);
-  int32_t zeros = 0;
-  int32_t small = 0;
+// Counts zeros, and what lies between zero and the smallest normal value, among the bits of a
+// block.
+template <typename Bits, typename BitsAt>
+PYPARAM_TARGET PYPARAM_INLINE void count_small_bits(const BitsAt& bits_at, int64_t n, Bits normal,
+                                                    Statistics& out) {
+  // Counters as wide as the values, which is enough for a block: vectors hold as many of both.
+  static_assert(kBlock <= std::numeric_limits<Bits>::max());
+  Bits zeros = 0;
+  Bits small = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const auto bits = bit_cast<typename V::Bits>(x[i]) & V::kMagnitude;
-    zeros += bits == 0;
-    small += bits < normal_bits;
+    const auto bits = static_cast<Bits>(bits_at(i) & std::numeric_limits<Bits>::max());
+    zeros = static_cast<Bits>(zeros + (bits == 0));
+    small = static_cast<Bits>(small + (bits < normal));
   }
   out.zeros = zeros;
   out.subnormals = small - zeros;
+}
+template <typename T>
+PYPARAM_TARGET static __attribute__((noinline)) void count_small(const T* x, int64_t n, T normal,
+                                                                 Statistics& out) {
+  using Bits = typename Vectors<T>::Bits;
+  const auto bits_at = [x](int64_t i) PYPARAM_TARGET
+      __attribute__((always_inline)) { return bit_cast<Bits>(x[i]); };
+  count_small_bits<Bits>(bits_at, n, bit_cast<Bits>(normal), out);
+}
+template <typename Mini>
+PYPARAM_TARGET static __attribute__((noinline)) void count_small_stored(
+    const typename Mini::storage* x, int64_t n, Statistics& out) {
+  const auto bits_at = [x](int64_t i) PYPARAM_TARGET
+      __attribute__((always_inline)) { return static_cast<int16_t>(x[i]); };
+  count_small_bits<int16_t>(bits_at, n, int16_t{1} << Mini::mantissa_bits, out);
 }
 
 // A block with infinities or NaNs in it, or (float64) with values whose squares leave the range.
@@ -252,20 +340,21 @@ PYPARAM_TARGET static __attribute__((noinline)) void center(const T* x, int64_t 
   set_moments(out, shift, sums.sum, sums.squares);
 }
 
-template <typename T>
-PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal,
-                                                 MagnitudeRange* range) {
+// What is to be known of a block once its sums are. `values` gives the values when they have to be
+// summed again, which is rare, and `small` counts those below the normal ones.
+template <typename T, typename Values, typename Small>
+PYPARAM_TARGET PYPARAM_INLINE Statistics conclude(const Sums<T>& sums, const Values& values,
+                                                  const Small& small, int64_t n, T normal,
+                                                  MagnitudeRange* range) {
   using V = Vectors<T>;
   Statistics out;
-  Sums<T> sums;
-  take_all<T, false>(x, x, n, 0, sums);
   // An infinity or a NaN anywhere makes l1 one.
   bool careful = !is_finite(sums.l1);
   if constexpr (sizeof(T) == 8) {
     careful = careful || scaling_exponent(-sums.min > sums.max ? -sums.min : sums.max) != 0;
   }
   if (__builtin_expect(careful, false)) {
-    measure_carefully(x, n, normal, out);
+    measure_carefully(values(), n, normal, out);
     return out;
   }
   out.finite = n;
@@ -274,13 +363,22 @@ PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal
   out.l1 = sums.l1;
   set_moments(out, 0, sums.sum, sums.squares);
   // The subtraction in it lost ten bits or more.
-  if (out.m2 < 0x1p-10 * sums.squares) center(x, n, out.mean, out);
-  if (sums.least < bit_cast<typename V::Bits>(normal)) count_small(x, n, normal, out);
+  if (out.m2 < 0x1p-10 * sums.squares) center(values(), n, out.mean, out);
+  if (sums.least < bit_cast<typename V::Bits>(normal)) small(out);
   if (sizeof(T) == 4 && range != nullptr && sums.least != 0) {
     range->smallest = static_cast<uint32_t>(sums.least);
     range->largest = magnitude_bits(static_cast<float>(max_abs_of(out)));
   }
   return out;
+}
+
+template <typename T>
+PYPARAM_TARGET PYPARAM_INLINE Statistics measure(const T* x, int64_t n, T normal,
+                                                 MagnitudeRange* range) {
+  Sums<T> sums;
+  take_all<T, false>(x, x, n, 0, sums);
+  const auto small = [&](Statistics& out) { count_small(x, n, normal, out); };
+  return conclude(sums, [x] { return x; }, small, n, normal, range);
 }
 
 PYPARAM_TARGET static Statistics measure_float(const float* x, int64_t n, float normal,
@@ -305,7 +403,16 @@ PYPARAM_TARGET static inline void expand(const void* from, int64_t n, void* to) 
     for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(bits[0])); i += 64)
       __builtin_prefetch(ahead + i);
   }
-  for (int64_t i = 0; i < n; ++i) static_cast<float*>(to)[i] = Mini::value(bits[i]);
+  int64_t i = 0;
+#if PYPARAM_VECTOR_BYTES > 16
+  if constexpr (std::is_same_v<Mini, Half>) {  // the machine has an instruction for it
+    for (; i + kBytes / 4 <= n; i += kBytes / 4) {
+      const Floats v = load(bits + i, Mini{});
+      std::memcpy(static_cast<float*>(to) + i, &v, sizeof(v));
+    }
+  }
+#endif
+  for (; i < n; ++i) static_cast<float*>(to)[i] = Mini::value(bits[i]);
 }
 
 PYPARAM_TARGET static void widen(Format format, const void* from, int64_t n, void* to) {
@@ -350,6 +457,49 @@ PYPARAM_TARGET static void widen(Format format, const void* from, int64_t n, voi
     case Format::kUInt64:
       return convert<uint64_t, double>(from, n, to);
   }
+}
+
+// Widens in registers: the values are written out only where they are needed again.
+template <typename Mini>
+PYPARAM_TARGET static inline Statistics measure_mini(const void* from, int64_t n, float* widened) {
+  const float normal = Mini::smallest_normal();
+#if PYPARAM_VECTOR_BYTES > 16
+  const auto* x = static_cast<const typename Mini::storage*>(from);
+  Lanes<float, false> lanes(Mini::value(x[0]));
+  int64_t i = 0;
+  if (n == kBlock) {
+    for (; i < n; i += kLanes) {
+      __builtin_prefetch(reinterpret_cast<const char*>(x + i) + kAhead);
+      lanes.take_stored<Mini>(x + i);
+    }
+  } else {
+    for (; i + kLanes <= n; i += kLanes) lanes.take_stored<Mini>(x + i);
+  }
+  if (i < n) {
+    float rest[kLanes], rest_summed[kLanes] = {};
+    for (int lane = 0; lane < kLanes; ++lane) rest[lane] = Mini::value(x[0]);
+    for (int lane = 0; i < n; ++i, ++lane) rest[lane] = rest_summed[lane] = Mini::value(x[i]);
+    lanes.take(rest, rest_summed, 0);
+  }
+  Sums<float> sums;
+  lanes.finish(sums);
+  const auto values = [&] {
+    expand<Mini>(from, n, widened);
+    return static_cast<const float*>(widened);
+  };
+  const auto small = [&](Statistics& out) { count_small_stored<Mini>(x, n, out); };
+  return conclude(sums, values, small, n, normal, nullptr);
+#else
+  expand<Mini>(from, n, widened);
+  return measure<float>(widened, n, normal, nullptr);
+#endif
+}
+
+PYPARAM_TARGET static Statistics measure_half(const void* x, int64_t n, float* widened) {
+  return measure_mini<Half>(x, n, widened);
+}
+PYPARAM_TARGET static Statistics measure_bfloat16(const void* x, int64_t n, float* widened) {
+  return measure_mini<BFloat16>(x, n, widened);
 }
 
 PYPARAM_TARGET static void narrow(const double* from, int64_t n, float* to) {
@@ -482,9 +632,9 @@ PYPARAM_TARGET static void extremes_double(const double* x, int64_t n, double* l
 }
 
 static constexpr LaneKernels kernels = {
-    measure_float,   measure_double, widen,           narrow,         count_below,
-    magnitude_range, count_bins,     squares_float,   squares_double, sum_abs_float,
-    sum_abs_double,  extremes_float, extremes_double,
+    measure_float,  measure_double, measure_half,    measure_bfloat16, widen,
+    narrow,         count_below,    magnitude_range, count_bins,       squares_float,
+    squares_double, sum_abs_float,  sum_abs_double,  extremes_float,   extremes_double,
 };
 
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE

@@ -43,10 +43,22 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
                          BinCounter* counter) {
   const ExactFloats mode;
   Scratch& memory = scratch();
-  const float normal = smallest_normal(list[chunk.tensor].format);
+  const Format format = list[chunk.tensor].format;
+  const float normal = smallest_normal(format);
+  // Without bins to count, 16-bit values need not be widened in memory.
+  const auto measure_stored = counter != nullptr            ? nullptr
+                              : format == Format::kHalf     ? lanes.measure_half
+                              : format == Format::kBFloat16 ? lanes.measure_bfloat16
+                                                            : nullptr;
   Statistics out;
   for (int64_t done = 0; done < chunk.length; done += kBlock) {
     const int64_t n = std::min(kBlock, chunk.length - done);
+    if (measure_stored != nullptr) {
+      const void* stored = list.stored(chunk.tensor, chunk.begin + done, n, memory.stored);
+      const Statistics part = measure_stored(stored, n, reinterpret_cast<float*>(memory.widened));
+      out = done == 0 ? part : combine(out, part);
+      continue;
+    }
     const BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
     MagnitudeRange range;
     const Statistics part = block.floats != nullptr
