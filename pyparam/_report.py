@@ -15,7 +15,7 @@ from torch import nn
 
 from pyparam._compare import Comparison, compare
 from pyparam._findings import Finding, Survey, findings_of, survey
-from pyparam._findings.survey import refused_name, unreadable_in
+from pyparam._findings.survey import kept, refused_name, unreadable_in
 from pyparam._sources import path as paths
 from pyparam._sources.saved import saved_table
 from pyparam._table import ParamTable
@@ -114,8 +114,7 @@ def _label(source: Any) -> str:
 
 def _compared(against: Any, seen: Survey) -> tuple[Comparison, list[str]]:
     """The comparison, without what either side has no plain values of; and the names left out."""
-    if paths.accepts(against):
-        against = paths.open(against)
+    against = kept(against)
     left_out = dict.fromkeys(unreadable_in(saved_table(against))) | dict.fromkeys(seen.unreadable)
     while True:
         try:

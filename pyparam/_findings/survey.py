@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -156,14 +156,20 @@ class Survey:
         return tuple(names[row] for row in rows)
 
 
+def kept(source: Any) -> Any:
+    """The source as something that can be asked twice: a path opened, an iterator read to its end."""
+    if path.accepts(source):
+        return path.open(source)
+    return table_of(source) if isinstance(source, Iterator) else source
+
+
 def survey(source: Any) -> Survey:
     """Walks and measures a source.
 
     A tensor under several names is measured once. What cannot be measured (sparse, quantized, on the meta
     device, ...) has no statistics, and a reason.
     """
-    if path.accepts(source):
-        source = path.open(source)
+    source = kept(source)
     table = table_of(source, buffers=True, remove_duplicate=False)
     parameters = table_of(source, remove_duplicate=False)
     is_buffer = [False] * len(table)
