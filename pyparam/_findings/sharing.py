@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import nn
+
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 from pyparam._tied import Kind, Tie
@@ -13,9 +15,7 @@ from pyparam._view.words import plural
 _SINGLY = 8
 _REASONS: dict[Kind, str] = {
     "parameter": "They are one Parameter: an optimizer sees it once, and both places move together.",
-    "storage": "They are tensors of their own over the same memory: changing one in place changes the "
-    "other, while "
-    "an optimizer takes both for its own and steps twice.",
+    "storage": "They are tensors of their own over the same memory: changing one in place changes the other.",
     "overlap": "They have some bytes in common: writing one changes part of the other.",
 }
 
@@ -28,10 +28,10 @@ def sharing(seen: Survey) -> Iterator[Finding]:
     for kind, ties in kinds.items():
         groups = [[tie] for tie in ties] if len(ties) <= _SINGLY else [ties]
         for group in groups:
-            yield _finding(kind, group)
+            yield _finding(seen, kind, group)
 
 
-def _finding(kind: Kind, ties: list[Tie]) -> Finding:
+def _finding(seen: Survey, kind: Kind, ties: list[Tie]) -> Finding:
     names = tuple(dict.fromkeys(name for tie in ties for name in tie.names))
     share = "overlap in memory" if kind == "overlap" else "are tied"
     if len(ties) == 1:
@@ -44,4 +44,7 @@ def _finding(kind: Kind, ties: list[Tie]) -> Finding:
             for tie in ties
             for name in tie.names
         }
-    return Finding("tied", "warning" if kind == "overlap" else "info", title, _REASONS[kind], names, details)
+    reason = _REASONS[kind]
+    if kind == "storage" and isinstance(seen.source, nn.Module):
+        reason += " An optimizer takes each for its own, and steps twice."
+    return Finding("tied", "warning" if kind == "overlap" else "info", title, reason, names, details)
