@@ -67,8 +67,15 @@ def unpack(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         size = count * dtype.itemsize
         flat = torch.frombuffer(bytearray(raw[at : at + size] or b"\0"), dtype=torch.uint8)[:size]
         at += size
-        columns[column["name"]] = flat.reshape(dtype.itemsize, count).t().contiguous().view(dtype).flatten()
+        columns[column["name"]] = _joined(flat, dtype)
     return header, columns
+
+
+def _joined(planes: Tensor, dtype: torch.dtype) -> Tensor:
+    if not len(planes):
+        return torch.zeros(0, dtype=dtype)
+    values = planes.reshape(dtype.itemsize, -1).t().clone(memory_format=torch.contiguous_format)
+    return values.view(dtype).flatten()
 
 
 def _integers(column: Tensor) -> Tensor:
