@@ -80,7 +80,7 @@ def _beyond_half(seen: Survey) -> Iterator[Finding]:
     fates = seen.stats.underflow(torch.float16) if len(seen.stats) else None
     if fates is None:
         return
-    zero, overflow = seen.spread(fates.zero).tolist(), seen.spread(fates.overflow).tolist()
+    zero, overflow = seen.spread(fates.zero), seen.spread(fates.overflow)
     zeros, numel = seen.column("zeros"), seen.column("numel")
     told = {}
     for row in seen.rows:

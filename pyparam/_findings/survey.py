@@ -90,29 +90,26 @@ class Survey:
     @cached_property
     def rows(self) -> list[int]:
         """Rows with statistics, each tensor once, under its first name."""
-        first = torch.zeros(len(self), dtype=torch.bool)
-        seen = self.at >= 0
-        # Backwards: of the names of one tensor the first writes last.
-        order = seen.nonzero().flatten().flip(0)
-        holder = torch.full((len(self.stats),), -1, dtype=torch.int64)
-        holder[self.at[order]] = order
-        first[holder[holder >= 0]] = True
-        return [int(i) for i in first.nonzero().flatten()]
+        held: set[int] = set()
+        rows = []
+        for row, at in enumerate(self.at.tolist()):
+            if at >= 0 and at not in held:
+                held.add(at)
+                rows.append(row)
+        return rows
 
     def column(self, name: str) -> list[Any]:
         """A column of the statistics as plain numbers, by row; NaN (0 for counts) where there are none."""
         if name not in self._columns:
-            self._columns[name] = self.spread(getattr(self.stats, name)).tolist()
+            self._columns[name] = self.spread(getattr(self.stats, name))
         return self._columns[name]
 
-    def spread(self, values: Tensor) -> Tensor:
-        """A tensor over the rows of ``stats`` as one over the names; NaN, or 0 for integers, for none."""
+    def spread(self, values: Tensor) -> list[Any]:
+        """A tensor over the rows of ``stats`` as numbers over the names; NaN, or 0 for integers, for none."""
         missing: float = float("nan") if values.is_floating_point() else 0
-        if len(self.stats) == 0:
-            return values.new_full((len(self), *values.shape[1:]), missing)
-        out = values[self.at.clamp(min=0)].clone()
-        out[self.at < 0] = missing
-        return out
+        # Lists: as tensor operations these would be many small ones, each a meeting of all threads.
+        numbers = [*values.tolist(), missing]
+        return [numbers[at] for at in self.at.tolist()]
 
     @cached_property
     def statistic(self) -> list[bool]:
@@ -181,7 +178,11 @@ def survey(source: Any) -> Survey:
     layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64)
     is_first = layout == torch.arange(len(table))
     whole = bool(is_first.all())
-    wanted = [i for i, name in enumerate(table.names) if bool(is_first[i]) and name not in unreadable]
+    wanted = [
+        i
+        for i, (name, first) in enumerate(zip(table.names, is_first.tolist(), strict=True))
+        if first and name not in unreadable
+    ]
     stats, wanted = _measured(source, table, wanted, unreadable, whole)
 
     at = torch.full((len(table),), -1, dtype=torch.int64)

@@ -7,18 +7,19 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyparam._compare import Comparison
 from pyparam._findings import Finding, Survey
 from pyparam._findings.survey import QUANTILES
 from pyparam._rows import finite_or_none
+from pyparam._stats import _COUNTS as STAT_COUNTS
+from pyparam._stats import _VALUES as VALUES
 from pyparam._view.html.pack import Packer
 
 # What the page tells of smaller types, in this order.
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 STATISTICS = ("min", "max", "mean", "std", "rms", "l1", "l2")
-COUNTS = ("zeros", "nans", "posinfs", "neginfs", "subnormals")
+COUNTS = ("zeros", "nans", "posinfs", "neginfs", "subnormals", "finite")
 DIFFERENCES = ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
 _NONE = 0xFFFF_FFFF
 
@@ -148,25 +149,21 @@ def _add_rows(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
 def _add_statistics(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
     """Statistics, a row a tensor and the last for everything together."""
     stats = seen.stats
-    total = stats.total
-    for name in (*STATISTICS, *COUNTS):
-        column: Tensor = getattr(stats, name)
-        packer.add(f"stat_{name}", torch.cat([column, column.new_tensor([getattr(total, name)])]))
-    every = stats._counts
-    packer.add("stat_finite", every[:, -1])
-    quantiles = stats._all_quantiles()
-    for i, point in enumerate(QUANTILES):
-        packer.add(f"stat_q{point:g}", quantiles[:, i])
-    # NaNs and infinities are columns 3 to 5, the finite values the last.
-    values = (every[:, -1] + every[:, 3:6].sum(1)).double()
+    # The op's own columns, whose last row is the total.
+    values, counts = stats._values.t(), stats._counts.t()
+    packer.add_all([f"stat_{name}" for name in STATISTICS], values[[*map(VALUES.index, STATISTICS)]])
+    packer.add_all([f"stat_{name}" for name in COUNTS], counts[[*map(STAT_COUNTS.index, COUNTS)]])
+    packer.add_all([f"stat_q{point:g}" for point in QUANTILES], stats._all_quantiles().t())
+    measured = [STAT_COUNTS.index(name) for name in ("finite", "nans", "posinfs", "neginfs")]
+    everything = counts[measured].sum(0).double()
     for dtype in PRECISIONS:
         fates = stats.underflow(dtype)
-        for name in ("zero", "subnormal", "overflow"):
-            fractions = torch.cat([getattr(fates, name), torch.tensor([getattr(fates.total, name)]).double()])
-            # Counts are whole numbers: what the fractions were made of comes back exactly.
-            packer.add(
-                f"stat_{_name(dtype)}_{name}", (fractions.nan_to_num() * values).round().long().clamp(min=0)
-            )
+        names = ("zero", "subnormal", "overflow")
+        fractions = torch.stack([getattr(fates, name) for name in names])
+        total = torch.tensor([getattr(fates.total, name) for name in names], dtype=torch.float64)
+        # Counts are whole numbers: what the fractions were made of comes back exactly.
+        lost = (torch.cat([fractions, total.unsqueeze(1)], 1).nan_to_num() * everything).round()
+        packer.add_all([f"stat_{_name(dtype)}_{name}" for name in names], lost.long().clamp(min=0))
     _add_histograms(packer, header, seen)
 
 

@@ -12,6 +12,7 @@ import ctypes
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,9 +42,14 @@ class Packer:
         Integers must not be negative; beyond 2**32 they become float64, which is exact to 2**53. Floats
         become float32 where that neither overflows nor goes subnormal for any of them.
         """
-        narrow = _floats(column) if column.is_floating_point() else _integers(column)
-        self._columns.append({"name": name, "type": _CODES[narrow.dtype], "length": len(narrow)})
-        self._parts.append(_planes(narrow))
+        self.add_all([name], column.unsqueeze(0))
+
+    def add_all(self, names: Sequence[str], columns: Tensor) -> None:
+        """Columns as the rows of a matrix, each in its own smallest type; quicker than one by one."""
+        types = _float_types(columns) if columns.is_floating_point() else _integer_types(columns)
+        for name, column, dtype in zip(names, columns, types, strict=True):
+            self._columns.append({"name": name, "type": _CODES[dtype], "length": len(column)})
+            self._parts.append(_planes(column.to(dtype)))
 
     def text(self, header: dict[str, Any]) -> str:
         """Base64 of everything, ``header`` with the list of columns first."""
@@ -78,21 +84,16 @@ def _joined(planes: Tensor, dtype: torch.dtype) -> Tensor:
     return values.view(dtype).flatten()
 
 
-def _integers(column: Tensor) -> Tensor:
-    largest = int(column.max()) if len(column) else 0
-    for dtype, limit in _UNSIGNED:
-        if largest < limit:
-            return column.to(dtype)
-    return column.double()
+def _integer_types(columns: Tensor) -> list[torch.dtype]:
+    largest = columns.amax(1).tolist() if columns.numel() else [0] * len(columns)
+    return [next((dtype for dtype, limit in _UNSIGNED if most < limit), torch.float64) for most in largest]
 
 
-def _floats(column: Tensor) -> Tensor:
-    single = column.float()
-    wide = column.double()
+def _float_types(columns: Tensor) -> list[torch.dtype]:
     limits = torch.finfo(torch.float32)
-    size = wide.abs()
-    fits = ~wide.isfinite() | (wide == 0) | ((size >= limits.tiny) & (size <= limits.max))
-    return single if bool(fits.all()) else wide
+    size = columns.double().abs()
+    fits = ~size.isfinite() | (size == 0) | ((size >= limits.tiny) & (size <= limits.max))
+    return [torch.float32 if fit else torch.float64 for fit in fits.all(1).tolist()]
 
 
 def _planes(column: Tensor) -> bytes:
