@@ -172,6 +172,12 @@
     reachable() {
       const slices = this.slices();
       if (!slices.some(({ tile }) => tile.id === this.current)) this.current = slices.length ? slices[0].tile.id : null;
+      // Plotly keeps elements from one map to the next, so that what is no tile now may have been one.
+      const tiles = new Set(slices.map(({ element }) => element));
+      for (const element of this.plot.querySelectorAll("g.slice[tabindex]")) {
+        if (tiles.has(element)) continue;
+        for (const attribute of ["tabindex", "role", "aria-label"]) element.removeAttribute(attribute);
+      }
       for (const { element, tile } of slices) {
         element.setAttribute("tabindex", tile.id === this.current ? "0" : "-1");
         element.setAttribute("role", "button");
