@@ -30,6 +30,7 @@ from pyparam._measure import measure
 from pyparam._monitor import Monitor, NonFinite, NonFiniteError, Record
 from pyparam._norm import clip_grad_norm_, total_norm
 from pyparam._pack import Packed, pack_
+from pyparam._report import Report, report
 from pyparam._save import load_file_, save_file
 from pyparam._share import ties
 from pyparam._sources.checkpoint import Checkpoint
@@ -53,6 +54,7 @@ __all__ = [
     "Packed",
     "ParamTable",
     "Record",
+    "Report",
     "Stats",
     "Tie",
     "buffers",
@@ -81,6 +83,7 @@ __all__ = [
     "parameters",
     "parameters_to_vector",
     "plot",
+    "report",
     "retie_",
     "save_file",
     "scatter_",

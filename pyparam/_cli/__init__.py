@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pyparam._cli import compare, show, stats, ties
+from pyparam._cli import compare, report, show, stats, ties
 
 app = typer.Typer(
     name="pyparam",
@@ -26,6 +26,7 @@ def _version_holder() -> None:
 
 
 app.command("compare")(compare.compare)
+app.command("report")(report.report)
 app.command("show")(show.show)
 app.command("stats")(stats.stats)
 app.command("ties")(ties.ties)

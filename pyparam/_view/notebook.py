@@ -15,7 +15,7 @@ _ROWS = 60
 # Lines in the page's own colour, faint; the one colour of ours is read on black and on white.
 _STYLE = (
     "<style>"
-    ".pyparam table{border-collapse:collapse;font-size:12px;font-variant-numeric:tabular-nums}"
+    ".pyparam table{color:inherit;border-collapse:collapse;font-size:12px;font-variant-numeric:tabular-nums}"
     ".pyparam th,.pyparam td{padding:2px 10px 2px 4px;text-align:right;white-space:pre;background:none;"
     "border:0;border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent)}"
     ".pyparam th{font-weight:600}"
