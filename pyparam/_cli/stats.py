@@ -51,6 +51,10 @@ def stats(
     Exit status: 0 when all values are finite, 1 when a parameter has a NaN or an infinity, 2 after a
     mistake.
 
+    JSON: parameters (a list, in the order shown: name, shape, dtype, device and every figure), total,
+    nonfinite and missing (names); with --histogram quantiles in each, and underflow (dtype to the fractions
+    that become zero or subnormal, or overflow).
+
     \b
     Examples:
       pyparam stats model.safetensors
@@ -59,7 +63,7 @@ def stats(
       pyparam stats model.safetensors > /dev/null || echo "not finite"
     """
     with mistakes():
-        with _progress(as_json):
+        with _progress():
             found = measure(load(source), grad=grad, quantiles=_QUANTILES if histogram else ())
         shown = found.sort(sort) if sort is not None else found
         if as_json:
@@ -71,9 +75,9 @@ def stats(
 
 
 @contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[None]:
+def _progress() -> Iterator[None]:
     """A bar on a terminal's standard error, while the native code, which counts as it goes, measures."""
-    if quiet or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield
         return
     from rich.console import Console
