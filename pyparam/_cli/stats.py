@@ -122,9 +122,10 @@ def _name(dtype: torch.dtype) -> str:
 
 def _print(shown: Stats, limit: int, histogram: bool) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from pyparam._view.console import console
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
     total = shown.total
@@ -140,8 +141,7 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
         cells = [name, _shape(row), _name(row.dtype) if row.dtype else "", *_figures(row)]
         table.add_row(*(Text(cell, style) for cell in (*cells, *_quantiles(row))))
     # As wide as its rows: a name cut off is of no use to whoever reads the output with another program.
-    console = Console(highlight=False, width=10_000)
-    console.print(table, soft_wrap=True, crop=False)
+    console(width=10_000).print(table, soft_wrap=True, crop=False)
     lines = []
     if limit < len(shown):
         lines.append(f"the first {limit} of {plural(len(shown), 'row')}")

@@ -269,12 +269,13 @@ def _write_plain(lines: list[Line], file: IO[str]) -> None:
 
 
 def _write_coloured(lines: list[Line], file: IO[str]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file, highlight=False)
+    from pyparam._view.console import console
+
+    out = console(file)
     for line in lines:
         text = Text()
         for piece in line:
             text.append(piece.text, style=_STYLES.get(piece.role, ""))
-        console.print(text, soft_wrap=True)
+        out.print(text, soft_wrap=True)
