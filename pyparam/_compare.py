@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import html
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -335,16 +334,10 @@ class Comparison:
         return lines
 
     def _repr_html_(self) -> str:
-        parts = [f"<p>{html.escape(line)}</p>" for line in (self._headline(), *self._unmatched())]
-        worst = self.worst()
-        if worst:
-            head = "".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADER)
-            body = "".join(
-                "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(row)) + "</tr>"
-                for row in worst
-            )
-            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
-        return "".join(parts)
+        from pyparam._view.notebook import table
+
+        notes = [self._headline(), *self._unmatched()]
+        return table(_HEADER, (_cells(row) for row in self.worst()), notes=notes)
 
 
 def _pair(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,10 @@
-"""The two models of ``pyparam show demo``: a small nested network, and a mixture of experts."""
+"""The models of the demonstration: a small nested network, the same with faults, a mixture of experts."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 
@@ -19,6 +22,20 @@ def block2() -> nn.Sequential:
 def net() -> nn.Sequential:
     """Blocks within blocks: ``net()[0][1][0].bias`` is the parameter ``0.block 1.0.bias``."""
     return nn.Sequential(block2(), nn.Linear(4, 1))
+
+
+def planted() -> nn.Sequential:
+    """``net()`` with three things to find: a NaN, a layer that is dead, and two layers with one weight."""
+    torch.manual_seed(1)
+    model = net()
+    weight, bias = model.get_parameter("0.block 2.0.weight"), model.get_parameter("0.block 2.0.bias")
+    with torch.no_grad():
+        model.get_parameter("0.block 1.0.bias")[3] = math.nan
+        weight.zero_()
+        bias.zero_()
+    last = model.get_submodule("0.block 3.0")
+    last.weight = model.get_parameter("0.block 0.0.weight")
+    return model
 
 
 class Expert(nn.Module):

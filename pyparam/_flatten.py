@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from pyparam._native import _C
 from pyparam._sources import table_of
-from pyparam._table import named_errors
+from pyparam._table import named_errors, spoken_by
 
 
 def flatten(
@@ -127,7 +126,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
         return _C.parameters_to_vector(tensors)
     except (TypeError, ValueError):
         table = table_of(tensors)  # only an error needs names
-    with _spoken_by("parameters_to_vector", "flatten"), named_errors(table):
+    with spoken_by("parameters_to_vector", "flatten"), named_errors(table):
         return _C.parameters_to_vector(table._native)
 
 
@@ -150,17 +149,8 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
         _C.scatter_(tensors, vec)
     except (TypeError, ValueError):
         # Nothing was written, and only an error needs names.
-        with _spoken_by("vector_to_parameters", "scatter_"):
+        with spoken_by("vector_to_parameters", "scatter_"):
             scatter_(tensors, vec)
-
-
-@contextlib.contextmanager
-def _spoken_by(verb: str, op: str) -> Iterator[None]:
-    """An op's errors under the name of the function that was called."""
-    try:
-        yield
-    except (TypeError, ValueError) as raised:
-        raise type(raised)(str(raised).replace(f"{op}:", f"{verb}:", 1)) from None
 
 
 def _require_tensor(verb: str, vector: Any) -> None:

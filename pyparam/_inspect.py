@@ -462,6 +462,13 @@ class Inspector:
         outline, node = self.__pyparam_outline__()
         return printed(outline, node)
 
+    def _repr_html_(self) -> str:
+        from pyparam._view.notebook import tree
+        from pyparam._view.tree import Summary
+
+        outline, node = self.__pyparam_outline__()
+        return tree(Summary(outline, node.label))
+
     def __dir__(self) -> list[str]:
         own = [name for name in object.__dir__(self) if not name.startswith("_Inspector__")]
         return sorted({*own, *self.__keys(), *self.__node.attribute_names()})

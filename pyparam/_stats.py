@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyparam._bins import LIMIT_TYPES, ONE_VALUE_A_BIN, Bins, Histogram, Underflow
+from pyparam._bins import (
+    BINS_PER_OCTAVE,
+    LIMIT_TYPES,
+    ONE_VALUE_A_BIN,
+    Bins,
+    Histogram,
+    Underflow,
+    histogram_of,
+)
 from pyparam._closest import missing as missing_name
 from pyparam._native import _C
 from pyparam._pending import Pending
@@ -347,23 +355,22 @@ class Stats:
             raise ValueError(f"{what}: no histogram was counted; measure with histogram=True")
         return self._bins
 
-    def histogram(self, name: str | None = None) -> Histogram:
+    def histogram(self, name: str | None = None, *, bins_per_octave: int = BINS_PER_OCTAVE) -> Histogram:
         """The finite values of a parameter (of everything, without a name) in bins of their float32's bits.
 
-        A bin of normal values is 2**-7 of its edge nearer to zero wide. Values beyond float32's range, which
-        only float64 and 64-bit integers have, count in the outermost bins, and those that float32 rounds to
-        zero in that of zero.
+        A bin of normal values is 2**-7 of its edge nearer to zero wide, or wider with fewer bins an octave
+        (a power of two from 1 to 128); every count is exact at any width. Values beyond float32's range,
+        which only float64 and 64-bit integers have, count in the outermost bins, and those that float32
+        rounds to zero in that of zero.
 
-        Raises ValueError if no histogram was counted, KeyError for a name that is not there.
+        Raises ValueError if no histogram was counted or for another number of bins, KeyError for a name that
+        is not there.
         """
         bins = self._counted("histogram")
         row = len(self) if name is None else self._positions().get(name)
         if row is None:
             raise missing_name(name, self._names, "stats")
-        entries = slice(int(bins.offsets[row]), int(bins.offsets[row + 1]))
-        edges = [sorted(_C.bin_edges(b)) for b in bins.bins[entries].tolist()]
-        lower, upper = torch.tensor(edges, dtype=torch.float64).reshape(-1, 2).unbind(1)
-        return Histogram(lower, upper, bins.counts[entries])
+        return histogram_of(bins, [row], bins_per_octave)
 
     def quantile(self, q: float | Sequence[float]) -> Tensor:
         """Quantiles of each parameter's finite values, interpolated between order statistics as
@@ -422,6 +429,11 @@ class Stats:
         fates = [below_zero - count["zeros"], below_normal - below_zero, count["finite"] - below_overflow]
         return Underflow(dtype, self._names, torch.stack(fates, 1) / values.double().unsqueeze(1))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain data: the native columns of layouts become a list."""
+        layouts = ListedLayouts([self._layout(i) for i in range(len(self))])
+        return {**self.__dict__, "_layouts": layouts, "_index": None}
+
     # Views
 
     def to_dict(self) -> dict[str, Any]:
@@ -474,15 +486,20 @@ class Stats:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from pyparam._view.notebook import table
 
         header, rows, left_out = self._cells()
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-        body = ["".join(f"<td>{escape(cell)}</td>" for cell in line) for line in rows]
-        if left_out:
-            body.insert(-1, f'<td colspan="{len(header)}">{left_out} more</td>')
-        lines = "".join(f"<tr>{line}</tr>" for line in body)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+        bad = self.nans + self.posinfs + self.neginfs
+        notes = [f"{len(self._missing):,} without a gradient"] if self._missing else []
+        return table(
+            header,
+            rows[:-1],
+            left=3,
+            more=f"… {left_out:,} more" if left_out else "",
+            total=rows[-1],
+            bad=bad[: len(rows) - 1].nonzero().flatten().tolist(),
+            notes=notes,
+        )
 
 
 def _rows_or_zero(table: Tensor, rows: Tensor) -> Tensor:

@@ -235,3 +235,12 @@ def named_errors(
         if named == text:
             raise
         raise type(raised)(named) from None
+
+
+@contextlib.contextmanager
+def spoken_by(verb: str, op: str) -> Iterator[None]:
+    """An op's errors under the name of the function that was called."""
+    try:
+        yield
+    except (TypeError, ValueError) as raised:
+        raise type(raised)(str(raised).replace(f"{op}:", f"{verb}:", 1)) from None

@@ -515,7 +515,7 @@ def test_repr(found: Comparison) -> None:
     assert "1 missing in a: y<" in repr(other)
     assert "1 of another shape: x [2] → [3]" in repr(other)
     assert "y&lt;" in other._repr_html_()
-    assert "<td>b</td>" in found._repr_html_()
+    assert ">b</td>" in found._repr_html_()
     many = compare([torch.zeros(1)] * 13, [torch.ones(1)] * 13)
     assert repr(many).endswith("and 3 more")
 

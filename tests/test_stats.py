@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import sys
 
 import pytest
@@ -405,3 +407,42 @@ def test_underflow_reads_well_and_refuses_other_types(stats: pyparam.Stats) -> N
         stats.underflow(torch.int8)
     empty = pyparam.measure([torch.empty(0)], histogram=True).underflow(torch.float16)
     assert math.isnan(empty.total.zero)
+
+
+@pytest.mark.parametrize("bins_per_octave", [1, 2, 8, 64, 128])
+def test_coarser_histograms_keep_every_count(bins_per_octave):
+    values = torch.cat(
+        [torch.randn(2000), torch.zeros(7), torch.tensor([1e-40, -1e-40, 3.4e38, -3.4e38, 1.0, -1.0])]
+    )
+    stats = pyparam.measure([values], histogram=True)
+    fine, coarse = stats.histogram("0"), stats.histogram("0", bins_per_octave=bins_per_octave)
+    assert int(coarse.counts.sum()) == len(values)
+    assert (coarse.lower[1:] >= coarse.upper[:-1]).all()
+    for lower, upper, count in zip(*(column.tolist() for column in coarse), strict=True):
+        inside = (fine.lower >= lower) & (fine.upper <= upper)
+        assert int(fine.counts[inside].sum()) == count
+    normal = coarse.lower > 1e-30
+    assert ((coarse.upper / coarse.lower)[normal] <= 1 + 1 / bins_per_octave).all()
+    assert coarse.lower.min() < -3.3e38
+    assert coarse.upper.max() == 2.0**128
+
+
+@pytest.mark.parametrize("bins_per_octave", [0, 3, 256, -1])
+def test_a_wrong_number_of_bins(bins_per_octave):
+    stats = pyparam.measure([torch.ones(2)], histogram=True)
+    with pytest.raises(ValueError, match="bins_per_octave must be a power of two from 1 to 128, got"):
+        stats.histogram(bins_per_octave=bins_per_octave)
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))], ids=["copy", "pickle"]
+)
+def test_stats_are_copied_and_pickled(copied):
+    stats = pyparam.measure(
+        {"a": torch.randn(3, 4), "b": torch.ones(2, dtype=torch.bfloat16)}, quantiles=[0.5]
+    )
+    other = copied(stats)
+    assert repr(other) == repr(stats)
+    assert other["a"] == stats["a"]
+    assert other.total == stats.total
+    assert torch.equal((other + stats).quantiles, (stats + stats).quantiles)

@@ -11,7 +11,6 @@
 
 #include "kernels/cpu/measure.h"
 #include "kernels/cpu/summaries.h"
-#include "kernels/histogram.h"
 #include "table/apart.h"
 #include "table/gradients.h"
 #include "table/layouts.h"
@@ -149,9 +148,7 @@ void bind_measure(py::module_& m) {
   m.def("merge_statistics", &merge_statistics, unlocked);
   m.def("merge_histograms", &merge_histograms, unlocked);
   m.def("histogram_quantiles", &histogram_quantiles, unlocked);
-  m.def(
-      "bin_edges", [](int bin) { return std::make_tuple(bin_inner(bin), bin_outer(bin)); },
-      py::arg("bin"));
+  m.def("bin_edges", &bin_edges, py::arg("bins"), unlocked);
 }
 
 }  // namespace pyparam

@@ -2,43 +2,74 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
-from pyparam._cli import compare, show, stats, ties
+from pyparam._cli import compare, report, show, stats, ties
+from pyparam._cli.source import INTERRUPTED, READER_GONE, discard_output
+
+_EPILOG = (
+    "Exit status: 0 when all is well, 1 when a command found what it looks for (stats: a value that is not "
+    "finite; compare: a difference; report: an error or a warning), 2 after a mistake, 130 when interrupted, "
+    "141 when the reader of the output went away."
+)
 
 app = typer.Typer(
     name="pyparam",
-    help="Looks into the parameters of a model or a checkpoint.",
+    epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        try:
+            version = metadata.version("pyparam")
+        except metadata.PackageNotFoundError:  # run from a source tree
+            version = "(not installed)"
+        typer.echo(f"pyparam {version}")
+        raise typer.Exit()
+
+
 @app.callback()
-def _version_holder() -> None:
-    """Looks into the parameters of a model or a checkpoint."""
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Looks into the parameters of a model or a checkpoint.
+
+    \b
+    Examples:
+      pyparam show demo
+      pyparam stats model.safetensors
+      pyparam compare before.pt after.pt
+      pyparam report model.safetensors --open
+    """
+    del version
 
 
-app.command("compare")(compare.compare)
-app.command("show")(show.show)
-app.command("stats")(stats.stats)
-app.command("ties")(ties.ties)
+for _command in (show.show, stats.stats, compare.compare, ties.ties, report.report):
+    app.command(_command.__name__)(_command)
 
 
 def main() -> None:
     """Runs the command line; exits with 2 after a user's mistake."""
     try:
         try:
-            app()
+            app(prog_name="pyparam")
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has had enough (`| head`). What is left in the buffer goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        # Whoever read the output has had enough (`| head`).
+        discard_output()
+        sys.exit(READER_GONE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

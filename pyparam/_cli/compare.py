@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pyparam._cli.source import load, mistakes
+from pyparam._cli.source import complete_source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._compare import Comparison
 from pyparam._compare import compare as compare_sources
@@ -31,8 +31,16 @@ class Figure(str, Enum):
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help=_HELP, show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="What to compare A with.", show_default=False)],
+    a: Annotated[
+        str,
+        typer.Argument(metavar="A", help=_HELP, show_default=False, autocompletion=complete_source),
+    ],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help="What to compare A with.", show_default=False, autocompletion=complete_source
+        ),
+    ],
     worst: Annotated[int, typer.Option("--worst", min=0, metavar="N", help="Rows to print.")] = 10,
     by: Annotated[Figure, typer.Option("--by", help="What the printed rows differ most by.")] = Figure.rel_l2,
     fingerprint: Annotated[
@@ -42,8 +50,11 @@ def compare(
 ) -> None:
     """Compares two models or checkpoints, parameter by parameter.
 
-    The exit status is 0 if both hold the same names, shapes, dtypes and bits, 1 if they differ, 2 after a
-    mistake.
+    Exit status: 0 if both hold the same names, shapes, dtypes and bits, 1 if they differ, 2 after a mistake.
+
+    JSON: equal, missing and unexpected (names), shape_changed and dtype_changed (name to the two), changed
+    (names), parameters (a list with the figures of each), worst (names). With --fingerprint: equal,
+    differing (names), and a and b, each with its total and its parameters' fingerprints.
 
     \b
     Examples:

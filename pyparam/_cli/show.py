@@ -9,6 +9,8 @@ import torch
 import typer
 
 from pyparam._cli.source import Meta, Source, load, mistakes
+from pyparam._cli.terminal import working
+from pyparam._inspect import inspect
 from pyparam._view.text import show as show_text
 from pyparam._view.text import summarize
 
@@ -30,6 +32,12 @@ def show(
 
     Totals count shared storage once.
 
+    Exit status: 0, or 2 after a mistake.
+
+    JSON: type and modules of the model, parameters and buffers (what it holds), shared (lists of names over
+    one memory), rows (one a line, with name, last, count, depth, type, tensors and what it holds); of the
+    demo, net and mixture with these each.
+
     \b
     Examples:
       pyparam show demo
@@ -43,7 +51,8 @@ def show(
         if source == "demo":
             _demo(as_json, meta, buffers, options)
             return
-        loaded = load(source, meta=meta)
+        with working(f"reading {source}"):
+            loaded = inspect(load(source, meta=meta))
         if as_json:
             typer.echo(_json(summarize(loaded, select=select).to_dict(depth)))
         else:
@@ -56,7 +65,6 @@ def _json(value: object) -> str:
 
 def _demo(as_json: bool, meta: bool, buffers: bool, options: dict[str, Any]) -> None:
     from pyparam._demo import mixture
-    from pyparam._inspect import inspect
 
     torch.manual_seed(1)
     net = load("demo", meta=meta)

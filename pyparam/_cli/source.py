@@ -19,7 +19,30 @@ from torch import nn
 
 from pyparam._closest import closest, hint
 
+# What a path ends with that is a checkpoint; completion offers these and directories.
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".pkl", ".index.json")
+
 _FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+
+
+def complete_source(incomplete: str) -> list[str]:
+    """What a shell may complete SOURCE to: 'demo', directories, and files that look like checkpoints."""
+    folder, start = os.path.split(incomplete)
+    try:
+        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
+    except OSError:
+        entries = []
+    found = []
+    for entry in entries:
+        hidden = entry.name.startswith(".") and not start.startswith(".")
+        if hidden or not entry.name.startswith(start):
+            continue
+        if entry.is_dir():
+            found.append(os.path.join(folder, entry.name) + os.sep)
+        elif entry.name.endswith(_CHECKPOINTS):
+            found.append(os.path.join(folder, entry.name))
+    return [*(["demo"] if "demo".startswith(incomplete) else []), *found]
+
 
 Source = Annotated[
     str,
@@ -27,11 +50,16 @@ Source = Annotated[
         metavar="SOURCE",
         help="A checkpoint's path (or a directory of shards), package.module:factory, or 'demo'.",
         show_default=False,
+        autocompletion=complete_source,
     ),
 ]
 Meta = Annotated[
     bool, typer.Option("--meta", help="Build package.module:factory on the meta device, without memory.")
 ]
+
+
+INTERRUPTED = 130
+READER_GONE = 141
 
 
 class Mistake(Exception):
@@ -42,8 +70,27 @@ class Mistake(Exception):
 def mistakes() -> Iterator[None]:
     """Turns errors that a user can mend into a line on standard error and exit status 2.
 
-    ``PYPARAM_TRACEBACK=1`` lets them through.
+    ``PYPARAM_TRACEBACK=1`` lets them through. An interrupt ends with status 130, and a reader of the output
+    that goes away with 141, as shells have it, both without a word.
     """
+    try:
+        with _mistakes_told():
+            yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        discard_output()
+        raise typer.Exit(READER_GONE) from None
+
+
+def discard_output() -> None:
+    """What is left in the buffer of standard output goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextlib.contextmanager
+def _mistakes_told() -> Iterator[None]:
     if os.environ.get("PYPARAM_TRACEBACK", "0") not in ("", "0"):
         yield
         return

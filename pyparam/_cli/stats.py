@@ -51,6 +51,10 @@ def stats(
     Exit status: 0 when all values are finite, 1 when a parameter has a NaN or an infinity, 2 after a
     mistake.
 
+    JSON: parameters (a list, in the order shown: name, shape, dtype, device and every figure), total,
+    nonfinite and missing (names); with --histogram quantiles in each, and underflow (dtype to the fractions
+    that become zero or subnormal, or overflow).
+
     \b
     Examples:
       pyparam stats model.safetensors
@@ -59,7 +63,7 @@ def stats(
       pyparam stats model.safetensors > /dev/null || echo "not finite"
     """
     with mistakes():
-        with _progress(as_json):
+        with _progress():
             found = measure(load(source), grad=grad, quantiles=_QUANTILES if histogram else ())
         shown = found.sort(sort) if sort is not None else found
         if as_json:
@@ -71,9 +75,9 @@ def stats(
 
 
 @contextlib.contextmanager
-def _progress(quiet: bool) -> Iterator[None]:
+def _progress() -> Iterator[None]:
     """A bar on a terminal's standard error, while the native code, which counts as it goes, measures."""
-    if quiet or not sys.stderr.isatty():
+    if not sys.stderr.isatty():
         yield
         return
     from rich.console import Console
@@ -118,9 +122,10 @@ def _name(dtype: torch.dtype) -> str:
 
 def _print(shown: Stats, limit: int, histogram: bool) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from pyparam._view.console import console
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
     total = shown.total
@@ -136,8 +141,7 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
         cells = [name, _shape(row), _name(row.dtype) if row.dtype else "", *_figures(row)]
         table.add_row(*(Text(cell, style) for cell in (*cells, *_quantiles(row))))
     # As wide as its rows: a name cut off is of no use to whoever reads the output with another program.
-    console = Console(highlight=False, width=10_000)
-    console.print(table, soft_wrap=True, crop=False)
+    console(width=10_000).print(table, soft_wrap=True, crop=False)
     lines = []
     if limit < len(shown):
         lines.append(f"the first {limit} of {plural(len(shown), 'row')}")

@@ -93,21 +93,21 @@ class _Cells(NamedTuple):
     state: Piece
 
 
-_HEAD = _Cells(
+HEAD = _Cells(
     *(
         Piece(title, "head")
         for title in ("module", "type", "tensors", "dtype", "device", "parameters", "bytes", "")
     )
 )
-_RIGHT = {"parameters", "bytes"}
+RIGHT = {"parameters", "bytes"}
 
 
 def _lines(summary: Summary, depth: int | None, buffers: bool) -> list[Line]:
     if depth is not None and depth < 0:
         raise ValueError(f"show: depth must not be negative, got {depth}")
-    trains = summary.parameters.trainable > 0 or _is_model(summary)
-    rows = [_cells(row, buffers, trains) for row in summary.rows(depth)]
-    table = [_HEAD, *rows]
+    freezes = trains(summary)
+    rows = [row_cells(row, buffers, freezes) for row in summary.rows(depth)]
+    table = [HEAD, *rows]
     columns = [name for name in _Cells._fields if any(getattr(cells, name).text for cells in rows)]
     widths = {name: max(len(getattr(cells, name).text) for cells in table) for name in columns}
     lines = []
@@ -115,21 +115,26 @@ def _lines(summary: Summary, depth: int | None, buffers: bool) -> list[Line]:
         line: Line = []
         for name in columns:
             text, role = getattr(cells, name)
-            padded = text.rjust(widths[name]) if name in _RIGHT else text.ljust(widths[name])
+            padded = text.rjust(widths[name]) if name in RIGHT else text.ljust(widths[name])
             line.append(Piece(padded + "  ", role))
         line[-1] = Piece(line[-1].text.rstrip(), line[-1].role)
         lines.append(line)
     lines.append([])
-    lines += _totals(summary, trains)
+    lines += totals(summary, freezes)
     return lines
 
 
-def _is_model(summary: Summary) -> bool:
+def trains(summary: Summary) -> bool:
+    """Whether a row says if it is trainable or frozen."""
+    return summary.parameters.trainable > 0 or is_model(summary)
+
+
+def is_model(summary: Summary) -> bool:
     """Whether freezing means something: a state dict's tensors are neither trainable nor frozen."""
     return summary.outline.label(0) != ""
 
 
-def _cells(row: Row, buffers: bool, trains: bool) -> _Cells:
+def row_cells(row: Row, buffers: bool, freezes: bool) -> _Cells:
     own = [entry for entry in row.entries if buffers or not entry.is_buffer]
     name = "  " * min(row.depth, _INDENT_LIMIT)
     if row.depth > _INDENT_LIMIT:
@@ -153,7 +158,7 @@ def _cells(row: Row, buffers: bool, trains: bool) -> _Cells:
         Piece(_common([entry.device for entry in own]), "dim"),
         Piece(f"{times}{held.unique:,}" if held.names else "", "count"),
         Piece(f"{times}{size(held.bytes)}" if held.names else "", "count"),
-        Piece(*_state(row, trains)),
+        Piece(*_state(row, freezes)),
     )
 
 
@@ -177,9 +182,9 @@ def _common(values: list[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def _state(row: Row, trains: bool) -> tuple[str, str]:
+def _state(row: Row, freezes: bool) -> tuple[str, str]:
     held = row.parameters
-    if not trains or held.unique == 0:
+    if not freezes or held.unique == 0:
         return "", ""
     if held.trainable == held.unique:
         return "trainable", "trainable"
@@ -188,11 +193,11 @@ def _state(row: Row, trains: bool) -> tuple[str, str]:
     return f"{held.trainable:,} trainable", "partly"
 
 
-def _totals(summary: Summary, trains: bool) -> list[Line]:
+def totals(summary: Summary, freezes: bool) -> list[Line]:
     lines: list[Line] = []
     held = summary.parameters
     text = f"{plural(held.unique, 'parameter')} in {plural(held.tensors, 'tensor')}, {size(held.bytes)}"
-    if trains and held.unique:
+    if freezes and held.unique:
         frozen = held.unique - held.trainable
         text += (
             ", all trainable"
@@ -218,7 +223,7 @@ def _totals(summary: Summary, trains: bool) -> list[Line]:
             f"{plural(held.unique, 'buffer element')} in {plural(held.tensors, 'buffer')}, {size(held.bytes)}"
         )
         lines.append([Piece(text, "total")])
-    lines.append([Piece(plural(summary.modules, "module"), "total")] if _is_model(summary) else [])
+    lines.append([Piece(plural(summary.modules, "module"), "total")] if is_model(summary) else [])
     for names in summary.tied_names(_SHOWN_TIES):
         shown = " = ".join(map(plain, names[:6])) + (f" = … ({len(names)} names)" if len(names) > 6 else "")
         lines.append([Piece(f"tied: {shown}", "tied")])
@@ -264,12 +269,13 @@ def _write_plain(lines: list[Line], file: IO[str]) -> None:
 
 
 def _write_coloured(lines: list[Line], file: IO[str]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(file=file, highlight=False)
+    from pyparam._view.console import console
+
+    out = console(file)
     for line in lines:
         text = Text()
         for piece in line:
             text.append(piece.text, style=_STYLES.get(piece.role, ""))
-        console.print(text, soft_wrap=True)
+        out.print(text, soft_wrap=True)

@@ -93,6 +93,18 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
   return {tensor_of(offsets, at::kLong), tensor_of(bins, at::kInt), tensor_of(counts, at::kLong)};
 }
 
+std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins) {
+  at::Tensor lower = empty_like_rows({bins.numel()}, at::kDouble);
+  at::Tensor upper = empty_like_rows({bins.numel()}, at::kDouble);
+  const auto* from = bins.const_data_ptr<int32_t>();
+  for (int64_t i = 0; i < bins.numel(); ++i) {
+    const auto edges = std::minmax({bin_inner(from[i]), bin_outer(from[i])});
+    lower.mutable_data_ptr<double>()[i] = edges.first;
+    upper.mutable_data_ptr<double>()[i] = edges.second;
+  }
+  return {lower, upper};
+}
+
 at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins,
                                const at::Tensor& counts, const at::Tensor& extremes,
                                const at::Tensor& one_value, const at::Tensor& q) {

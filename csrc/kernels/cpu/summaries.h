@@ -20,6 +20,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
     const at::Tensor& index_a, const at::Tensor& offsets_b, const at::Tensor& bins_b,
     const at::Tensor& counts_b, const at::Tensor& index_b);
 
+// The lower and the upper edge (float64) of each of some bins (int32).
+std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins);
+
 // Quantiles q (float64, each in [0, 1]) of each row, interpolated between order statistics as
 // torch.quantile does: float64 [rows, q]. `extremes` holds each row's min and max (float64 [rows,
 // 2]), `one_value` (bool [rows]) whether a bin of that row can hold one value only.

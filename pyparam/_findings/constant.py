@@ -1,0 +1,136 @@
+"""Tensors of one value: dead layers, and weights that were never told apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from pyparam._findings.families import Family
+from pyparam._findings.finding import Finding
+from pyparam._findings.survey import Survey
+from pyparam._view.words import plural
+
+# The half of an adapter that starts at zero, so that the adapted model starts as the one it adapts.
+_ADAPTER = re.compile(r"(^|[._])(lora_B|lora_up|lora_embedding_B|zero_convs?|oft_R|hada_w2_a)([._]|$)", re.I)
+_WEIGHT = re.compile(r"(weight|kernel|proj|original\d?|matrix|(^|\.)w\d*)[^.]*$", re.I)
+_SHIFT = re.compile(r"(bias|beta|shift|offset)[^.]*$", re.I)
+# Scales of norms, biases, tables of positions start out constant. A part of those of one role this small that
+# is zero, or of one value, where the others are not, is odd: training moves all or none of them.
+_MINORITY = 0.34
+_FEWEST = 3
+
+
+def constant(seen: Survey) -> Iterator[Finding]:
+    """All-zero and constant tensors.
+
+    A matrix that is the weight of a layer ought never to be constant. Where every one of its role is, two or
+    more, a scheme of initialisation did it, which is information. Vectors and other tables start out constant
+    everywhere, so only what stands out among those of its role counts; of biases as information, since a zero
+    bias harms nothing.
+    """
+    low, high = seen.column("min"), seen.column("max")
+    nans, above, below = (seen.column(name) for name in ("nans", "posinfs", "neginfs"))
+    numel = seen.column("numel")
+
+    def is_constant(row: int) -> bool:
+        bad = nans[row] + above[row] + below[row]
+        return numel[row] > 1 and bad == 0 and bool(low[row] == high[row])
+
+    zeros: list[int] = []
+    others: list[int] = []
+    shifts: list[int] = []
+    design: list[Family] = []
+    for family in seen.roles:
+        rows = [row for row in family.rows if seen.is_float(row)]
+        same = [row for row in rows if is_constant(row)]
+        if not same or _ADAPTER.search(family.key):
+            continue
+        zero = [row for row in same if low[row] == 0]
+        if seen.is_matrix(same[0]) and _WEIGHT.search(family.key):
+            if len(same) == len(rows) and len(rows) > 1 and _others_vary(seen, family, low, high):
+                design.append(family)
+            else:
+                zeros += zero
+                others += [row for row in same if low[row] != 0]
+            continue
+        odd = _minority(zero, rows) or _minority(same, rows)
+        if _SHIFT.search(family.key):
+            shifts += odd
+        else:
+            zeros += [row for row in odd if low[row] == 0]
+            others += [row for row in odd if low[row] != 0]
+    dead = _with_biases(seen, zeros, low, high)
+    if dead:
+        yield Finding(
+            "all-zero",
+            "warning",
+            f"{plural(len(dead), 'parameter')} {_are(dead)} zero throughout",
+            "A layer whose weights are all zero gives nothing but its bias, and where the layers around it "
+            "are zero too it gets no gradient either: it is dead.",
+            seen.take(dead),
+        )
+    if others:
+        others.sort()
+        yield Finding(
+            "constant",
+            "warning",
+            f"{plural(len(others), 'parameter')} {'holds' if len(others) == 1 else 'hold'} one value "
+            f"throughout",
+            "Units with the same weights compute the same and get the same gradient, so that they never "
+            "part.",
+            seen.take(others),
+            {seen.names[row]: f"{low[row]:.4g} everywhere" for row in others},
+        )
+    shifts = sorted(set(shifts).difference(dead))
+    if shifts:
+        yield Finding(
+            "constant",
+            "info",
+            f"{plural(len(shifts), 'bias', 'biases')} {'has' if len(shifts) == 1 else 'have'} one value, and "
+            "others of the same role have not",
+            "Training moves the biases of all layers that it reaches. These may be frozen, or new.",
+            seen.take(shifts),
+            {seen.names[row]: f"{low[row]:.4g} everywhere" for row in shifts},
+        )
+    for family in design:
+        value = low[family.rows[0]]
+        yield Finding(
+            "all-zero" if value == 0 else "constant",
+            "info",
+            f"every {family.key} is {'zero' if value == 0 else 'constant'}",
+            f"All {len(family.rows):,} of them are, which an initialisation does on purpose: a branch that "
+            f"starts "
+            "at zero leaves its block the identity. In a trained model it would be a fault.",
+            seen.take(family.rows),
+        )
+
+
+def _minority(some: list[int], rows: list[int]) -> list[int]:
+    """The same rows, where they are few enough among enough to be odd."""
+    return some if len(rows) >= _FEWEST and len(some) <= _MINORITY * len(rows) else []
+
+
+def _others_vary(seen: Survey, family: Family, low: list[float], high: list[float]) -> bool:
+    """Whether some other matrix is not constant: else nothing was initialised, and that is no scheme."""
+    own = set(family.rows)
+    return any(row not in own and low[row] < high[row] and seen.is_matrix(row) for row in seen.rows)
+
+
+def _with_biases(seen: Survey, rows: list[int], low: list[float], high: list[float]) -> list[int]:
+    """Adds the other parameters of each dead layer that are zero as well."""
+    if not rows:
+        return []
+    layers = {seen.names[row].rpartition(".")[0] for row in rows if seen.is_matrix(row)}
+    also = {
+        row
+        for row in seen.rows
+        if not seen.statistic[row]
+        and low[row] == 0 == high[row]
+        and seen.names[row].rpartition(".")[0] in layers
+        and "." in seen.names[row]
+    }
+    return sorted(also.union(rows))
+
+
+def _are(rows: list[int]) -> str:
+    return "is" if len(rows) == 1 else "are"

@@ -1,0 +1,27 @@
+"""Families: parameters that play one role in alike blocks of a model."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+_NUMBERS = re.compile(r"\d+")
+_INDICES = re.compile(r"(?<![^.])\d+(?![^.])")
+
+
+class Family(NamedTuple):
+    """Rows of one name but for its numbers, and of one shape."""
+
+    key: str
+    """The name with ``#`` for every number: ``layers.#.fc#.weight``."""
+    rows: list[int]
+
+
+def family_key(name: str) -> str:
+    """``layers.3.fc1.weight`` and ``layers.4.fc2.weight`` are one family."""
+    return _NUMBERS.sub("#", name)
+
+
+def role_key(name: str) -> str:
+    """Only indices go: ``layers.3.fc1.weight`` and ``layers.4.fc1.weight`` have one role."""
+    return _INDICES.sub("#", name)

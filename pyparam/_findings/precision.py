@@ -1,0 +1,121 @@
+"""Values that their dtype holds badly, or that half precision would lose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from pyparam._bins import LIMIT_TYPES
+from pyparam._findings.finding import Finding
+from pyparam._findings.survey import Survey
+from pyparam._view.words import plural
+
+# Fractions from which it is told.
+_SUBNORMAL = 0.05
+_SATURATED = 0.01
+_LOST = 0.05
+_LOW = {torch.float16, torch.bfloat16, *(t for t in LIMIT_TYPES if t.itemsize == 1)}
+_FEW_VALUES = 16
+
+
+def precision(seen: Survey) -> Iterator[Finding]:
+    """Subnormal and saturated values; float32 values beyond float16."""
+    yield from _subnormal(seen)
+    yield from _saturated(seen)
+    yield from _beyond_half(seen)
+
+
+def _subnormal(seen: Survey) -> Iterator[Finding]:
+    subnormals, zeros, numel = (seen.column(name) for name in ("subnormals", "zeros", "numel"))
+    told = {}
+    for row in seen.rows:
+        # Complex numbers count two values an element.
+        nonzero = numel[row] * (2 if seen.layouts[row].dtype.is_complex else 1) - zeros[row]
+        if seen.statistic[row] or nonzero < _FEW_VALUES or subnormals[row] <= _SUBNORMAL * nonzero:
+            continue
+        share = subnormals[row] / nonzero
+        told[row] = f"{share:.0%} of its values are subnormal in {_name(seen.layouts[row].dtype)}"
+    if told:
+        yield _finding(
+            seen,
+            told,
+            "lies below the normal range of its dtype",
+            "lie below the normal range of their dtypes",
+            "Subnormal numbers have fewer significant bits the smaller they are, and many kernels take them "
+            "for zero. "
+            "Keep these in a wider type, or store them with a scale.",
+        )
+
+
+def _saturated(seen: Survey) -> Iterator[Finding]:
+    largest, numel = seen.column("max_abs"), seen.column("numel")
+    told = {}
+    for row in seen.rows:
+        dtype = seen.layouts[row].dtype
+        if dtype not in _LOW or seen.statistic[row] or numel[row] < 2:
+            continue
+        if largest[row] != torch.finfo(dtype).max:
+            continue
+        histogram = seen.stats.histogram(seen.stats.names[int(seen.at[row])])
+        # A value that float8 and bfloat16 have stands alone in its bin; float16's last has 65,280 to 65,504.
+        inner = torch.minimum(histogram.lower.abs(), histogram.upper.abs())
+        outer = torch.maximum(histogram.lower.abs(), histogram.upper.abs())
+        at_most = int(histogram.counts[(inner <= largest[row]) & (outer > largest[row])].sum())
+        # Weights that were quantised with a scale reach the last number by design, a few of them.
+        if dtype.itemsize == 1 and at_most <= _SATURATED * numel[row]:
+            continue
+        told[row] = f"{at_most:,} of {numel[row]:,} at {largest[row]:,.6g}, the largest {_name(dtype)}"
+    if told:
+        yield _finding(
+            seen,
+            told,
+            "is cut off at the largest number of its dtype",
+            "are cut off at the largest number of their dtypes",
+            "Values that did not fit were set to the largest that does: what they were is lost.",
+        )
+
+
+def _beyond_half(seen: Survey) -> Iterator[Finding]:
+    fates = seen.stats.underflow(torch.float16) if len(seen.stats) else None
+    if fates is None:
+        return
+    zero, overflow = seen.spread(fates.zero), seen.spread(fates.overflow)
+    zeros, numel = seen.column("zeros"), seen.column("numel")
+    told = {}
+    for row in seen.rows:
+        dtype = seen.layouts[row].dtype
+        if dtype not in (torch.float32, torch.float64) or seen.statistic[row] or numel[row] < 2:
+            continue
+        lost = zero[row] * numel[row] / max(1, numel[row] - zeros[row])
+        if overflow[row] > 0:
+            told[row] = f"{_share(overflow[row])} beyond 65,504, infinite in float16"
+        elif lost > _LOST and numel[row] >= _FEW_VALUES:
+            told[row] = f"{_share(lost)} below 3e-8, zero in float16"
+    if told:
+        yield _finding(
+            seen,
+            told,
+            "does not fit into half precision",
+            "do not fit into half precision",
+            "Converted to float16, as for inference or mixed precision, these values would be lost. "
+            "bfloat16 has the "
+            "range, with fewer digits.",
+        )
+
+
+def _finding(seen: Survey, told: dict[int, str], one: str, many: str, reason: str) -> Finding:
+    rows = sorted(told)
+    names = seen.names
+    title = f"{plural(len(rows), 'parameter')} {one if len(rows) == 1 else many}"
+    return Finding(
+        "range", "warning", title, reason, seen.take(rows), {names[row]: told[row] for row in rows}
+    )
+
+
+def _share(fraction: float) -> str:
+    return f"{fraction:.1%}" if fraction >= 0.001 else f"{fraction:.1g} of all"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,50 @@
+"""Names that share memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from pyparam._findings.finding import Finding
+from pyparam._findings.survey import Survey
+from pyparam._tied import Kind, Tie
+from pyparam._view.words import plural
+
+# More ties of a kind than this are one finding.
+_SINGLY = 8
+_REASONS: dict[Kind, str] = {
+    "parameter": "They are one Parameter: an optimizer sees it once, and both places move together.",
+    "storage": "They are tensors of their own over the same memory: changing one in place changes the other.",
+    "overlap": "They have some bytes in common: writing one changes part of the other.",
+}
+
+
+def sharing(seen: Survey) -> Iterator[Finding]:
+    """Ties: information, since models tie on purpose; a warning where memory overlaps in part."""
+    kinds: dict[Kind, list[Tie]] = {}
+    for tie in seen.ties:
+        kinds.setdefault(tie.kind, []).append(tie)
+    for kind, ties in kinds.items():
+        groups = [[tie] for tie in ties] if len(ties) <= _SINGLY else [ties]
+        for group in groups:
+            yield _finding(seen, kind, group)
+
+
+def _finding(seen: Survey, kind: Kind, ties: list[Tie]) -> Finding:
+    names = tuple(dict.fromkeys(name for tie in ties for name in tie.names))
+    share = "overlap in memory" if kind == "overlap" else "are tied"
+    if len(ties) == 1:
+        title = f"{plural(len(names), 'name')} {share}"
+        details = {}
+    else:
+        title = f"{plural(len(ties), 'group')} of names {share}"
+        details = {
+            name: f"with {tie.names[0] if name != tie.names[0] else tie.names[1]}"
+            for tie in ties
+            for name in tie.names
+        }
+    reason = _REASONS[kind]
+    if kind == "storage" and isinstance(seen.source, nn.Module):
+        reason += " An optimizer takes each for its own, and steps twice."
+    return Finding("tied", "warning" if kind == "overlap" else "info", title, reason, names, details)

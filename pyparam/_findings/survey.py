@@ -1,0 +1,257 @@
+"""Survey: all that is known of a source's parameters and buffers, from one pass over their values."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from pyparam._findings.families import Family, family_key, role_key
+from pyparam._measure import measure
+from pyparam._native import _C
+from pyparam._share import is_wrapper, tie_sets, ties_of
+from pyparam._sources import path, table_of
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._stats import Stats
+from pyparam._table import ParamTable
+from pyparam._tied import Tie
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+# Layers keep running statistics in buffers, which a checkpoint does not tell from parameters.
+_RUNNING = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
+_AT = re.compile(r"parameter ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a tensor is laid out as; ``sizes`` is None where there are none to give."""
+
+    sizes: tuple[int, ...] | None
+    dtype: torch.dtype
+    device: torch.device
+
+
+class Survey:
+    """A source's tensors with their statistics, a row a name, also names that share a tensor.
+
+    ``stats`` has a row for every distinct tensor whose values can be read; ``at[row]`` says which, -1 for
+    none. ``unreadable`` has the reason of each tensor without statistics.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        table: ParamTable,
+        stats: Stats,
+        at: Tensor,
+        unreadable: dict[str, str],
+        is_buffer: list[bool],
+    ) -> None:
+        self.source = source
+        self.table = table
+        self.stats = stats
+        self.at = at
+        self.unreadable = unreadable
+        self.is_buffer = is_buffer
+        self._columns: dict[str, list[Any]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        return self.table.names
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def tensors(self) -> list[Tensor]:
+        return self.table.tensors
+
+    @cached_property
+    def layouts(self) -> list[Shape]:
+        return [_shape(tensor) for tensor in self.tensors]
+
+    @cached_property
+    def sets(self) -> Any:
+        """Who shares memory with whom; see ``tie_sets``."""
+        return tie_sets(self.table)
+
+    @cached_property
+    def ties(self) -> list[Tie]:
+        return ties_of(self.table)
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Rows with statistics, each tensor once, under its first name."""
+        held: set[int] = set()
+        rows = []
+        for row, at in enumerate(self.at.tolist()):
+            if at >= 0 and at not in held:
+                held.add(at)
+                rows.append(row)
+        return rows
+
+    def column(self, name: str) -> list[Any]:
+        """A column of the statistics as plain numbers, by row; NaN (0 for counts) where there are none."""
+        if name not in self._columns:
+            self._columns[name] = self.spread(getattr(self.stats, name))
+        return self._columns[name]
+
+    def spread(self, values: Tensor) -> list[Any]:
+        """A tensor over the rows of ``stats`` as numbers over the names; NaN, or 0 for integers, for none."""
+        missing: float = float("nan") if values.is_floating_point() else 0
+        # Lists: as tensor operations these would be many small ones, each a meeting of all threads.
+        numbers = [*values.tolist(), missing]
+        return [numbers[at] for at in self.at.tolist()]
+
+    @cached_property
+    def statistic(self) -> list[bool]:
+        """Whether a row is a buffer, or what a checkpoint has of a layer's running statistics."""
+        running = _RUNNING.search
+        return [
+            buffer or running(name) is not None
+            for buffer, name in zip(self.is_buffer, self.names, strict=True)
+        ]
+
+    def is_float(self, row: int) -> bool:
+        return self.layouts[row].dtype.is_floating_point
+
+    def sizes(self, row: int) -> tuple[int, ...]:
+        return self.layouts[row].sizes or ()
+
+    def is_matrix(self, row: int) -> bool:
+        """Of two dimensions or more that are longer than 1."""
+        return sum(size > 1 for size in self.sizes(row)) >= 2
+
+    @cached_property
+    def families(self) -> list[Family]:
+        """Parameters of one name but for its numbers, and one shape."""
+        return self._families(family_key)
+
+    @cached_property
+    def roles(self) -> list[Family]:
+        """Parameters that play one role in alike blocks: one name but for its indices, and one shape."""
+        return self._families(role_key)
+
+    def _families(self, key_of: Callable[[str], str]) -> list[Family]:
+        groups: dict[tuple[str, tuple[int, ...] | None], list[int]] = {}
+        names, layouts = self.names, self.layouts
+        for row in self.rows:
+            if not self.statistic[row]:
+                groups.setdefault((key_of(names[row]), layouts[row].sizes), []).append(row)
+        return [Family(key, rows) for (key, _), rows in groups.items()]
+
+    def take(self, rows: list[int]) -> tuple[str, ...]:
+        names = self.names
+        return tuple(names[row] for row in rows)
+
+
+def kept(source: Any) -> Any:
+    """The source as something that can be asked twice: a path opened, an iterator read to its end."""
+    if path.accepts(source):
+        return path.open(source)
+    return table_of(source) if isinstance(source, Iterator) else source
+
+
+def survey(source: Any) -> Survey:
+    """Walks and measures a source.
+
+    A tensor under several names is measured once. What cannot be measured (sparse, quantized, on the meta
+    device, ...) has no statistics, and a reason.
+    """
+    source = kept(source)
+    table = table_of(source, buffers=True, remove_duplicate=False)
+    parameters = table_of(source, remove_duplicate=False)
+    is_buffer = [False] * len(table)
+    if len(parameters) != len(table):
+        known = set(parameters.names)
+        is_buffer = [name not in known for name in table.names]
+
+    unreadable = unreadable_in(table)
+    layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64)
+    is_first = layout == torch.arange(len(table))
+    whole = bool(is_first.all())
+    wanted = [
+        i
+        for i, (name, first) in enumerate(zip(table.names, is_first.tolist(), strict=True))
+        if first and name not in unreadable
+    ]
+    stats, wanted = _measured(source, table, wanted, unreadable, whole)
+
+    at = torch.full((len(table),), -1, dtype=torch.int64)
+    at[torch.tensor(wanted, dtype=torch.int64)] = torch.arange(len(wanted))
+    at = at[layout] if len(table) else at
+    return Survey(source, table, stats, at, unreadable, is_buffer)
+
+
+def _measured(
+    source: Any, table: ParamTable, wanted: list[int], unreadable: dict[str, str], whole: bool
+) -> tuple[Stats, list[int]]:
+    """Statistics, and the rows they are of; adds to ``unreadable`` what the kernels refuse."""
+    if isinstance(source, Checkpoint) and whole and len(wanted) == len(table):
+        names = table.names
+        # The checkpoint itself, so that the pages of its files are given back as they are read. That is only
+        # done while nobody holds its tensors.
+        target: Any = source
+    else:
+        names = [table.names[row] for row in wanted]
+        target = table if len(wanted) == len(table) else table._take(wanted)
+    while True:
+        try:
+            return measure(target, quantiles=QUANTILES), wanted
+        except (TypeError, ValueError) as error:
+            # Everything is checked before the first value is read: trying again without it costs little.
+            name = refused_name(error)
+            if name is None or name not in names:
+                raise
+            unreadable[name] = _reason(error)
+            wanted = [row for row in wanted if table.names[row] != name]
+            names = [table.names[row] for row in wanted]
+            target = table._take(wanted)
+
+
+def refused_name(error: Exception) -> str | None:
+    """The parameter that an error of a bulk verb is about."""
+    found = _AT.search(str(error))
+    return None if found is None else str(ast.literal_eval(found[1]))
+
+
+def _reason(error: Exception) -> str:
+    """ "it is sparse" from "measure: parameter 'a' is sparse (layout ...); expected ..."."""
+    found = _AT.search(str(error))
+    rest = str(error)[found.end() :] if found else f" was refused: {error}"
+    return f"it{rest.partition(';')[0]}"
+
+
+def unreadable_in(table: ParamTable) -> dict[str, str]:
+    """The common kinds of tensors that have no values to measure, told without trying."""
+    reasons: dict[str, str] = {}
+    odd = set(_C.python_tensors(table._native))
+    for row, (name, tensor) in enumerate(table):
+        if is_lazy(tensor):
+            reasons[name] = "its lazy module has not run"
+        elif tensor.is_meta:
+            reasons[name] = "it is on the meta device"
+        elif tensor.is_nested:
+            reasons[name] = "it is a nested tensor"
+        elif tensor.layout != torch.strided:
+            reasons[name] = f"it is sparse ({str(tensor.layout).removeprefix('torch.')})"
+        elif tensor.is_quantized:
+            reasons[name] = "it is quantized"
+        elif row in odd and is_wrapper(tensor):
+            reasons[name] = f"it is a {type(tensor).__name__}, whose values are elsewhere"
+    return reasons
+
+
+def _shape(tensor: Tensor) -> Shape:
+    sizes: tuple[int, ...] | None = None
+    if not is_lazy(tensor) and not tensor.is_nested:
+        sizes = tuple(int(size) if isinstance(size, int) else -1 for size in tensor.shape)
+    return Shape(sizes, tensor.dtype, tensor.device)

@@ -1,0 +1,105 @@
+"""Packs columns of numbers and a JSON header into text that stands in a page.
+
+Layout, before zlib's deflate and base64: the header's length as a little-endian uint32, the header as UTF-8
+JSON, and behind it, in the order of ``header["columns"]``, the columns. A column is stored as planes: first
+the lowest byte of every value, then the next, ... since alike bytes deflate better. ``js/data.js`` reads it.
+"""
+
+from __future__ import annotations
+
+import base64
+import ctypes
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Name in the header, by dtype; the JavaScript side has a typed array for each.
+_CODES = {
+    torch.uint8: "u1",
+    torch.uint16: "u2",
+    torch.uint32: "u4",
+    torch.float32: "f4",
+    torch.float64: "f8",
+}
+_UNSIGNED = ((torch.uint8, 1 << 8), (torch.uint16, 1 << 16), (torch.uint32, 1 << 32))
+
+
+class Packer:
+    """Collects columns, then gives the text."""
+
+    def __init__(self) -> None:
+        self._columns: list[dict[str, Any]] = []
+        self._parts: list[bytes] = []
+
+    def add(self, name: str, column: Tensor) -> None:
+        """A column under a name, in the smallest type that holds it.
+
+        Integers must not be negative; beyond 2**32 they become float64, which is exact to 2**53. Floats
+        become float32 where that neither overflows nor goes subnormal for any of them.
+        """
+        self.add_all([name], column.unsqueeze(0))
+
+    def add_all(self, names: Sequence[str], columns: Tensor) -> None:
+        """Columns as the rows of a matrix, each in its own smallest type; quicker than one by one."""
+        types = _float_types(columns) if columns.is_floating_point() else _integer_types(columns)
+        for name, column, dtype in zip(names, columns, types, strict=True):
+            self._columns.append({"name": name, "type": _CODES[dtype], "length": len(column)})
+            self._parts.append(_planes(column.to(dtype)))
+
+    def text(self, header: dict[str, Any]) -> str:
+        """Base64 of everything, ``header`` with the list of columns first."""
+        head = json.dumps(
+            {**header, "columns": self._columns}, separators=(",", ":"), allow_nan=False
+        ).encode()
+        packed = zlib.compress(b"".join([struct.pack("<I", len(head)), head, *self._parts]), 6)
+        return base64.b64encode(packed).decode("ascii")
+
+
+def unpack(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The header and the columns that ``Packer.text`` was given, the columns in their smallest types."""
+    raw = zlib.decompress(base64.b64decode(text))
+    (length,) = struct.unpack_from("<I", raw)
+    header = json.loads(raw[4 : 4 + length])
+    types = {code: dtype for dtype, code in _CODES.items()}
+    columns: dict[str, Tensor] = {}
+    at = 4 + length
+    for column in header["columns"]:
+        dtype, count = types[column["type"]], column["length"]
+        size = count * dtype.itemsize
+        flat = torch.frombuffer(bytearray(raw[at : at + size] or b"\0"), dtype=torch.uint8)[:size]
+        at += size
+        columns[column["name"]] = _joined(flat, dtype)
+    return header, columns
+
+
+def _joined(planes: Tensor, dtype: torch.dtype) -> Tensor:
+    if not len(planes):
+        return torch.zeros(0, dtype=dtype)
+    values = planes.reshape(dtype.itemsize, -1).t().clone(memory_format=torch.contiguous_format)
+    return values.view(dtype).flatten()
+
+
+def _integer_types(columns: Tensor) -> list[torch.dtype]:
+    largest = columns.amax(1).tolist() if columns.numel() else [0] * len(columns)
+    return [next((dtype for dtype, limit in _UNSIGNED if most < limit), torch.float64) for most in largest]
+
+
+def _float_types(columns: Tensor) -> list[torch.dtype]:
+    limits = torch.finfo(torch.float32)
+    size = columns.double().abs()
+    fits = ~size.isfinite() | (size == 0) | ((size >= limits.tiny) & (size <= limits.max))
+    return [torch.float32 if fit else torch.float64 for fit in fits.all(1).tolist()]
+
+
+def _planes(column: Tensor) -> bytes:
+    size = column.dtype.itemsize
+    if not len(column):
+        return b""
+    dense = column.clone(memory_format=torch.contiguous_format)
+    planes = dense.view(torch.uint8).reshape(-1, size).t().contiguous()
+    return ctypes.string_at(planes.data_ptr(), planes.numel())

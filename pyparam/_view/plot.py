@@ -1,0 +1,132 @@
+"""``plot``: figures of a source's parameters, made with matplotlib and without its pyplot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pyparam._measure import measure
+from pyparam._monitor import Record
+from pyparam._stats import Stats
+from pyparam._table import spoken_by
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KINDS = ("hist", "norms", "spectrum", "tree")
+_History = (Stats, Record)
+
+
+def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree"] | None = None) -> Figure:
+    """Draws the parameters of a source, or the course of several Stats over steps.
+
+    - ``"hist"``: the values on a signed logarithmic axis, from the bins of ``measure``: a panel a parameter,
+      or of more than 12 a panel for those whose names differ in their numbers alone.
+    - ``"norms"``: L2 norm and RMS of each parameter, on logarithmic axes: by name up to 40, then in the
+      model's order with the names but for their numbers as colours.
+    - ``"spectrum"``: singular values of matrices, tensors of more dimensions as ``[first, the rest]``; of
+      more than 32, the 32 largest. They are exact where the smaller side is at most 1,024; else the largest
+      128 by randomised subspace iteration (Halko, Martinsson and Tropp, 2011, algorithm 4.4, with 16 more
+      columns and two iterations, from a seed of its own).
+    - ``"tree"``: where the parameters are: modules from left to right, as high as their share. Shared storage
+      counts once, alike modules are one cell.
+    - Of a list of Stats, of a Monitor's ``history``, or of a mapping of steps to Stats: the RMS of each
+      layer's weights over the steps, and where there are records also that of its gradients and its update
+      relative to its weights.
+
+    What was put together or left out stands below the figure.
+
+    Args:
+        source: any source; for "hist" and "norms" also a Stats; see above for a history.
+        kind: "hist" if it is left out.
+
+    Returns:
+        A ``matplotlib.figure.Figure`` of its own: nothing pops up, and neither pyplot nor rcParams are
+        touched. ``figure.savefig("weights.pdf")`` writes it.
+
+    Raises:
+        ImportError: without matplotlib (``pip install 'pyparam[plot]'``).
+        ValueError: for another kind, a source with nothing to draw, a parameter on the meta device.
+        TypeError: for what is no source, or a parameter without plain values.
+    """
+    history = _as_history(source)
+    if history is None:
+        kind = "hist" if kind is None else kind
+        if kind not in _KINDS:
+            raise ValueError(f"plot: no kind {kind!r}; there are {', '.join(map(repr, _KINDS))}")
+    elif kind not in (None, "norms"):
+        raise ValueError(f"plot: a history is drawn by its norms, and has no {kind!r}; plot one of its Stats")
+    _require_matplotlib()
+    if history is not None:
+        from pyparam._view import plot_history
+
+        return plot_history.draw(*history)
+    if kind in ("hist", "norms"):
+        stats = _measured(source, kind)
+        if len(stats) == 0:
+            raise ValueError("plot: there is nothing to plot: the source has no parameters")
+        if kind == "hist":
+            from pyparam._view import plot_hist
+
+            return plot_hist.draw(stats)
+        from pyparam._view import plot_norms
+
+        return plot_norms.draw(stats)
+    if isinstance(source, Stats):
+        raise TypeError(f"plot: {kind!r} needs the parameters themselves, and Stats have only their figures")
+    if kind == "spectrum":
+        from pyparam._view import plot_spectrum
+
+        return plot_spectrum.draw(source)
+    from pyparam._view import plot_tree
+
+    return plot_tree.draw(source)
+
+
+def _require_matplotlib() -> None:
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "plot needs matplotlib, which is not installed (pip install 'pyparam[plot]')"
+        ) from error
+
+
+def _measured(source: Any, kind: str) -> Stats:
+    if not isinstance(source, Stats):
+        with spoken_by("plot", "measure"):
+            return measure(source, histogram=kind == "hist")
+    if kind == "hist" and source._bins is None:
+        raise ValueError(
+            "plot: 'hist' needs histograms, and these Stats have none; measure with histogram=True"
+        )
+    return source
+
+
+def _as_history(source: Any) -> tuple[list[float], list[Stats | Record]] | None:
+    """Steps and what was measured at them; None for what is no history.
+
+    Raises TypeError for a mixture, ValueError for an empty list.
+    """
+    if isinstance(source, Mapping):
+        items, steps = list(source.values()), list(source)
+    elif isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
+        items = list(source)
+        steps = [item.step if isinstance(item, Record) else i for i, item in enumerate(items)]
+        if not items and isinstance(source, (list, tuple)):
+            raise ValueError("plot: there is nothing to plot: the list is empty")
+    else:
+        return None
+    if not any(isinstance(item, _History) for item in items):
+        return None
+    kind = Record if isinstance(items[0], Record) else Stats
+    for step, item in zip(steps, items, strict=True):
+        if not isinstance(item, kind):
+            raise TypeError(
+                f"plot: entry {step!r} of the history is a {type(item).__name__}; expected {kind.__name__}"
+            )
+        if not isinstance(step, (int, float)):
+            raise TypeError(
+                f"plot: the steps of a history are numbers, and {step!r} is a {type(step).__name__}"
+            )
+    return steps, items
