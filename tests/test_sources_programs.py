@@ -9,6 +9,7 @@ import os
 import pytest
 import torch
 from reference_sources import Net, assert_same_entries, installed, rewritten
+from torch import nn
 
 import pyparam
 from pyparam._sources import table_of
@@ -87,6 +88,27 @@ def replaced(ending, value):
     return lambda name, data: pickled(value) if name is not None and name.endswith(ending) else data
 
 
+def unpickled(value, hide=lambda config: None):
+    """The first weight is a pickle, and the configuration says to load it as one."""
+
+    def change(name, data):
+        if name is not None and name.endswith("weights_config.json"):
+            config = json.loads(data)
+            next(payload for payload in config["config"].values() if payload["path_name"] == "weight_0")[
+                "use_pickle"
+            ] = True
+            hide(config)
+            return json.dumps(config)
+        return replaced("weight_0", value)(name, data)
+
+    return change
+
+
+def a_second_mention(config):
+    raw = {"path_name": "WEIGHT_0", "is_param": True, "use_pickle": False, "tensor_meta": None}
+    config["more"] = {"other": raw}
+
+
 def added(name, data):
     return lambda known, known_data: {name: data} if known is None else known_data
 
@@ -97,9 +119,14 @@ HOSTILE = {
         replaced("sample_inputs/model.pt", Payload()),
         r"sample_inputs/model\.pt is a pickle that holds more than tensors",
     ),
-    "a pickled weight": (
-        replaced("weight_0", Payload()),
+    "a pickled weight": (unpickled(Payload()), r"weight_0 is a pickle that holds more than tensors"),
+    "a pickled weight that is also said to be raw": (
+        unpickled(Payload(), a_second_mention),
         r"weight_0 is a pickle that holds more than tensors",
+    ),
+    "a pickle elsewhere": (
+        added("elsewhere/weight", pickled(Payload())),
+        r"elsewhere/weight is a pickle that holds more than tensors",
     ),
     "an opaque object": (
         added("data/constants/opaque_obj_0", b"x"),
@@ -115,6 +142,27 @@ def test_an_exported_program_that_needs_code_is_refused_and_runs_none(exported, 
     change, message = HOSTILE[case]
     path = rewritten(exported, tmp_path / "x.pt2", change)
     with pytest.raises(ValueError, match=r"x\.pt2 is refused: it needs code to load \(.*" + message):
+        pyparam.open(path)
+    assert not os.path.exists("ran")
+
+
+@pytest.mark.parametrize("start", [b"\x80\x02", b"\x80\x31", b"PK\x03\x04"])
+def test_weights_whose_bytes_begin_like_a_pickle(tmp_path, start):
+    net = nn.Linear(3, 2)
+    with torch.no_grad():
+        net.weight.view(torch.uint8).flatten()[: len(start)].copy_(
+            torch.frombuffer(bytearray(start), dtype=torch.uint8)
+        )
+    path = tmp_path / "x.pt2"
+    torch.export.save(torch.export.export(net, (torch.ones(1, 3),)), path)
+    found = dict(pyparam.named_parameters(pyparam.open(path)))
+    assert torch.equal(found["weight"].view(torch.uint8), net.weight.view(torch.uint8))
+
+
+def test_a_pickle_in_the_place_of_raw_bytes_is_not_run(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = rewritten(exported, tmp_path / "x.pt2", replaced("weight_0", Payload()))
+    with pytest.raises(ValueError, match=r"x\.pt2 cannot be loaded as an exported program"):
         pyparam.open(path)
     assert not os.path.exists("ran")
 

@@ -58,7 +58,9 @@ def open_torchscript(path: Path) -> Any:
     """Raises ValueError for an archive that torch cannot load."""
     try:
         with warnings.catch_warnings():
+            # Which of the two depends on the version of torch.
             warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
             return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:
         raise ValueError(f"{path} cannot be loaded as a TorchScript archive: {_brief(error)}") from error
@@ -93,6 +95,7 @@ def _needs_code(path: Path, what: str) -> NoReturn:
 
 
 def _check_exported(path: Path, archive: zipfile.ZipFile) -> None:
+    raw = _raw_payloads(archive)
     for member in archive.infolist():
         name = member.filename
         if "/aotinductor/" in name or name.endswith((".so", ".dll", ".dylib")):
@@ -101,9 +104,9 @@ def _check_exported(path: Path, archive: zipfile.ZipFile) -> None:
         if "/constants/" in name and stem.startswith(("custom_obj_", "opaque_obj_")):
             _needs_code(path, f"{name} is a pickled object")
         try:
-            if name.endswith(".json"):
+            if name.lower().endswith(".json"):
                 _check_expressions(name, json.loads(archive.read(member)))
-            elif name.endswith(".pt") or ("/data/" in name and _is_pickle(archive, member)):
+            elif name.endswith(".pt") or (_stem(name) not in raw and _is_pickle(archive, member)):
                 data = archive.read(member)
                 if data:
                     torch.load(io.BytesIO(data), map_location="meta", weights_only=True)
@@ -125,8 +128,37 @@ class _Refused(Exception):
     pass
 
 
+def _stem(name: str) -> str:
+    # torch finds a member whatever its case.
+    return name.replace("\\", "/").rpartition("/")[2].lower()
+
+
+def _raw_payloads(archive: zipfile.ZipFile) -> set[str]:
+    """The payloads that are a tensor's bytes, which may begin like a pickle: those that some configuration in
+    the archive names, and that none says to unpickle."""
+    raw: set[str] = set()
+    pickled: set[str] = set()
+    for member in archive.infolist():
+        if not member.filename.lower().endswith(".json"):
+            continue
+        try:
+            stack = [json.loads(archive.read(member))]
+        except (zipfile.BadZipFile, ValueError, RecursionError):  # told when the member's turn comes
+            continue
+        while stack:
+            value = stack.pop()
+            if isinstance(value, dict):
+                if isinstance(value.get("path_name"), str):
+                    as_bytes = value.get("use_pickle") is False
+                    (raw if as_bytes else pickled).add(_stem(value["path_name"]))
+                stack.extend(value.values())
+            elif isinstance(value, list):
+                stack.extend(value)
+    return raw - pickled
+
+
 def _is_pickle(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
-    """Whether a payload is what torch.save writes, rather than a tensor's bytes."""
+    """Whether a payload begins as what torch.save writes does."""
     with archive.open(member) as payload:
         start = payload.read(4)
     return start == b"PK\x03\x04" or start[:1] == b"\x80"
