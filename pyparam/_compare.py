@@ -425,6 +425,9 @@ def compare(a: Any, b: Any) -> Comparison:
     exact, of 64-bit ones where both sides have one dtype; ``l2``, ``cosine`` and differences across dtypes
     take 64-bit integers as the nearest float64.
 
+    Pairs on two devices are compared on the CUDA one, where the other side is copied to in pieces. On a
+    device nothing waits until someone reads from the Comparison.
+
     Args:
         a: the source that ``rel_l2`` is relative to. A module counts with what its ``state_dict()`` holds:
             parameters and persistent buffers, tied ones under each name.

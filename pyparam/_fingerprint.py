@@ -168,8 +168,8 @@ def fingerprint(source: Any) -> Fingerprint:
     same entries differently agree.
 
     Two different contents agree by chance once in 2^128; contents that differ in two words of eight bytes,
-    once in 2^97 or less often. Fingerprints of equal :attr:`Fingerprint.format` compare across machines and
-    releases.
+    once in 2^97 or less often. Fingerprints of equal :attr:`Fingerprint.format` compare across machines,
+    devices and releases. On a CUDA device nothing waits until someone reads from the Fingerprint.
 
     Args:
         source: anything with parameters. A module counts with what its ``state_dict()`` holds: parameters

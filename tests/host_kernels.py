@@ -75,6 +75,8 @@ def library(name: str) -> ctypes.CDLL:
     out = folder / f"{name}.so"
     command = [COMPILER, "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden"]
     command += ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-I", str(ROOT / "csrc")]
+    if os.environ.get("PYPARAM_EXPECT_SANITIZE") == "1":  # and then its runtime is loaded already
+        command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
     done = subprocess.run(
         [*command, str(NATIVE / f"{name}.cpp"), "-o", str(out)], capture_output=True, text=True
     )

@@ -6,13 +6,13 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/chunks.h"
 #include "kernels/operands.h"
 
 namespace pyparam {
 namespace {
 
 constexpr int64_t kTensorsPerTask = 4096;
+constexpr int64_t kRowsPerTask = 1 << 14;
 
 // Elements from a tensor's first to past its last in memory.
 int64_t reach_of(const at::Tensor& tensor) {
@@ -82,29 +82,33 @@ DeviceTable::DeviceTable(const char* verb, at::TensorList tensors, int64_t chunk
     append_extents(extents_, tensors[i].sizes(), tensors[i].strides());
     row.extents = static_cast<int16_t>(extents_.size() - static_cast<size_t>(row.first_extent));
   }
-  const ChunkPlan plan = plan_chunks(numels, chunk_elements, chunk_elements);
-  for (int64_t i = 0; i <= count; ++i) tensors_[i].first_chunk = plan.first[i];
+  plan_ = plan_chunks(numels, chunk_elements, chunk_elements);
+  for (int64_t i = 0; i <= count; ++i) tensors_[i].first_chunk = plan_.first[i];
   tensors_.back().position = position;
-  chunks_.reserve(plan.chunks.size());
-  for (const Chunk& chunk : plan.chunks) {
-    chunks_.push_back(
-        {chunk.begin, static_cast<int32_t>(chunk.tensor), static_cast<int32_t>(chunk.length)});
-  }
 }
 
 void DeviceTable::add_to(ColumnLayout& layout) {
   tensors_at_ = layout.add<TensorRow>(static_cast<int64_t>(tensors_.size()));
   extents_at_ = layout.add<ExtentRow>(static_cast<int64_t>(extents_.size()));
-  chunks_at_ = layout.add<ChunkRow>(static_cast<int64_t>(chunks_.size()));
+  chunks_at_ = layout.add<ChunkRow>(static_cast<int64_t>(plan_.chunks.size()));
 }
 
 void DeviceTable::write(char* bytes) const {
-  const auto put = [bytes](int64_t at, const auto& rows) {
-    if (!rows.empty()) std::memcpy(bytes + at, rows.data(), rows.size() * sizeof(rows[0]));
-  };
-  put(tensors_at_, tensors_);
-  put(extents_at_, extents_);
-  put(chunks_at_, chunks_);
+  if (!extents_.empty())
+    std::memcpy(bytes + extents_at_, extents_.data(), extents_.size() * sizeof(ExtentRow));
+  const auto rows = static_cast<int64_t>(tensors_.size());
+  at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+    std::memcpy(bytes + tensors_at_ + begin * static_cast<int64_t>(sizeof(TensorRow)),
+                tensors_.data() + begin, static_cast<size_t>(end - begin) * sizeof(TensorRow));
+  });
+  auto* const chunks = reinterpret_cast<ChunkRow*>(bytes + chunks_at_);
+  at::parallel_for(0, chunk_count(), kRowsPerTask, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      const Chunk& chunk = plan_.chunks[c];
+      chunks[c] = {chunk.begin, static_cast<int32_t>(chunk.tensor),
+                   static_cast<int32_t>(chunk.length)};
+    }
+  });
 }
 
 TableView DeviceTable::view(const char* bytes) const {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/chunks.h"
 #include "kernels/device_rows.h"
 
 namespace pyparam {
@@ -50,7 +51,7 @@ class DeviceTable {
  private:
   std::vector<TensorRow> tensors_;  // and the sums
   std::vector<ExtentRow> extents_;
-  std::vector<ChunkRow> chunks_;
+  ChunkPlan plan_;
   int64_t tensors_at_ = 0, extents_at_ = 0, chunks_at_ = 0;
 };
 

@@ -26,6 +26,7 @@ PYPARAM_DEVICE Vector16 load_vector(const char* from) {
   const uint4 v = *reinterpret_cast<const uint4*>(from);
   return {{v.x, v.y, v.z, v.w}};
 #else
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) __builtin_trap();  // a device would fault
   Vector16 v;
   std::memcpy(&v, from, sizeof(v));
   return v;
@@ -36,6 +37,7 @@ PYPARAM_DEVICE void store_vector(char* to, const Vector16& v) {
   __builtin_assume(__isGlobal(to));
   *reinterpret_cast<uint4*>(to) = make_uint4(v.word[0], v.word[1], v.word[2], v.word[3]);
 #else
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0) __builtin_trap();
   std::memcpy(to, &v, sizeof(v));
 #endif
 }

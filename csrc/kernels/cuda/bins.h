@@ -109,8 +109,8 @@ PYPARAM_DEVICE uint32_t limit_of(int i) {
   return limit_of(i, std::make_integer_sequence<int, kLimits>());
 }
 
-// One segment. Counts, or (kWrites) writes the row.
-template <int kThreadCount, bool kWrites>
+// One segment. Counts, or writes the row.
+template <int kThreadCount>
 struct BinSegments {
   static constexpr int kThreads = kThreadCount;
   static constexpr int kBlocks = 2;
@@ -120,6 +120,7 @@ struct BinSegments {
     const BinSegment* segments;
     const double* values;  // rows as measure wrote them
     BinColumns columns;
+    bool writes;
   };
   struct Shared {
     Slots<uint32_t, 2 * kWindow> window;  // magnitudes of positives, then of negatives
@@ -177,7 +178,7 @@ struct BinSegments {
   template <typename Block>
   static PYPARAM_DEVICE void run(const Block& block, const Arguments& a, Shared& shared) {
     const BinSegment segment = a.segments[block.index()];
-    if (kWrites && segment.dense != 0) return;
+    if (a.writes && segment.dense != 0) return;
     const TensorRow row = a.table.tensors[segment.tensor];
     const Values values = values_of(a.table, row, segment.begin, segment.length);
     const float largest =
@@ -188,7 +189,7 @@ struct BinSegments {
               1;
     int64_t next_negative = 0;  // entries
     int64_t end_positive = 0;
-    if (kWrites) {
+    if (a.writes) {
       next_negative = a.columns.offsets[segment.tensor];
       end_positive = a.columns.offsets[segment.tensor + 1];
     }
@@ -263,7 +264,7 @@ struct BinSegments {
       typename Block::template Local<int32_t> all;
       exclusive_sums(block, shared.slots, shared.spare, all);
       entries += all[0];
-      if (kWrites && negative == 0) end_positive -= all[0];
+      if (a.writes && negative == 0) end_positive -= all[0];
       const int64_t begin = negative != 0 ? next_negative : end_positive;
       block.each([&](int thread) {
         int64_t to = begin + shared.slots[thread];
@@ -273,7 +274,7 @@ struct BinSegments {
           const uint32_t count = shared.window[cell];
           if (count == 0) continue;
           const int bin = bin_at(cell);
-          if (kWrites) {
+          if (a.writes) {
             a.columns.bins[to] = bin;
             a.columns.counts[to] = count;
             ++to;
@@ -290,7 +291,7 @@ struct BinSegments {
           }
         }
       });
-      if (kWrites && negative != 0) next_negative += all[0];
+      if (a.writes && negative != 0) next_negative += all[0];
     }
   }
 
@@ -308,7 +309,7 @@ struct BinSegments {
           if (counts[i] == 0) continue;
           const int bin = kZeroBin - 1 + i;
           ++entries;
-          if (kWrites) {
+          if (a.writes) {
             a.columns.bins[next_negative] = bin;
             a.columns.counts[next_negative] = counts[i];
             ++next_negative;
@@ -318,9 +319,9 @@ struct BinSegments {
           if (segment.dense != 0)
             block.add(a.columns.dense[segment.dense * kBins + bin], counts[i]);
         }
-        if (!kWrites && segment.dense == 0) a.columns.entries[segment.tensor] = entries;
+        if (!a.writes && segment.dense == 0) a.columns.entries[segment.tensor] = entries;
       }
-      if (kWrites || thread >= kLimits) return;
+      if (a.writes || thread >= kLimits) return;
       const uint32_t limit = shared.limits[thread];
       const uint32_t bin = limit >> kBinShift;
       int64_t below = static_cast<int64_t>(shared.within[thread]) + shared.below[thread];
@@ -432,7 +433,7 @@ template <int kThreads = 256, typename Launch>
 void launch_bin_counts(const Launch& launch, const TableView& table, const BinSegment* segments,
                        int64_t segment_count, const int64_t* dense_rows, int64_t dense_count,
                        const double* values, const BinColumns& columns) {
-  launch(BinSegments<kThreads, false>{}, segment_count, {table, segments, values, columns});
+  launch(BinSegments<kThreads>{}, segment_count, {table, segments, values, columns, false});
   launch(BinDense<kThreads, false>{}, dense_count, {dense_rows, columns});
   launch(BinOffsets<kThreads>{}, 1, {table.tensor_count + 1, columns});
 }
@@ -440,7 +441,7 @@ template <int kThreads = 256, typename Launch>
 void launch_bin_rows(const Launch& launch, const TableView& table, const BinSegment* segments,
                      int64_t segment_count, const int64_t* dense_rows, int64_t dense_count,
                      const double* values, const BinColumns& columns) {
-  launch(BinSegments<kThreads, true>{}, segment_count, {table, segments, values, columns});
+  launch(BinSegments<kThreads>{}, segment_count, {table, segments, values, columns, true});
   launch(BinDense<kThreads, true>{}, dense_count, {dense_rows, columns});
 }
 

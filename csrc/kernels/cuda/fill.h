@@ -159,7 +159,7 @@ PYPARAM_DEVICE FillSums fill_dense(int thread, const FillTask& task, const rando
     const int64_t begin = unit * kPerUnit;
     const bool full = begin >= first && begin + kPerUnit <= last;
     char* const to =
-        reinterpret_cast<char*>(origin) + begin * static_cast<int64_t>(sizeof(Storage));
+        reinterpret_cast<char*>(origin + static_cast<uint64_t>(begin) * sizeof(Storage));
     if (full && aligned) {
       Vector16 v;
       PYPARAM_UNROLL(4)
