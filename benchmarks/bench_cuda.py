@@ -95,3 +95,111 @@ class TestFill:
             floor=1.0,
             moved=n << 26,
         )
+
+
+class TestMeasure:
+    """Bound by reading: the peer copies half as many bytes, and so moves as many as ours reads."""
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("lead", [0, 1])
+    def test_reading_at_the_speed_of_a_copy(self, dtype: torch.dtype, lead: int) -> None:
+        tensors = large(dtype, lead=lead)
+        if lead:  # slices of one vector, as gradient buckets are
+            tensors = list(ops.unflatten(ops.flatten(tensors), tensors))
+        moved = sum(t.nbytes for t in tensors)
+        half = torch.empty(moved // 2, dtype=torch.uint8, device="cuda")
+        out = torch.empty_like(half)
+        values, counts = ops.measure(tensors)
+        assert counts[-1, 0].item() == sum(t.numel() for t in tensors)
+        assert values[-1, 0].item() == min(t.min().item() for t in tensors)
+        versus(lambda: ops.measure(tensors), lambda: out.copy_(half), floor=0.85, moved=moved)
+        digests = ops.fingerprint(tensors)
+        assert torch.equal(digests[:1].cpu(), ops.fingerprint([tensors[0].cpu()]))
+        versus(lambda: ops.fingerprint(tensors), lambda: out.copy_(half), floor=0.85, moved=moved)
+        versus(lambda: ops.total_norm(tensors), lambda: out.copy_(half), floor=0.85, moved=moved)
+
+    def test_histograms(self) -> None:
+        tensors = large(gib=2)
+        moved = sum(t.nbytes for t in tensors)
+        half = torch.empty(moved // 2, dtype=torch.uint8, device="cuda")
+        out = torch.empty_like(half)
+        *_, counts = ops.measure_histogram(tensors)
+        assert counts.sum().item() == 2 * sum(t.numel() for t in tensors)
+        versus(lambda: ops.measure_histogram(tensors), lambda: out.copy_(half), floor=0.3, moved=moved)
+
+    def test_beside_eight_ops_of_torch(self) -> None:
+        tensors = large(gib=1)
+
+        def torchs() -> list[Tensor]:
+            out = []
+            for t in tensors:
+                out += [t.min(), t.max(), t.mean(), t.std(), t.norm(), t.abs().sum()]
+                out += [(t == 0).sum(), t.isfinite().sum()]
+            return out
+
+        moved = sum(t.nbytes for t in tensors)
+        versus(lambda: ops.measure(tensors), torchs, floor=8, moved=moved)
+
+    def test_tiny_tensors(self) -> None:
+        tensors = tiny()
+        table = pyparam.ParamTable([str(i) for i in range(len(tensors))], tensors)
+
+        def torchs() -> list[Tensor]:
+            return [t.std() for t in tensors]
+
+        assert pyparam.measure(table).total.numel == sum(t.numel() for t in tensors)
+        versus(lambda: ops.measure(tensors), torchs, floor=20)
+        versus(lambda: pyparam.measure(table), torchs, floor=20, on_host=True)
+        versus(lambda: pyparam.fingerprint(table), torchs, floor=10, on_host=True)
+
+
+class TestNorm:
+    @pytest.mark.parametrize("p", [2.0, float("inf")])
+    def test_tiny_gradients(self, p: float) -> None:
+        tensors = tiny()
+        table = pyparam.ParamTable([str(i) for i in range(len(tensors))], tensors)
+        get_total_norm = torch.nn.utils.get_total_norm
+        torch.testing.assert_close(pyparam.total_norm(table, p), get_total_norm(tensors, p))
+        versus(lambda: pyparam.total_norm(table, p), lambda: get_total_norm(tensors, p), floor=10)
+        # Under a millisecond of the CPU is what is asked of ours.
+        versus(
+            lambda: pyparam.total_norm(table, p), lambda: get_total_norm(tensors, p), floor=10, on_host=True
+        )
+
+    def test_clipping_tiny_gradients(self) -> None:
+        parameters = [torch.nn.Parameter(t) for t in tiny()]
+        for p in parameters:
+            p.grad = torch.randn_like(p)
+        clip_grad_norm_ = torch.nn.utils.clip_grad_norm_
+        torch.testing.assert_close(
+            pyparam.total_norm(parameters, grad=True), clip_grad_norm_(parameters, 1e9)
+        )
+        versus(
+            lambda: pyparam.clip_grad_norm_(parameters, 1.0),
+            lambda: clip_grad_norm_(parameters, 1.0),
+            floor=5,
+            on_host=True,
+        )
+
+
+class TestCompare:
+    def test_reading_both_sides(self) -> None:
+        a = large(gib=2)
+        b = [t + 1e-3 for t in a]
+        moved = 2 * sum(t.nbytes for t in a)
+        half = torch.empty(moved // 2, dtype=torch.uint8, device="cuda")
+        out = torch.empty_like(half)
+        values, counts = ops.compare(a, b)
+        assert (counts[:, 0] == a[0].numel()).all()
+        torch.testing.assert_close(values[0, 0].item(), (a[0].double() - b[0].double()).abs().max().item())
+        versus(lambda: ops.compare(a, b), lambda: out.copy_(half), floor=0.7, moved=moved)
+
+    def test_with_a_copy_of_another_dtype(self) -> None:
+        a = large(gib=1)
+        b = [t.bfloat16() for t in a]
+        moved = sum(t.nbytes for t in a) * 3 // 2
+
+        def torchs() -> list[Tensor]:
+            return [(x - y).abs().max() for x, y in zip(a, b, strict=True)]
+
+        versus(lambda: ops.compare(a, b), torchs, floor=1, moved=moved)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyparam._native import _C
+from pyparam._pending import Pending, made
 from pyparam._sources.saved import is_on_disk, saved_table
 from pyparam._table import ParamTable
 
@@ -90,11 +91,10 @@ class Comparison:
     """
 
     __slots__ = (
-        "_counts",
         "_ends",
+        "_found",
         "_index",
         "_sizes",
-        "_values",
         "dtype_changed",
         "missing",
         "names",
@@ -124,13 +124,33 @@ class Comparison:
             for row in found["retyped"]:
                 i, j = found["in_a"][row], found["in_b"][row]
                 self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
-        self._values: Tensor = found["values"]
-        self._counts: Tensor = found["counts"]
+        self._found: tuple[Tensor, Tensor] | Pending[tuple[Tensor, Tensor]] = made(
+            (found["values"], found["counts"]), _pair
+        )
         self._sizes: Tensor = found["sizes"]
         self._ends: Tensor = found["ends"]
         self._index = dict(zip(self.names, range(len(self.names)), strict=True))
 
     # --- columns -------------------------------------------------------------------------------------------
+
+    @property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """Values and counts in host memory: brought from a device when someone first asks."""
+        found = self._found
+        if not isinstance(found, Pending):
+            return found
+        columns = found.read()
+        if found.lasting:
+            self._found = columns
+        return columns
+
+    @property
+    def _values(self) -> Tensor:
+        return self._columns[0]
+
+    @property
+    def _counts(self) -> Tensor:
+        return self._columns[1]
 
     @property
     def max_abs(self) -> Tensor:
@@ -327,6 +347,10 @@ class Comparison:
         return "".join(parts)
 
 
+def _pair(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    return values, counts
+
+
 _HEADER = (
     "parameter",
     "shape",
@@ -407,6 +431,9 @@ def compare(a: Any, b: Any) -> Comparison:
     count as pairs of real ones, but ``differing`` and ``first`` count elements. Differences of integers are
     exact, of 64-bit ones where both sides have one dtype; ``l2``, ``cosine`` and differences across dtypes
     take 64-bit integers as the nearest float64.
+
+    Pairs on two devices are compared on the CUDA one, where the other side is copied to in pieces. On a
+    device nothing waits until someone reads from the Comparison.
 
     Args:
         a: the source that ``rel_l2`` is relative to. A module counts with what its ``state_dict()`` holds:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyparam._native import _C
+from pyparam._pending import Pending
 from pyparam._sources.saved import is_on_disk, saved_table
 from pyparam._table import named_errors
 
@@ -23,16 +24,38 @@ class Fingerprint:
     are, and equal ones hash alike. ``a.diff(b)`` names what differs. Iterating gives (name, digits) pairs.
     """
 
-    __slots__ = ("_digests", "_index", "_names", "_total")
+    __slots__ = ("_found", "_index", "_names")
 
     format: int = _C.FINGERPRINT_FORMAT
     """The number of the formula. Fingerprints of different formats do not compare."""
 
-    def __init__(self, names: Sequence[str], digests: bytes, total: bytes) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        found: tuple[bytes, bytes] | Pending[tuple[bytes, bytes]],
+    ) -> None:
         self._names = tuple(names)
-        self._digests = digests
-        self._total = total
+        self._found = found  # the digests, and the total
         self._index = dict(zip(self._names, range(len(self._names)), strict=True))
+
+    @property
+    def _bytes(self) -> tuple[bytes, bytes]:
+        """Brought from the device when someone first asks."""
+        found = self._found
+        if not isinstance(found, Pending):
+            return found
+        read = found.read()
+        if found.lasting:
+            self._found = read
+        return read
+
+    @property
+    def _digests(self) -> bytes:
+        return self._bytes[0]
+
+    @property
+    def _total(self) -> bytes:
+        return self._bytes[1]
 
     @property
     def total(self) -> str:
@@ -112,7 +135,7 @@ class Fingerprint:
             raise ValueError(
                 "Fingerprint.from_dict: the total does not belong to these parameters; the data is damaged"
             )
-        return cls(names, digests, total)
+        return cls(names, (digests, total))
 
     def __repr__(self) -> str:
         plural = "" if len(self) == 1 else "s"
@@ -145,8 +168,8 @@ def fingerprint(source: Any) -> Fingerprint:
     same entries differently agree.
 
     Two different contents agree by chance once in 2^128; contents that differ in two words of eight bytes,
-    once in 2^97 or less often. Fingerprints of equal :attr:`Fingerprint.format` compare across machines and
-    releases.
+    once in 2^97 or less often. Fingerprints of equal :attr:`Fingerprint.format` compare across machines,
+    devices and releases. On a CUDA device nothing waits until someone reads from the Fingerprint.
 
     Args:
         source: anything with parameters. A module counts with what its ``state_dict()`` holds: parameters
@@ -159,8 +182,12 @@ def fingerprint(source: Any) -> Fingerprint:
     """
     table = saved_table(source)
     with named_errors(table):
-        digests, total = _C.fingerprint(table._native, is_on_disk(source))
-    result = Fingerprint(table.names, digests, total)
+        digests = _C.fingerprint(table._native, is_on_disk(source))
+    if isinstance(digests, tuple):
+        result = Fingerprint(table.names, digests)
+    else:
+        native = table._native
+        result = Fingerprint(table.names, Pending([digests], lambda d: _C.fingerprint_of(native, d)))
     if len(result._index) != len(table):
         raise ValueError(
             f"fingerprint: two parameters are named {_first_repeated(table.names)!r}; names must be unique"

@@ -12,10 +12,11 @@ from torch import Tensor
 from pyparam._bins import Bins
 from pyparam._distinct import Distinct, distinct
 from pyparam._native import _C
+from pyparam._pending import made
 from pyparam._rows import PickedLayouts
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._stats import Stats
+from pyparam._stats import Columns, Stats
 from pyparam._table import ParamTable, named_errors
 
 
@@ -45,7 +46,8 @@ def measure(
         grad: measures the gradients instead. Parameters without one have no row; ``stats.missing`` lists
             them.
         histogram: counts each value by the upper 16 bits of its float32 (sign, exponent, 7 bits of mantissa)
-            too, for ``stats.histogram``, ``stats.quantile`` and ``stats.underflow``.
+            too, for ``stats.histogram``, ``stats.quantile`` and ``stats.underflow``. On a CUDA device this
+            waits once, for the number of bins; all else waits for nothing until someone reads from the Stats.
         quantiles: numbers in [0, 1], for ``stats.quantiles``; counts the histogram as well.
 
     Raises:
@@ -67,10 +69,8 @@ def measure(
     names = table.names
     return Stats(
         names=[name for i, name in enumerate(names) if i not in absent] if absent else list(names),
-        values=found.values,
-        counts=found.counts,
+        columns=made(_tensors(found), Columns.of),
         layouts=found.layouts,
-        bins=None if found.bins is None else Bins(*found.bins),
         points=points,
         missing=[names[i] for i in found.missing],
     )
@@ -100,22 +100,30 @@ def _measure_shared(
     whole = len(cut.once)
     # The rows of the table, and at last the total: that of what is there once.
     rows = torch.tensor([*(row + (row >= whole) for row in cut.row), whole])
-    bins = None
-    if once.bins is not None and again.bins is not None:
-        in_once = torch.where(rows <= whole, rows, -1)
-        in_again = torch.where(rows <= whole, -1, rows - whole - 1)
-        merged = _C.merge_histograms(*once.bins[1:], in_once, *again.bins[1:], in_again)
-        bins = Bins(torch.cat((once.bins[0], again.bins[0]))[rows], *merged)
+
+    def joined(*tensors: Tensor) -> Columns:
+        half = len(tensors) // 2
+        a, b = Columns.of(*tensors[:half]), Columns.of(*tensors[half:])
+        bins = None
+        if a.bins is not None and b.bins is not None:
+            in_a = torch.where(rows <= whole, rows, -1)
+            in_b = torch.where(rows <= whole, -1, rows - whole - 1)
+            merged = _C.merge_histograms(*a.bins[1:], in_a, *b.bins[1:], in_b)
+            bins = Bins(torch.cat((a.bins.below, b.bins.below))[rows], *merged)
+        return Columns(torch.cat((a.values, b.values))[rows], torch.cat((a.counts, b.counts))[rows], bins)
+
     return Stats(
         names=list(table.names),
-        values=torch.cat((once.values, again.values))[rows],
-        counts=torch.cat((once.counts, again.counts))[rows],
+        columns=made([*_tensors(once), *_tensors(again)], joined),
         layouts=PickedLayouts(once.layouts, again.layouts, cut.row),
-        bins=bins,
         points=points,
         missing=missing,
         shared=cut.first,
     )
+
+
+def _tensors(found: _C.Measurement) -> list[Tensor]:
+    return [found.values, found.counts, *(found.bins or ())]
 
 
 @torch.library.register_fake("pyparam::measure_histogram")  # type: ignore[untyped-decorator]

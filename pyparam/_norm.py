@@ -28,7 +28,8 @@ def total_norm(source: Any, p: float = 2.0, *, grad: bool = False) -> Tensor:
     Returns:
         A tensor without dimensions, of the dtype that all promote to (float32 at the least). Sums are in
         float64, and are scaled where powers would leave its range. NaN where an element is NaN; 0 for no
-        elements. Complex numbers go by their magnitude.
+        elements. Complex numbers go by their magnitude. It lies where the parameters do, on the first CUDA
+        device where they lie on several devices, and nothing waits for it.
 
     Raises:
         ValueError: for another order.
@@ -61,7 +62,8 @@ def clip_grad_norm_(
         foreach: taken and ignored; all gradients are always done at once.
 
     Returns:
-        The norm before scaling, as ``total_norm`` gives it.
+        The norm before scaling, as ``total_norm`` gives it. On a CUDA device nothing waits for it, unless
+        ``error_if_nonfinite`` is given or some of the gradients are on the CPU.
 
     Raises:
         RuntimeError: with ``error_if_nonfinite``, naming the first parameter whose gradient has a NaN or an

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from pyparam._bins import LIMIT_TYPES, ONE_VALUE_A_BIN, Bins, Histogram, Underflow
 from pyparam._closest import missing as missing_name
 from pyparam._native import _C
+from pyparam._pending import Pending
 from pyparam._rows import Layout, Layouts, ListedLayouts, Row, cells, merged_layout
 
 if TYPE_CHECKING:
@@ -27,6 +28,18 @@ _NUMBERS = (*_SHOWN_COUNTS, *_SHOWN_VALUES, *_SHOWN_CLASSES)
 _SHOWN_ROWS = 20
 
 
+class Columns(NamedTuple):
+    """What was measured, a row a parameter and a last one for all together, as the op gives it."""
+
+    values: Tensor
+    counts: Tensor
+    bins: Bins | None
+
+    @classmethod
+    def of(cls, values: Tensor, counts: Tensor, *bins: Tensor) -> Columns:
+        return cls(values, counts, Bins(*bins) if bins else None)
+
+
 class Stats:
     """Statistics of a source's parameters, a row each, in table order.
 
@@ -41,19 +54,15 @@ class Stats:
         self,
         *,
         names: list[str],
-        values: Tensor,
-        counts: Tensor,
+        columns: Columns | Pending[Columns],
         layouts: Layouts,
-        bins: Bins | None = None,
         points: tuple[float, ...] = (),
         missing: Sequence[str] = (),
         shared: Mapping[str, str] | None = None,
     ) -> None:
         self._names = names
-        self._values = values
-        self._counts = counts
+        self._found = columns
         self._layouts = layouts
-        self._bins = bins
         self._points = points
         self._missing = list(missing)
         self._shared = dict(shared or {})
@@ -61,6 +70,29 @@ class Stats:
         self._quantiles: Tensor | None = None
 
     # Columns
+
+    @property
+    def _columns(self) -> Columns:
+        """In host memory: what lies on a device is brought here when someone first asks."""
+        found = self._found
+        if not isinstance(found, Pending):
+            return found
+        columns = found.read()
+        if found.lasting:
+            self._found = columns
+        return columns
+
+    @property
+    def _values(self) -> Tensor:
+        return self._columns.values
+
+    @property
+    def _counts(self) -> Tensor:
+        return self._columns.counts
+
+    @property
+    def _bins(self) -> Bins | None:
+        return self._columns.bins
 
     def _value(self, name: str) -> Tensor:
         return self._values[:-1, _VALUES.index(name)]
@@ -264,10 +296,8 @@ class Stats:
             bins = Bins(bins.below[rows], *merged)
         return Stats(
             names=[self._names[i] for i in order],
-            values=self._values[rows],
-            counts=self._counts[rows],
+            columns=Columns(self._values[rows], self._counts[rows], bins),
             layouts=ListedLayouts([self._layout(i) for i in order]),
-            bins=bins,
             points=self._points,
             missing=self._missing,
             shared=self._shared,
@@ -295,10 +325,8 @@ class Stats:
         ]
         return Stats(
             names=names,
-            values=values,
-            counts=counts,
+            columns=Columns(values, counts, bins),
             layouts=ListedLayouts(layouts),
-            bins=bins,
             points=self._points if self._points == other._points and bins is not None else (),
             missing=[n for n in dict.fromkeys((*self._missing, *other._missing)) if n not in own | others],
             shared=other._shared | self._shared,
@@ -356,7 +384,7 @@ class Stats:
     def _all_quantiles(self) -> Tensor:
         if self._quantiles is None:
             if not self._points:
-                return self._values.new_empty((len(self) + 1, 0))
+                return torch.empty((len(self) + 1, 0), dtype=torch.float64)
             self._quantiles = self._quantiles_at(self._points)
         return self._quantiles
 

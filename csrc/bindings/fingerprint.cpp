@@ -1,5 +1,6 @@
 #include "bindings/fingerprint.h"
 
+#include "bindings/given.h"
 #include "bindings/operands.h"
 #include "kernels/hash.h"
 #include "table/fingerprint.h"
@@ -9,18 +10,35 @@ namespace pyparam {
 void bind_fingerprint(pybind11::module_& m) {
   namespace py = pybind11;
   m.attr("FINGERPRINT_FORMAT") = hash::kHashFormat;
+  const auto both = [](const TableFingerprint& found) {
+    return py::make_tuple(py::bytes(found.digests), py::bytes(found.total));
+  };
+  // The digests and the total; of tensors on a device, the digests there.
   m.def(
       "fingerprint",
-      [](const ParamTable& table, bool release_pages) {
+      [both](const ParamTable& table, bool release_pages) -> py::object {
         check_operands("fingerprint", "tensors", table.tensors);
-        TableFingerprint result;
+        at::Tensor digests;
+        TableFingerprint found;
         {
           py::gil_scoped_release release;
-          result = fingerprint_of(table, release_pages);
+          digests = digests_of(table, release_pages);
+          if (digests.is_cpu()) found = fingerprint_of(table, digests);
         }
-        return py::make_tuple(py::bytes(result.digests), py::bytes(result.total));
+        return digests.is_cpu() ? py::object(both(found)) : py::cast(digests);
       },
       py::arg("table"), py::arg("release_pages") = false);
+  m.def(
+      "fingerprint_of",
+      [both](const ParamTable& table, const Given& digests) {
+        TableFingerprint found;
+        {
+          py::gil_scoped_release release;
+          found = fingerprint_of(table, digests.tensor);
+        }
+        return both(found);
+      },
+      py::arg("table"), py::arg("digests"));
   m.def(
       "fingerprint_total",
       [](const std::vector<std::string_view>& names, const std::string_view& digests) {

@@ -65,7 +65,7 @@ constexpr RoundingLimits kRoundingLimits[kLimitTypes] = {
     {0x00000001u, 0x00800000u, 0x7f800000u},
 };
 constexpr int kLimits = 3 * kLimitTypes;
-PYPARAM_FORMULA uint32_t rounding_limit(int i) {
+PYPARAM_FORMULA constexpr uint32_t rounding_limit(int i) {
   const RoundingLimits& limits = kRoundingLimits[i / 3];
   return i % 3 == 0 ? limits.zero_below : i % 3 == 1 ? limits.normal_from : limits.overflow_from;
 }
@@ -73,9 +73,26 @@ PYPARAM_FORMULA uint32_t rounding_limit(int i) {
 // Whether a limit is the edge of a bin, so that the bins' counts tell how many values lie below it.
 // That of float32's overflow is too, but what rounds to an infinity counts in the bin of the
 // largest float32.
-PYPARAM_FORMULA bool is_bin_edge(uint32_t limit) {
+PYPARAM_FORMULA constexpr bool is_bin_edge(uint32_t limit) {
   return (limit & ((1u << kBinShift) - 1)) == 0 && limit < 0x7f800000u;
 }
+
+// Whether a magnitude may lie in a bin that some limit divides: such bins are the first and the
+// last of an octave, that of 464, and that of the tiniest. Cheap, and checked below.
+PYPARAM_FORMULA constexpr bool may_be_divided(uint32_t magnitude) {
+  constexpr uint32_t kWidth = 1u << kBinShift;
+  return ((magnitude + kWidth) & 0x7fffffu) < 2 * kWidth ||
+         magnitude >> kBinShift == 0x43e80000u >> kBinShift;
+}
+constexpr bool finds_divided_bins() {
+  for (int i = 0; i < kLimits; ++i) {
+    const uint32_t limit = rounding_limit(i);
+    if ((limit & ((1u << kBinShift) - 1)) == 0) continue;
+    if (!may_be_divided(limit - 1) || !may_be_divided(limit)) return false;
+  }
+  return true;
+}
+static_assert(finds_divided_bins(), "a limit divides a bin that may_be_divided does not know");
 
 // The value of the order statistic that is number `position` of the `count` in a bin: the bin's
 // only value where the source's type has one in each bin, else as if the bin's values were spread

@@ -42,14 +42,20 @@ inline void check_strided(const char* verb, const char* list, int64_t index,
                    "] has the layout ", tensor.layout(), "; expected a strided tensor");
 }
 
+// Raises where the tensor has elements and no memory.
+inline void check_memory(const char* verb, const char* list, int64_t index,
+                         const at::Tensor& tensor) {
+  TORCH_CHECK_VALUE(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, verb, ": ", list,
+                    "[", index, "] has no memory behind it (its storage was freed)");
+}
+
 // Raises unless the tensor is dense, strided and lies in this machine's memory.
 inline void check_readable(const char* verb, const char* list, int64_t index,
                            const at::Tensor& tensor) {
   check_strided(verb, list, index, tensor);
   TORCH_CHECK_VALUE(tensor.is_cpu(), verb, ": ", list, "[", index, "] is on ", tensor.device(),
                     "; expected all tensors on the CPU");
-  TORCH_CHECK_VALUE(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, verb, ": ", list,
-                    "[", index, "] has no memory behind it (its storage was freed)");
+  check_memory(verb, list, index, tensor);
 }
 
 // Whether the CPU kernels can read the tensors as they are, without the dispatcher before them.

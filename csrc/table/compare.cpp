@@ -21,6 +21,15 @@ at::Tensor to_tensor(const std::vector<int64_t>& from) {
   return out;
 }
 
+// Raises unless the op takes the tensor. `on_cuda`: from a CUDA device too.
+void check(bool on_cuda, const char* list, int64_t index, const at::Tensor& tensor) {
+  if (on_cuda && tensor.is_cuda()) {
+    cpu::check_comparable_values(list, index, tensor);
+  } else {
+    cpu::check_comparable(list, index, tensor);
+  }
+}
+
 }  // namespace
 
 TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const Matching& matching,
@@ -29,6 +38,7 @@ TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const 
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("pyparam::compare", "")
                              .typed<Columns(at::TensorList, at::TensorList)>();
+  const bool served = op.hasKernelForDispatchKey(c10::DispatchKey::CUDA);
   TableComparison out;
   std::vector<at::Tensor> tensors_a;
   std::vector<at::Tensor> tensors_b;
@@ -42,8 +52,8 @@ TableComparison compare_matched(const ParamTable& a, const ParamTable& b, const 
     const at::Tensor& x = a.tensors[static_cast<size_t>(in_a)];
     const at::Tensor& y = b.tensors[static_cast<size_t>(in_b)];
     // The op would speak of pairs, not of entries.
-    cpu::check_comparable("a", in_a, x);
-    cpu::check_comparable("b", in_b, y);
+    check(served, "a", in_a, x);
+    check(served, "b", in_b, y);
     if (x.sizes() != y.sizes()) {
       out.reshaped_a.push_back(in_a);
       out.reshaped_b.push_back(in_b);

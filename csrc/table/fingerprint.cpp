@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/empty.h>
 
 #include <atomic>
 
@@ -56,19 +57,24 @@ std::string total_from(size_t count, const NameOf& name_of, const DigestOf& dige
 
 }  // namespace
 
-TableFingerprint fingerprint_of(const ParamTable& table, bool release_pages) {
+at::Tensor digests_of(const ParamTable& table, bool release_pages) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("pyparam::fingerprint", "")
                              .typed<at::Tensor(at::TensorList)>();
+  // An op cannot be dispatched on no tensor at all.
+  if (table.size() == 0) return at::empty({0, 2}, at::TensorOptions(at::kLong));
+  const bool direct = release_pages && all_in_memory(table.tensors);
+  return direct ? cpu::fingerprint(table.tensors, true) : op.call(table.tensors);
+}
+
+TableFingerprint fingerprint_of(const ParamTable& table, const at::Tensor& digests) {
   const size_t count = table.size();
+  TORCH_CHECK_VALUE(digests.is_cpu() && digests.is_contiguous() &&
+                        digests.scalar_type() == at::kLong &&
+                        digests.numel() == static_cast<int64_t>(2 * count),
+                    "fingerprint: the digests are not those of this table");
   TableFingerprint out;
-  at::Tensor digests;
-  const uint64_t* words = nullptr;
-  if (count > 0) {
-    const bool direct = release_pages && all_in_memory(table.tensors);
-    digests = direct ? cpu::fingerprint(table.tensors, true) : op.call(table.tensors).cpu();
-    words = reinterpret_cast<const uint64_t*>(digests.const_data_ptr<int64_t>());
-  }
+  const auto* words = reinterpret_cast<const uint64_t*>(digests.const_data_ptr<int64_t>());
   const auto digest_of = [words](int64_t t) {
     return hash::Digest{words[2 * t], words[2 * t + 1]};
   };

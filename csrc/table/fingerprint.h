@@ -18,9 +18,12 @@ struct TableFingerprint {
   std::string total;    // 16 bytes
 };
 
-// Runs the op, then combines. With release_pages, what was read of mapped files is dropped. Needs
-// no GIL.
-TableFingerprint fingerprint_of(const ParamTable& table, bool release_pages);
+// The op's digests: int64 [tensors, 2], where the tensors are. With release_pages, what was read of
+// mapped files is dropped. Needs no GIL.
+at::Tensor digests_of(const ParamTable& table, bool release_pages);
+
+// The fingerprint of a table with these digests, which are in host memory. Needs no GIL.
+TableFingerprint fingerprint_of(const ParamTable& table, const at::Tensor& digests);
 
 // The 16 bytes of a table with these names and digests (16 bytes each). The order of names does not
 // matter.

@@ -16,6 +16,17 @@
 #include "kernels/operands.h"
 
 namespace pyparam::cpu {
+
+void check_lengths(at::TensorList a, at::TensorList b) {
+  TORCH_CHECK_VALUE(a.size() == b.size(), "compare: a has ", a.size(), " tensors and b has ",
+                    b.size(), "; expected pairs");
+}
+
+void check_shapes(int64_t i, const at::Tensor& a, const at::Tensor& b) {
+  TORCH_CHECK_VALUE(a.sizes() == b.sizes(), "compare: a[", i, "] has the shape ", a.sizes(),
+                    " and b[", i, "] has ", b.sizes(), "; expected equal shapes");
+}
+
 namespace {
 
 // A partial result covers this many elements, the same everywhere: sums may not depend on threads.
@@ -28,16 +39,6 @@ Columns empty_columns(at::TensorList a, c10::DeviceType device) {
   const auto options = at::TensorOptions().device(device);
   return {at::empty({rows, kDifferenceValues}, options.dtype(at::kDouble)),
           at::empty({rows, kDifferenceCounts}, options.dtype(at::kLong))};
-}
-
-void check_lengths(at::TensorList a, at::TensorList b) {
-  TORCH_CHECK_VALUE(a.size() == b.size(), "compare: a has ", a.size(), " tensors and b has ",
-                    b.size(), "; expected pairs");
-}
-
-void check_shapes(int64_t i, const at::Tensor& a, const at::Tensor& b) {
-  TORCH_CHECK_VALUE(a.sizes() == b.sizes(), "compare: a[", i, "] has the shape ", a.sizes(),
-                    " and b[", i, "] has ", b.sizes(), "; expected equal shapes");
 }
 
 Columns compare_meta(at::TensorList a, at::TensorList b) {

@@ -2,6 +2,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <tuple>
 
 namespace pyparam::cpu {
@@ -11,5 +12,9 @@ namespace pyparam::cpu {
 // bit.
 std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
                                            bool release_b);
+
+// Raise unless the lists are as long, and the tensors of a pair of one shape.
+void check_lengths(at::TensorList a, at::TensorList b);
+void check_shapes(int64_t i, const at::Tensor& a, const at::Tensor& b);
 
 }  // namespace pyparam::cpu

@@ -92,7 +92,7 @@ void copy_row(const char* from, int64_t stride, int64_t item, int64_t n, char* o
 
 }  // namespace
 
-void check_plain(const char* op, size_t i, const at::Tensor& tensor) {
+void check_values(const char* op, size_t i, const at::Tensor& tensor) {
   TORCH_CHECK_VALUE(tensor.defined(), op, ": tensors[", i, "] is undefined");
   TORCH_CHECK_VALUE(!tensor.is_meta(), op, ": tensors[", i,
                     "] is on the meta device and has no values");
@@ -104,11 +104,24 @@ void check_plain(const char* op, size_t i, const at::Tensor& tensor) {
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, op, ": tensors[", i, "] is ",
                    layout_name(tensor.layout()),
                    "; expected a strided tensor, such as its .values() or .to_dense()");
-  TORCH_CHECK_VALUE(tensor.device().is_cpu(), op, ": tensors[", i, "] is on ", tensor.device(),
-                    "; expected a tensor on the CPU");
   TORCH_CHECK_TYPE(
       tensor.has_storage() && (tensor.numel() == 0 || tensor.const_data_ptr() != nullptr), op,
       ": tensors[", i, "] has no memory of its own (a wrapper of other tensors, or freed)");
+}
+
+void check_plain(const char* op, size_t i, const at::Tensor& tensor) {
+  TORCH_CHECK_VALUE(!tensor.defined() || tensor.is_meta() || tensor.device().is_cpu() ||
+                        tensor.layout() != at::kStrided,
+                    op, ": tensors[", i, "] is on ", tensor.device(),
+                    "; expected a tensor on the CPU");
+  check_values(op, i, tensor);
+}
+
+void check_numbers(const char* op, size_t i, const at::Tensor& tensor) {
+  TORCH_CHECK_TYPE(stored_format(tensor.scalar_type()).has_value(), op, ": tensors[", i,
+                   "] has dtype ", tensor.scalar_type(),
+                   ", whose elements are not single numbers; expected a floating, complex, integer "
+                   "or bool dtype");
 }
 
 ElementList::ElementList(const char* op, at::TensorList tensors) {
@@ -163,10 +176,8 @@ void ElementList::take(const char* op, size_t i, const at::Tensor& given) {
     tensor = &resolved_.back();
   }
   if (take_plainest(i, *tensor)) return;
+  check_numbers(op, i, *tensor);
   const auto format = stored_format(tensor->scalar_type());
-  TORCH_CHECK_TYPE(format.has_value(), op, ": tensors[", i, "] has dtype ", tensor->scalar_type(),
-                   ", whose elements are not single numbers; expected a floating, complex, integer "
-                   "or bool dtype");
   Elements& e = elements_[i];
   e.format = *format;
   e.is_complex = tensor->is_complex();

@@ -105,7 +105,10 @@ inline BlockValues read_block(const ElementList& list, size_t i, int64_t begin, 
   return out;
 }
 
-// Throws as ElementList does, for a tensor that is not plain strided memory of this process.
+// Throws as ElementList does, for a tensor that is not plain strided memory of this process; of any
+// device; or whose elements are not single numbers.
 void check_plain(const char* op, size_t i, const at::Tensor& tensor);
+void check_values(const char* op, size_t i, const at::Tensor& tensor);
+void check_numbers(const char* op, size_t i, const at::Tensor& tensor);
 
 }  // namespace pyparam::cpu

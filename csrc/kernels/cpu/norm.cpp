@@ -1,4 +1,6 @@
 // total_norm and clip_grad_norm_: the norm of many tensors as of one vector, and scaling by it.
+#include "kernels/cpu/norm.h"
+
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -18,8 +20,49 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/math.h"
+#include "kernels/norm.h"
 
-namespace pyparam::cpu {
+namespace pyparam {
+
+void check_order(const char* op, double p) {
+  TORCH_CHECK_VALUE(p >= 0 || p == -std::numeric_limits<double>::infinity(), op,
+                    ": the order of the norm must be 0, positive, inf or -inf, got ", p);
+}
+
+at::ScalarType norm_dtype(at::TensorList tensors) {
+  at::ScalarType dtype = at::kFloat;
+  for (const auto& tensor : tensors) {
+    if (c10::toRealValueType(tensor.scalar_type()) == at::kDouble) dtype = at::kDouble;
+  }
+  return dtype;
+}
+
+void check_clippable(at::TensorList grads) {
+  for (const auto i : c10::irange(grads.size())) {
+    const at::ScalarType dtype = grads[i].scalar_type();
+    const at::ScalarType part = c10::toRealValueType(dtype);
+    TORCH_CHECK_TYPE(
+        part == at::kFloat || part == at::kDouble || part == at::kHalf || part == at::kBFloat16,
+        "clip_grad_norm_: tensors[", i, "] has dtype ", dtype,
+        "; expected float16, bfloat16, float32, float64 or a complex dtype");
+    TORCH_CHECK_VALUE(
+        at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
+        "] is expanded: several of its elements are one memory location; clone() it first");
+  }
+}
+
+void refuse_nonfinite_norm(double norm_type, int64_t first) {
+  const std::string cause =
+      first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
+                : "the first gradient with a NaN or an infinity is that of tensors[" +
+                      std::to_string(first) + "]";
+  TORCH_CHECK(false, "The total norm of order ", norm_type,
+              " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
+              ". To disable this error and scale the gradients by the non-finite norm anyway, set "
+              "`error_if_nonfinite=False`");
+}
+
+namespace cpu {
 
 namespace {
 
@@ -27,35 +70,6 @@ constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
 constexpr int64_t kAhead = 6;  // small tensors whose memory is asked for while one is read
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-void check_order(const char* op, double p) {
-  TORCH_CHECK_VALUE(p >= 0 || p == -kInf, op,
-                    ": the order of the norm must be 0, positive, inf or -inf, got ", p);
-}
-
-// scale * (sum of powers)^(1/p). The scale is 1 unless the powers would leave float64's range. For
-// orders 0 and 1 the sum alone counts, and for the infinite orders it is the extreme.
-struct NormPart {
-  double sum = 0;
-  double scale = 1;
-};
-
-NormPart combine_norms(const NormPart& a, const NormPart& b, double p) {
-  if (p == kInf) return {std::isnan(a.sum) || a.sum >= b.sum ? a.sum : b.sum};
-  if (p == -kInf) return {std::isnan(a.sum) || a.sum <= b.sum ? a.sum : b.sum};
-  if (b.sum == 0) return a;
-  if (a.sum == 0) return b;
-  if (a.scale == b.scale) return {a.sum + b.sum, a.scale};
-  const NormPart& large = a.scale > b.scale ? a : b;
-  const NormPart& small = a.scale > b.scale ? b : a;
-  return {large.sum + small.sum * std::pow(small.scale / large.scale, p), large.scale};
-}
-
-double norm_of(const NormPart& part, double p) {
-  if (p == 0 || p == 1 || std::isinf(p)) return part.sum;
-  if (part.sum == 0 || !std::isfinite(part.sum)) return part.sum;
-  return part.scale * (p == 2 ? std::sqrt(part.sum) : std::pow(part.sum, 1 / p));
-}
 
 template <typename T>
 int64_t count_nonzero(const T* x, int64_t n) {
@@ -82,7 +96,7 @@ NormPart block_norm(const BlockValues& block, int64_t n, double p, const LaneKer
   if (p == 2 && f != nullptr) return {lanes.squares_float(f, n)};
   if (p == 2) {
     const double sum = lanes.squares_double(d, n, 1);
-    if (sum > 0x1p-600 && sum < kInf) return {sum};
+    if (is_safe_square(sum)) return {sum};
   }
   double least = 0;
   double largest = 0;
@@ -152,19 +166,10 @@ double norm_of_list(const ElementList& list, double p, bool of_norms) {
     }
     return static_cast<double>(nonzero);
   }
-  if (parts.empty()) return p == -kInf && list.size() > 0 ? kInf : 0;
+  if (parts.empty()) return norm_of_nothing(p, list.size() > 0);
   NormPart total = parts[0];
   for (size_t i = 1; i < parts.size(); ++i) total = combine_norms(total, parts[i], p);
   return norm_of(total, p);
-}
-
-// The dtype all tensors promote to, complex as its parts, and float32 at the least.
-at::ScalarType norm_dtype(at::TensorList tensors) {
-  at::ScalarType dtype = at::kFloat;
-  for (const auto& tensor : tensors) {
-    if (c10::toRealValueType(tensor.scalar_type()) == at::kDouble) dtype = at::kDouble;
-  }
-  return dtype;
 }
 
 at::Tensor scalar_tensor(double value, at::ScalarType dtype) {
@@ -178,10 +183,9 @@ at::Tensor scalar_tensor(double value, at::ScalarType dtype) {
   return out;
 }
 
-at::Tensor total_norm(at::TensorList tensors, double p) {
+at::Tensor total_norm_op(at::TensorList tensors, double p) {
   check_order("total_norm", p);
-  const ElementList list("total_norm", tensors);
-  return scalar_tensor(norm_of_list(list, p, false), norm_dtype(tensors));
+  return total_norm("total_norm", tensors, p, false);
 }
 
 at::Tensor norm_meta(at::TensorList tensors) {
@@ -191,14 +195,6 @@ at::Tensor norm_meta(at::TensorList tensors) {
 at::Tensor total_norm_meta(at::TensorList tensors, double p) {
   check_order("total_norm", p);
   return norm_meta(tensors);
-}
-
-// max_norm / (norm + 1e-6), at most 1, in the norm's dtype and in the steps PyTorch takes.
-template <typename T>
-double clip_coefficient(double norm, double max_norm) {
-  const T reciprocal = T(1) / (static_cast<T>(norm) + static_cast<T>(1e-6));
-  const T coefficient = reciprocal * static_cast<T>(max_norm);
-  return coefficient > T(1) ? T(1) : coefficient;
 }
 
 template <typename T>
@@ -269,18 +265,18 @@ void scale_list(at::TensorList grads, const ElementList& list, double by) {
   }
 }
 
-void check_clippable(at::TensorList grads) {
-  for (const auto i : c10::irange(grads.size())) {
-    const at::ScalarType dtype = grads[i].scalar_type();
-    const at::ScalarType part = c10::toRealValueType(dtype);
-    TORCH_CHECK_TYPE(
-        part == at::kFloat || part == at::kDouble || part == at::kHalf || part == at::kBFloat16,
-        "clip_grad_norm_: tensors[", i, "] has dtype ", dtype,
-        "; expected float16, bfloat16, float32, float64 or a complex dtype");
-    TORCH_CHECK_VALUE(
-        at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
-        "] is expanded: several of its elements are one memory location; clone() it first");
-  }
+double value_of(const at::Tensor& norm) {
+  return norm.scalar_type() == at::kDouble ? *norm.const_data_ptr<double>()
+                                           : *norm.const_data_ptr<float>();
+}
+
+void scale_list_to(at::TensorList grads, const ElementList& list, const at::Tensor& norm,
+                   double max_norm) {
+  const double coefficient = norm.scalar_type() == at::kDouble
+                                 ? clip_coefficient<double>(value_of(norm), max_norm)
+                                 : clip_coefficient<float>(value_of(norm), max_norm);
+  // Multiplying by one would change nothing.
+  if (coefficient != 1) scale_list(grads, list, coefficient);
 }
 
 // The first tensor with a NaN or an infinity, -1 if none has one.
@@ -299,26 +295,11 @@ at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_ty
   check_order("clip_grad_norm_", norm_type);
   const ElementList list("clip_grad_norm_", grads);
   check_clippable(grads);
-  const at::ScalarType dtype = norm_dtype(grads);
-  const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), dtype);
-  const double norm =
-      dtype == at::kDouble ? *out.const_data_ptr<double>() : *out.const_data_ptr<float>();
-  if (error_if_nonfinite && !std::isfinite(norm)) {
-    const int64_t first = first_nonfinite(list);
-    const std::string cause =
-        first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
-                  : "the first gradient with a NaN or an infinity is that of tensors[" +
-                        std::to_string(first) + "]";
-    TORCH_CHECK(
-        false, "The total norm of order ", norm_type,
-        " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
-        ". To disable this error and scale the gradients by the non-finite norm anyway, set "
-        "`error_if_nonfinite=False`");
-  }
-  const double coefficient = dtype == at::kDouble ? clip_coefficient<double>(norm, max_norm)
-                                                  : clip_coefficient<float>(norm, max_norm);
-  // Multiplying by one would change nothing.
-  if (coefficient != 1) scale_list(grads, list, coefficient);
+  const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), norm_dtype(grads));
+  const double norm = value_of(out);
+  if (error_if_nonfinite && !std::isfinite(norm))
+    refuse_nonfinite_norm(norm_type, first_nonfinite(list));
+  scale_list_to(grads, list, out, max_norm);
   return out;
 }
 
@@ -329,8 +310,17 @@ at::Tensor clip_grad_norm_meta(at::TensorList grads, double, double norm_type, b
 
 }  // namespace
 
+at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms) {
+  const ElementList list(op, tensors);
+  return scalar_tensor(norm_of_list(list, p, of_norms), norm_dtype(tensors));
+}
+
+void clip_to_norm(at::TensorList grads, const at::Tensor& norm, double max_norm) {
+  scale_list_to(grads, ElementList("clip_grad_norm_", grads), norm, max_norm);
+}
+
 TORCH_LIBRARY_IMPL(pyparam, CompositeExplicitAutograd, m) {
-  m.impl("total_norm", &total_norm);
+  m.impl("total_norm", &total_norm_op);
   m.impl("clip_grad_norm_", &clip_grad_norm_);
 }
 TORCH_LIBRARY_IMPL(pyparam, Meta, m) {
@@ -342,4 +332,5 @@ TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("clip_grad_norm_", torch::CppFunction::makeFallthrough());
 }
 
-}  // namespace pyparam::cpu
+}  // namespace cpu
+}  // namespace pyparam

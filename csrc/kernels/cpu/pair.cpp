@@ -256,12 +256,18 @@ void compare_mixed(const Side& side_a, const Side& side_b, const char* a, const 
 
 }  // namespace
 
-void check_comparable(const char* list, int64_t index, const at::Tensor& tensor) {
-  check_readable("compare", list, index, tensor);
+void check_comparable_values(const char* list, int64_t index, const at::Tensor& tensor) {
+  check_strided("compare", list, index, tensor);
+  check_memory("compare", list, index, tensor);
   TORCH_CHECK_TYPE(stored_format(tensor.scalar_type()).has_value(), "compare: ", list, "[", index,
                    "] has dtype ", tensor.scalar_type(),
                    ", whose elements are not single numbers; expected a floating, complex, integer "
                    "or bool dtype");
+}
+
+void check_comparable(const char* list, int64_t index, const at::Tensor& tensor) {
+  check_readable("compare", list, index, tensor);
+  check_comparable_values(list, index, tensor);
 }
 
 Side::Side(const at::Tensor& tensor)
