@@ -300,6 +300,12 @@ def test_what_half_precision_would_lose():
     assert "zero in float16" in finding.details["small"]
 
 
+def test_a_part_that_matters_to_nobody_is_no_loss():
+    bias = torch.randn(192)
+    bias[64:128] *= 1e-10  # of an attention's keys, whose gradient softmax cancels
+    assert found({"h.0.attn.in_proj_bias": bias}, "range") == []
+
+
 def test_ties_are_notes_and_overlaps_are_not():
     whole = torch.randn(100)
     finding = only({"a": whole[:60], "b": whole[50:]}, "tied")

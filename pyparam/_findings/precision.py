@@ -11,10 +11,11 @@ from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 from pyparam._view.words import plural
 
-# Fractions from which it is told.
-_SUBNORMAL = 0.05
+# Fractions from which it is told. Trained tensors hold some values that matter to nobody, such as the third
+# of an attention's biases that softmax cancels: what most values are is what counts.
+_SUBNORMAL = 0.1
 _SATURATED = 0.01
-_LOST = 0.05
+_LOST = 0.4
 _LOW = {torch.float16, torch.bfloat16, *(t for t in LIMIT_TYPES if t.itemsize == 1)}
 _FEW_VALUES = 16
 

@@ -26,7 +26,9 @@
       if (d.nonfinite) return `${pyparam.count(d.nonfinite)} not finite`;
       return d.rel_l2 ? pyparam.number(d.rel_l2) : "same values, another dtype";
     };
-    const short = (name) => (name.length > 44 ? `…${name.slice(-43)}` : name);
+    const narrow = element.clientWidth < 640;
+    const letters = narrow ? 20 : 44;
+    const short = (name) => (name.length > letters ? `…${name.slice(1 - letters)}` : name);
     const trace = {
       type: "bar", orientation: "h",
       x: finite.map((x) => (!Number.isFinite(x) ? largest : wide ? Math.max(x, least / 3) : x)),
@@ -47,10 +49,10 @@
       margin: { l: 40, r: 110, t: 8, b: 44 },
       bargap: 0.35,
       xaxis: {
-        title: { text: "‖change‖ / ‖before‖" }, nticks: 8,
-        ...(wide ? { type: "log", range: [Math.log10(least / 3), Math.log10(largest * 3)], dtick: 1, exponentformat: "power" } : { range: [0, 1.12 * largest] }),
+        title: { text: "‖change‖ / ‖before‖" }, nticks: narrow ? 4 : 8, tickangle: 0,
+        ...(wide ? { type: "log", range: [Math.log10(least / 3), Math.log10(largest * 3)], dtick: Math.ceil(Math.log10((9 * largest) / least) / (narrow ? 3 : 10)), exponentformat: "power" } : { range: [0, 1.12 * largest] }),
       },
-      yaxis: { tickvals: shown.map((_, i) => i), ticktext: shown.map((row) => pyparam.plain(short(model.names[row]))), showgrid: false, tickfont: { color: colour("ink"), size: 12, family: "ui-monospace, monospace" } },
+      yaxis: { tickvals: shown.map((_, i) => i), ticktext: shown.map((row) => pyparam.plain(short(model.names[row]))), showgrid: false, zeroline: false, tickfont: { color: colour("ink"), size: 12, family: "ui-monospace, monospace" } },
     });
     return Plotly.react(element, [trace], layout, pyparam.theme.config).then(() => {
       element.on("plotly_click", (event) => {
