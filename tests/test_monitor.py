@@ -299,6 +299,20 @@ def test_a_scheduler_and_a_wrapper() -> None:
     assert "not attached; 1 records" in repr(monitor)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.unsanitized
+def test_a_compiled_step_is_measured_and_not_traced() -> None:
+    net = network()
+    optimizer = sgd(net)
+    monitor = Monitor(net, every=2).attach(optimizer)
+    backward(net)
+    step = torch.compile(lambda: optimizer.step(), backend="eager")
+    for _ in range(5):
+        step()  # a warning that the native code cannot be traced would be an error
+    assert [record.step for record in monitor.history] == [0, 2, 4]
+    assert (monitor.history[1].update_norms > 0).all()
+
+
 # --- non-finite values ----------------------------------------------------------------------------------------
 
 

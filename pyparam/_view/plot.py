@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyparam._measure import measure
-from pyparam._monitor import Record
+from pyparam._records import Record
 from pyparam._stats import Stats
 from pyparam._table import spoken_by
 
