@@ -68,7 +68,8 @@ for kind in {KINDS}:
 assert dict(matplotlib.rcParams) == before
 assert "matplotlib.pyplot" not in sys.modules
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
@@ -92,6 +93,7 @@ def test_one_parameter_and_names_that_are_no_formulas(kind) -> None:
     assert png(one).startswith(b"\x89PNG")
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("kind", KINDS)
 def test_thousands_of_parameters_are_put_together_quickly(kind) -> None:
     model = mixture(layers=6, experts=256)
