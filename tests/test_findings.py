@@ -157,6 +157,16 @@ def test_non_finite_values_are_counted():
     )
 
 
+def test_a_bound_that_bounds_nothing_is_none():
+    model = nn.Linear(3, 3)
+    model.register_buffer("input_max", torch.tensor(float("inf")))
+    assert findings(model) == []
+    assert findings(model.state_dict()) == []
+    model.input_max.fill_(float("nan"))
+    assert only(model, "non-finite").names == ("input_max",)
+    assert only({"scale": torch.tensor(float("inf"))}, "non-finite").is_fault
+
+
 def test_a_nan_in_a_buffer_is_found():
     model = ResNet()
     model.bn1.running_var[2] = float("nan")
@@ -244,6 +254,11 @@ def test_repeated_rows_of_a_table_are_a_note():
     assert finding.severity == "info"
     assert "100 rows of 400 copy another" in finding.details["embeddings.weight"]
     assert only({"fc.weight": table}, "duplicate-rows").is_fault
+
+
+def test_filters_of_a_pixel_shuffle_repeat_at_the_start():
+    weight = torch.randn(16, 8, 3, 3).repeat_interleave(4, 0)
+    assert not only({"upsampler.conv.weight": weight}, "duplicate-rows").is_fault
 
 
 def test_small_matrices_may_repeat():
