@@ -282,6 +282,19 @@ def test_of_two_the_odd_one_is_named():
     assert only(model, "scale").names == ("0.weight",)
 
 
+def test_an_odd_one_of_a_pair_of_siblings():
+    model = GPT(layers=2)
+    with torch.no_grad():
+        model.h[0].linear1.weight.mul_(100)
+    assert only(model, "scale").names == ("h.0.linear1.weight",)
+
+
+def test_a_dead_layer_with_one_output():
+    model = net()
+    nn.init.zeros_(model[1].weight)
+    assert only(model, "all-zero").names == ("1.weight",)
+
+
 def test_siblings_that_differ_anyway_are_no_finding():
     state = {f"layers.{i}.weight": torch.randn(32, 32) * 4.0**i for i in range(8)}
     assert found(state, "scale") == []
