@@ -51,7 +51,8 @@ class Monitor:
 
     Values that are not finite are looked for at the measured steps alone (``check="measured"``): a NaN that
     came up in between is found at the next of them, where it may have spread, and the parameter named is the
-    first in the model's order, not in time. ``check="every"`` reads gradients before and weights after every
+    first in the model's order, not in time. Gradients that come of weights which were not finite already are
+    told as those weights. ``check="every"`` reads gradients before and weights after every
     step, which names the step and the quantity for sure, for the cost of two norms a step (and on another
     device than the CPU, of waiting for it).
 
@@ -216,9 +217,9 @@ class Monitor:
         if self.grad and not closure:
             if measured:
                 gradients = self._gradients(table)
-                self._judge(at, "gradient", gradients)
+                self._judge_gradients(at, table, gradients)
             elif not _all_finite(table, True):
-                self._judge(at, "gradient", self._gradients(table))
+                self._judge_gradients(at, table, self._gradients(table))
         before = self._copy(table) if measured and self.updates else []
         pending = _Pending(table, gradients, before, measured, closure, _grad_scale(optimizer))
         pending.seconds = time.perf_counter() - start
@@ -231,9 +232,9 @@ class Monitor:
         step, at.step = at.step, at.step + 1
         if not pending.measured:
             if self.grad and pending.closure and not _all_finite(table, True):
-                self._judge(at, "gradient", self._gradients(table), step)
+                self._judge(at, "gradient", self._gradients(table), step, "after")
             if not _all_finite(table, False):
-                self._judge(at, "weight", measure(table), step)
+                self._judge(at, "weight", measure(table), step, "after")
             self.seconds += pending.seconds + time.perf_counter() - start
             return
         gradients = self._gradients(table) if self.grad and pending.closure else pending.gradients
@@ -254,8 +255,8 @@ class Monitor:
         scale = pending.grad_scale
         self._records.append(Record(step, at.number, weights, gradients, scale, norms, ratios, seconds))
         if gradients is not None and pending.closure:
-            self._judge(at, "gradient", gradients, step)
-        self._judge(at, "weight", weights, step)
+            self._judge(at, "gradient", gradients, step, "after")
+        self._judge(at, "weight", weights, step, "after")
 
     def _table(self, at: _Attached, optimizer: Optimizer) -> ParamTable:
         """The model's parameters as they are now; with several optimizers those of this one."""
@@ -305,15 +306,28 @@ class Monitor:
             copies.append((ParamTable(part.names, unflatten(buffer, part)), part, positions))
         return copies
 
+    def _judge_gradients(self, at: _Attached, table: ParamTable, gradients: Stats) -> None:
+        """Before a step: gradients that are not finite may come of weights that were not already."""
+        if gradients.nonfinite():
+            weights = measure(table)
+            if weights.nonfinite():
+                self._judge(at, "weight", weights, at.step, "before")
+                return
+        self._judge(at, "gradient", gradients, at.step, "before")
+
     def _judge(
-        self, at: _Attached, quantity: Literal["gradient", "weight"], stats: Stats, step: int | None = None
+        self,
+        at: _Attached,
+        quantity: Literal["gradient", "weight"],
+        stats: Stats,
+        step: int,
+        when: Literal["before", "after"],
     ) -> None:
         names = stats.nonfinite()
         if not names:
             self._bad.discard(quantity)
             return
-        step = at.step if step is None else step
-        found = NonFinite(step, quantity, names, stats, at.number, len(self._alive()))
+        found = NonFinite(step, quantity, names, stats, when, at.number, len(self._alive()))
         if self.first_nonfinite is None:
             self.first_nonfinite = found
         known = quantity in self._bad
@@ -322,7 +336,9 @@ class Monitor:
             raise NonFiniteError(found)
         if self.on_nonfinite == "warn":
             if not known:
-                warnings.warn(f"Monitor: {found}", RuntimeWarning, stacklevel=6)
+                # The line that made the step: before it there is one more call in between.
+                level = 7 if when == "before" else 6
+                warnings.warn(f"Monitor: {found}", RuntimeWarning, stacklevel=level)
             return
         self.on_nonfinite(found)
 

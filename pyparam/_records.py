@@ -41,11 +41,14 @@ class NonFinite:
     step: int
     """The number of the step, counted from 0."""
     quantity: Literal["gradient", "weight"]
-    """Gradients are looked at before a step, so that the weights are still good; weights after it."""
+    """Gradients are looked at before a step, so that the weights are still good; weights after it, and before
+    it where gradients are not finite: those of a weight that is not finite are none of their own."""
     names: list[str]
     """All that are not finite, in the model's order."""
     stats: Stats
     """The figures they were found in, of all parameters."""
+    when: Literal["before", "after"]
+    """Whether they were found before or after that step."""
     optimizer: int = 0
     """The number of the optimizer whose step it was."""
     optimizers: int = 1
@@ -62,7 +65,7 @@ class NonFinite:
         infinite = row.posinfs + row.neginfs
         parts += [f"{infinite:,} infinite"] if infinite else []
         what = f"the gradient of {self.name!r}" if self.quantity == "gradient" else f"{self.name!r}"
-        when = f"{'before' if self.quantity == 'gradient' else 'after'} step {self.step}"
+        when = f"{self.when} step {self.step}"
         if self.optimizers > 1:
             when += f" of optimizer {self.optimizer}"
         text = f"{what} is not finite {when}: {' and '.join(parts)} of {row.numel:,} values"
