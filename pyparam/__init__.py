@@ -27,9 +27,10 @@ from pyparam._flatten import (
 from pyparam._inspect import Inspector, inspect
 from pyparam._install import install, installed, uninstall
 from pyparam._measure import measure
-from pyparam._monitor import Monitor, NonFinite, NonFiniteError, Record
+from pyparam._monitor import Monitor
 from pyparam._norm import clip_grad_norm_, total_norm
 from pyparam._pack import Packed, pack_
+from pyparam._records import NonFinite, NonFiniteError, Record
 from pyparam._report import Report, report
 from pyparam._save import load_file_, save_file
 from pyparam._share import ties

@@ -9,7 +9,6 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -21,84 +20,12 @@ from pyparam._compare import compare
 from pyparam._flatten import flatten, unflatten
 from pyparam._measure import measure
 from pyparam._norm import total_norm
+from pyparam._records import NonFinite, NonFiniteError, Record
 from pyparam._sources import table_of
 from pyparam._stats import Stats
 from pyparam._table import ParamTable
 
 _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a Monitor measured at one step of an optimizer."""
-
-    step: int
-    """The number of the step, counted from 0."""
-    optimizer: int
-    """The number of the optimizer, counted from 0 in the order of ``attach``."""
-    weights: Stats
-    """Of the parameters after the step."""
-    gradients: Stats | None
-    """Of the gradients the step was made with; None with ``grad=False``."""
-    grad_scale: float
-    """What the gradients still have to be divided by: other than 1.0 only for a fused optimizer under a
-    GradScaler, which unscales within its step."""
-    update_norms: Tensor | None
-    """||after - before|| of each row of ``weights``, float64 [rows], over the finite values; None with
-    ``updates=False``."""
-    update_ratios: Tensor | None
-    """The same over ||before||: 0 for a parameter that did not change, infinite for one that was all zero."""
-    seconds: float
-    """What measuring took."""
-
-
-@dataclass(frozen=True)
-class NonFinite:
-    """Parameters of which a value or a gradient is NaN or infinite; ``str()`` of it is a sentence."""
-
-    step: int
-    """The number of the step, counted from 0."""
-    quantity: Literal["gradient", "weight"]
-    """Gradients are looked at before a step, so that the weights are still good; weights after it."""
-    names: list[str]
-    """All that are not finite, in the model's order."""
-    stats: Stats
-    """The figures they were found in, of all parameters."""
-    optimizer: int = 0
-    """The number of the optimizer whose step it was."""
-    optimizers: int = 1
-    """How many were attached."""
-
-    @property
-    def name(self) -> str:
-        """The first of them."""
-        return self.names[0]
-
-    def __str__(self) -> str:
-        row = self.stats[self.name]
-        parts = [f"{row.nans:,} NaN"] if row.nans else []
-        infinite = row.posinfs + row.neginfs
-        parts += [f"{infinite:,} infinite"] if infinite else []
-        what = f"the gradient of {self.name!r}" if self.quantity == "gradient" else f"{self.name!r}"
-        when = f"{'before' if self.quantity == 'gradient' else 'after'} step {self.step}"
-        if self.optimizers > 1:
-            when += f" of optimizer {self.optimizer}"
-        text = f"{what} is not finite {when}: {' and '.join(parts)} of {row.numel:,} values"
-        if len(self.names) > 1:
-            others = len(self.names) - 1
-            text += f"; {others:,} more of {len(self.stats):,} are not, the last {self.names[-1]!r}"
-        return text
-
-
-class NonFiniteError(RuntimeError):
-    """What a Monitor raises for a NaN or an infinity; ``found`` is the :class:`NonFinite`."""
-
-    def __init__(self, found: NonFinite) -> None:
-        super().__init__(str(found))
-        self.found = found
-
-    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[NonFinite]]:
-        return type(self), (self.found,)
 
 
 OnNonFinite = Literal["raise", "warn"] | Callable[[NonFinite], object]
@@ -124,7 +51,8 @@ class Monitor:
 
     Values that are not finite are looked for at the measured steps alone (``check="measured"``): a NaN that
     came up in between is found at the next of them, where it may have spread, and the parameter named is the
-    first in the model's order, not in time. ``check="every"`` reads gradients before and weights after every
+    first in the model's order, not in time. Gradients that come of weights which were not finite already are
+    told as those weights. ``check="every"`` reads gradients before and weights after every
     step, which names the step and the quantity for sure, for the cost of two norms a step (and on another
     device than the CPU, of waiting for it).
 
@@ -289,9 +217,9 @@ class Monitor:
         if self.grad and not closure:
             if measured:
                 gradients = self._gradients(table)
-                self._judge(at, "gradient", gradients)
+                self._judge_gradients(at, table, gradients)
             elif not _all_finite(table, True):
-                self._judge(at, "gradient", self._gradients(table))
+                self._judge_gradients(at, table, self._gradients(table))
         before = self._copy(table) if measured and self.updates else []
         pending = _Pending(table, gradients, before, measured, closure, _grad_scale(optimizer))
         pending.seconds = time.perf_counter() - start
@@ -304,9 +232,9 @@ class Monitor:
         step, at.step = at.step, at.step + 1
         if not pending.measured:
             if self.grad and pending.closure and not _all_finite(table, True):
-                self._judge(at, "gradient", self._gradients(table), step)
+                self._judge(at, "gradient", self._gradients(table), step, "after")
             if not _all_finite(table, False):
-                self._judge(at, "weight", measure(table), step)
+                self._judge(at, "weight", measure(table), step, "after")
             self.seconds += pending.seconds + time.perf_counter() - start
             return
         gradients = self._gradients(table) if self.grad and pending.closure else pending.gradients
@@ -327,8 +255,8 @@ class Monitor:
         scale = pending.grad_scale
         self._records.append(Record(step, at.number, weights, gradients, scale, norms, ratios, seconds))
         if gradients is not None and pending.closure:
-            self._judge(at, "gradient", gradients, step)
-        self._judge(at, "weight", weights, step)
+            self._judge(at, "gradient", gradients, step, "after")
+        self._judge(at, "weight", weights, step, "after")
 
     def _table(self, at: _Attached, optimizer: Optimizer) -> ParamTable:
         """The model's parameters as they are now; with several optimizers those of this one."""
@@ -378,15 +306,28 @@ class Monitor:
             copies.append((ParamTable(part.names, unflatten(buffer, part)), part, positions))
         return copies
 
+    def _judge_gradients(self, at: _Attached, table: ParamTable, gradients: Stats) -> None:
+        """Before a step: gradients that are not finite may come of weights that were not already."""
+        if gradients.nonfinite():
+            weights = measure(table)
+            if weights.nonfinite():
+                self._judge(at, "weight", weights, at.step, "before")
+                return
+        self._judge(at, "gradient", gradients, at.step, "before")
+
     def _judge(
-        self, at: _Attached, quantity: Literal["gradient", "weight"], stats: Stats, step: int | None = None
+        self,
+        at: _Attached,
+        quantity: Literal["gradient", "weight"],
+        stats: Stats,
+        step: int,
+        when: Literal["before", "after"],
     ) -> None:
         names = stats.nonfinite()
         if not names:
             self._bad.discard(quantity)
             return
-        step = at.step if step is None else step
-        found = NonFinite(step, quantity, names, stats, at.number, len(self._alive()))
+        found = NonFinite(step, quantity, names, stats, when, at.number, len(self._alive()))
         if self.first_nonfinite is None:
             self.first_nonfinite = found
         known = quantity in self._bad
@@ -395,7 +336,9 @@ class Monitor:
             raise NonFiniteError(found)
         if self.on_nonfinite == "warn":
             if not known:
-                warnings.warn(f"Monitor: {found}", RuntimeWarning, stacklevel=5)
+                # The line that made the step: before it there is one more call in between.
+                level = 7 if when == "before" else 6
+                warnings.warn(f"Monitor: {found}", RuntimeWarning, stacklevel=level)
             return
         self.on_nonfinite(found)
 
@@ -421,13 +364,26 @@ class _Attached:
         )
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A step under torch.compile is traced, and what measures it must not be.
+        before = self._before
+        if torch.compiler.is_compiling():
+            before = torch.compiler.disable(before)  # type: ignore[no-untyped-call]
+        before(optimizer, args, kwargs)
+
+    def after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        after = self._after
+        if torch.compiler.is_compiling():
+            after = torch.compiler.disable(after)  # type: ignore[no-untyped-call]
+        after()
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._checks or self.step % self._every == 0:
             self._pending = None
             given = (*args, kwargs.get("closure"))  # the optimizer itself among them
             closure = any(argument is not optimizer and callable(argument) for argument in given)
             self._pending = self.monitor._begin(self, optimizer, closure)
 
-    def after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _after(self) -> None:
         pending = self._pending
         if pending is None:
             self.step += 1

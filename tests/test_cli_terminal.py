@@ -26,7 +26,7 @@ def run(*arguments: str):
 
 
 def environment(**more: str) -> dict[str, str]:
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])
     kept = {
         k: v
         for k, v in os.environ.items()

@@ -157,6 +157,16 @@ def test_non_finite_values_are_counted():
     )
 
 
+def test_a_bound_that_bounds_nothing_is_none():
+    model = nn.Linear(3, 3)
+    model.register_buffer("input_max", torch.tensor(float("inf")))
+    assert findings(model) == []
+    assert findings(model.state_dict()) == []
+    model.input_max.fill_(float("nan"))
+    assert only(model, "non-finite").names == ("input_max",)
+    assert only({"scale": torch.tensor(float("inf"))}, "non-finite").is_fault
+
+
 def test_a_nan_in_a_buffer_is_found():
     model = ResNet()
     model.bn1.running_var[2] = float("nan")
@@ -246,6 +256,11 @@ def test_repeated_rows_of_a_table_are_a_note():
     assert only({"fc.weight": table}, "duplicate-rows").is_fault
 
 
+def test_filters_of_a_pixel_shuffle_repeat_at_the_start():
+    weight = torch.randn(16, 8, 3, 3).repeat_interleave(4, 0)
+    assert not only({"upsampler.conv.weight": weight}, "duplicate-rows").is_fault
+
+
 def test_small_matrices_may_repeat():
     assert found({"fc.weight": torch.ones(4, 4).triu().repeat(2, 1)}, "duplicate-rows") == []
 
@@ -265,6 +280,19 @@ def test_of_two_the_odd_one_is_named():
     with torch.no_grad():
         model[0].weight.mul_(1e4)
     assert only(model, "scale").names == ("0.weight",)
+
+
+def test_an_odd_one_of_a_pair_of_siblings():
+    model = GPT(layers=2)
+    with torch.no_grad():
+        model.h[0].linear1.weight.mul_(100)
+    assert only(model, "scale").names == ("h.0.linear1.weight",)
+
+
+def test_a_dead_layer_with_one_output():
+    model = net()
+    nn.init.zeros_(model[1].weight)
+    assert only(model, "all-zero").names == ("1.weight",)
 
 
 def test_siblings_that_differ_anyway_are_no_finding():

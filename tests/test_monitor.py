@@ -299,6 +299,20 @@ def test_a_scheduler_and_a_wrapper() -> None:
     assert "not attached; 1 records" in repr(monitor)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.unsanitized
+def test_a_compiled_step_is_measured_and_not_traced() -> None:
+    net = network()
+    optimizer = sgd(net)
+    monitor = Monitor(net, every=2).attach(optimizer)
+    backward(net)
+    step = torch.compile(lambda: optimizer.step(), backend="eager")
+    for _ in range(5):
+        step()  # a warning that the native code cannot be traced would be an error
+    assert [record.step for record in monitor.history] == [0, 2, 4]
+    assert (monitor.history[1].update_norms > 0).all()
+
+
 # --- non-finite values ----------------------------------------------------------------------------------------
 
 
@@ -343,8 +357,8 @@ def test_a_weight_is_found_after_the_step() -> None:
     assert [record.step for record in monitor.history] == [0]
 
 
-@pytest.mark.parametrize(("check", "step"), [("measured", 4), ("every", 2)])
-def test_between_measured_steps(check, step) -> None:
+@pytest.mark.parametrize(("check", "step", "quantity"), [("measured", 4, "weight"), ("every", 2, "gradient")])
+def test_between_measured_steps(check, step, quantity) -> None:
     net = network()
     optimizer = sgd(net)
     monitor = Monitor(net, every=4, check=check).attach(optimizer)
@@ -359,7 +373,7 @@ def test_between_measured_steps(check, step) -> None:
 
     with pytest.raises(NonFiniteError):
         steps()
-    assert (monitor.first_nonfinite.step, monitor.first_nonfinite.quantity) == (step, "gradient")
+    assert (monitor.first_nonfinite.step, monitor.first_nonfinite.quantity) == (step, quantity)
 
 
 def test_every_check_finds_a_weight_and_a_closure_s_gradient() -> None:
@@ -380,10 +394,25 @@ def test_every_check_finds_a_weight_and_a_closure_s_gradient() -> None:
     for every, step in ((100, 1), (1, 0)):
         monitor = Monitor(net, every=every, check="every").attach(optimizer, step=step)
         with pytest.raises(
-            NonFiniteError, match=f"gradient of '2.bias' is not finite before step {step}: 3 infinite"
+            NonFiniteError, match=f"gradient of '2.bias' is not finite after step {step}: 3 infinite"
         ):
             optimizer.step(closure)
         monitor.detach()
+
+
+@pytest.mark.parametrize("every", [1, 100])
+def test_a_weight_that_was_not_finite_before_is_named_and_not_its_gradients(every) -> None:
+    net = network()
+    optimizer = sgd(net)
+    Monitor(net, every=every, check="every").attach(optimizer, step=1)
+    with torch.no_grad():
+        net[2].weight[0, 0] = math.nan
+    backward(net)
+    assert net[0].weight.grad.isnan().any()
+    words = r"^'2\.weight' is not finite before step 1: 1 NaN of 15 values$"
+    with pytest.raises(NonFiniteError, match=words) as caught:
+        optimizer.step()
+    assert (caught.value.found.quantity, caught.value.found.when) == ("weight", "before")
 
 
 def test_huge_finite_gradients_are_no_event() -> None:
@@ -415,7 +444,7 @@ def test_a_warning_once_and_a_function_each_time() -> None:
     net[0].bias.grad.zero_()
     net[0].bias.data.zero_()
     optimizer.step()
-    quantities = [(0, "gradient"), (0, "weight"), (1, "gradient"), (1, "weight")]
+    quantities = [(0, "gradient"), (0, "weight"), (1, "weight"), (1, "weight")]
     assert [(f.step, f.quantity) for f in found] == quantities
     assert monitor.first_nonfinite is found[0]
     net[0].bias.grad[0] = math.nan

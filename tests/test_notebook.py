@@ -103,12 +103,13 @@ def test_stats_point_out_what_is_not_finite() -> None:
     assert read(unused._repr_html_()).notes == ["2 without a gradient"]
 
 
+@pytest.mark.unsanitized
 def test_fifty_thousand_rows_are_cheap_and_short() -> None:
     model = mixture()
     inspector, stats = pyparam.inspect(model), pyparam.measure(model)
     begin = time.perf_counter()
     of_model, of_stats = inspector._repr_html_(), stats._repr_html_()
-    assert time.perf_counter() - begin < 5
+    assert time.perf_counter() - begin < 15
     assert len(of_model) + len(of_stats) < 30_000
     assert "… 47,378 more" in of_stats
     flat = nn.ModuleList(nn.Linear(2, i + 1) for i in range(200))

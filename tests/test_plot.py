@@ -54,25 +54,26 @@ def shown(figure: Figure) -> list[matplotlib.axes.Axes]:
 # --- every kind -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_draws_and_leaves_pyplot_and_its_settings_alone(kind) -> None:
+def test_it_draws_and_leaves_pyplot_and_its_settings_alone() -> None:
     code = f"""
 import sys, torch, matplotlib
 before = dict(matplotlib.rcParams)
 import pyparam
 from pyparam._demo import net
-figure = pyparam.plot(net(), {kind!r})
-figure.savefig({os.devnull!r}, format="png")
-assert figure._repr_png_().startswith(b"\\x89PNG")
+for kind in {KINDS}:
+    figure = pyparam.plot(net(), kind)
+    figure.savefig({os.devnull!r}, format="png")
+    assert figure._repr_png_().startswith(b"\\x89PNG")
+    assert isinstance(figure, matplotlib.figure.Figure)
 assert dict(matplotlib.rcParams) == before
 assert "matplotlib.pyplot" not in sys.modules
-print(type(figure).__mro__[1].__name__)
 """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "agg"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
-    assert done.stdout == "Figure\n", done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,6 +93,7 @@ def test_one_parameter_and_names_that_are_no_formulas(kind) -> None:
     assert png(one).startswith(b"\x89PNG")
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("kind", KINDS)
 def test_thousands_of_parameters_are_put_together_quickly(kind) -> None:
     model = mixture(layers=6, experts=256)
@@ -140,7 +142,7 @@ def test_the_bars_of_a_histogram_are_the_shares_of_the_values() -> None:
             elif height > 0:
                 shares[low if low > 0 else high] = height * abs(math.log2(abs(high) / abs(low)))
     assert shares == pytest.approx({1.0: 0.3, -0.25: 0.5, 0.0: 0.2})
-    assert "100\n0.2 of them zero" in texts(axes.figure)
+    assert "100\n20.0% zero" in texts(axes.figure)
 
 
 def test_panels_and_what_they_say() -> None:
@@ -249,7 +251,7 @@ def test_singular_values_are_those_of_the_matrices() -> None:
 
 def test_large_matrices_by_subspace_iteration() -> None:
     torch.manual_seed(3)
-    left, right = torch.linalg.qr(torch.randn(1400, 300)).Q, torch.linalg.qr(torch.randn(1100, 300)).Q
+    left, right = torch.linalg.qr(torch.randn(1150, 300)).Q, torch.linalg.qr(torch.randn(1050, 300)).Q
     wanted = 10.0 ** -torch.linspace(0, 3, 300)
     state = torch.get_rng_state()
     values, exact = singular_values((left * wanted) @ right.T)

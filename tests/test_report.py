@@ -495,6 +495,29 @@ def test_the_command_finds_and_compares(tmp_path):
     assert "parameters changed" in done.stdout
 
 
+def test_the_command_opens_a_browser(tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or False)
+    with pytest.raises(SystemExit) as stopped:
+        app(["report", "demo", "--open", "--title", "A net"])
+    assert stopped.value.code == 0
+    assert opened == [(tmp_path / "report.html").as_uri()]
+    assert "no browser was found to open it" in capsys.readouterr().err
+    assert "<title>A net" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_command_without_plotly(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    with pytest.raises(SystemExit) as stopped:
+        app(["report", "demo"])
+    assert stopped.value.code == 2
+    assert 'pyparam: report needs plotly, which is not installed (pip install "pyparam[report]")' in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

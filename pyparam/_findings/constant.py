@@ -46,7 +46,9 @@ def constant(seen: Survey) -> Iterator[Finding]:
         if not same or _ADAPTER.search(family.key):
             continue
         zero = [row for row in same if low[row] == 0]
-        if seen.is_matrix(same[0]) and _WEIGHT.search(family.key):
+        # A layer with one output has a matrix of one row; one value in it is told only where it is zero.
+        is_weight = _WEIGHT.search(family.key) is not None
+        if is_weight and (seen.is_matrix(same[0]) or (len(seen.sizes(same[0])) == 2 and bool(zero))):
             if len(same) == len(rows) and len(rows) > 1 and _others_vary(seen, family, low, high):
                 design.append(family)
             else:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 from pyparam._view.words import plural
 
+_BOUND = re.compile(r"(^|[._])(min|max|low|high|lower|upper|bound|limit|clamp|clip)[^.]*$", re.I)
+
 
 def nonfinite(seen: Survey) -> Iterator[Finding]:
-    """NaNs and infinities. A mask, whose finite values are all zero beside negative infinities, is none."""
+    """NaNs and infinities.
+
+    Two things are infinite on purpose: a mask, whose finite values are all zero beside negative infinities,
+    and a bound that bounds nothing, a single number in a buffer or under a name that says so.
+    """
     if not seen.stats.nonfinite():
         return
     nans, above, below = (seen.column(name) for name in ("nans", "posinfs", "neginfs"))
@@ -21,7 +28,12 @@ def nonfinite(seen: Survey) -> Iterator[Finding]:
         if not nans[row] + above[row] + below[row]:
             continue
         is_mask = not nans[row] and not above[row] and largest[row] == 0 and seen.is_matrix(row)
-        if is_mask:
+        is_bound = (
+            numel[row] == 1
+            and not nans[row]
+            and (seen.is_buffer[row] or _BOUND.search(seen.names[row]) is not None)
+        )
+        if is_mask or is_bound:
             continue
         rows.append(row)
         counts = [(nans[row], "NaN"), (above[row], "+inf"), (below[row], "-inf")]

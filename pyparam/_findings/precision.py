@@ -11,8 +11,8 @@ from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 from pyparam._view.words import plural
 
-# Fractions from which it is told. Trained tensors hold some values that matter to nobody, such as the third of
-# an attention's biases that softmax cancels: what most values are is what counts.
+# Fractions from which it is told. Trained tensors hold some values that matter to nobody, such as the third
+# of an attention's biases that softmax cancels: what most values are is what counts.
 _SUBNORMAL = 0.1
 _SATURATED = 0.01
 _LOST = 0.4

@@ -19,6 +19,8 @@ _PROBES = 8
 _BLOCK = 1 << 22
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _TABLE = re.compile(r"embed|wte|wpe|token|vocab|lm_head|position|(^|\.)shared\.", re.I)
+# Pixel shuffles start with every filter several times over, so that the first images have no checkerboard.
+_SHUFFLE = re.compile(r"up_?sampl|shuffle|up_?scal", re.I)
 _WEIGHT = re.compile(r"(weight|kernel|proj|original\d?|matrix|(^|\.)w\d*)[^.]*$", re.I)
 
 
@@ -83,7 +85,7 @@ def repeated(seen: Survey) -> Iterator[Finding]:
 
 def _is_table(seen: Survey, row: int, found: Repeats) -> bool:
     name = seen.names[row]
-    if _TABLE.search(name):
+    if _TABLE.search(name) or _SHUFFLE.search(name):
         return True
     # One row for all in what is no layer's weight: a parameter that was spread over its rows, as Mamba's A.
     return _WEIGHT.search(name) is None and found.rows == seen.sizes(row)[0] - 1

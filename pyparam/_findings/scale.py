@@ -13,7 +13,7 @@ from pyparam._view.words import plural
 _MATRICES = 5.0
 _VECTORS = 10.0
 _OTHER_ROLES = 8.0
-_PAIRS = 10.0
+_PAIRS = 6.0
 _SPREADS = 6.0
 _FEWEST = 3
 # By chance alone a few values can all be small.
@@ -40,14 +40,17 @@ def scale(seen: Survey) -> Iterator[Finding]:
             allowed = _MATRICES if is_matrix else _VECTORS
             told |= _outliers(seen, rows, level, numel, allowed, f"its {len(rows) - 1:,} siblings")
         elif is_matrix:
-            alone.setdefault(seen.sizes(rows[0]), []).extend(rows)
+            odd = _of_two(seen, rows, level, _PAIRS) if len(rows) == 2 else {}
+            told |= odd
+            if not odd:
+                alone.setdefault(seen.sizes(rows[0]), []).extend(rows)
     for shape, rows in alone.items():
         alike = [row for row in level if seen.sizes(row) == shape and not seen.statistic[row]]
         if len(alike) >= _FEWEST:
             found = _outliers(seen, alike, level, numel, _OTHER_ROLES, "others of its shape")
             told |= {row: words for row, words in found.items() if row in set(rows)}
         elif len(alike) == 2:
-            told |= _of_two(seen, alike, level)
+            told |= _of_two(seen, alike, level, _OTHER_ROLES)
     if told:
         rows = sorted(told)
         names = seen.names
@@ -79,10 +82,10 @@ def _outliers(
     }
 
 
-def _of_two(seen: Survey, rows: list[int], level: dict[int, float]) -> dict[int, str]:
+def _of_two(seen: Survey, rows: list[int], level: dict[int, float], allowed: float) -> dict[int, str]:
     """Of two that differ, the one farther from what layers start with: 1 over the root of the inputs."""
     first, second = rows
-    if abs(level[first] - level[second]) <= _PAIRS:
+    if abs(level[first] - level[second]) <= allowed:
         return {}
     inputs = math.prod(seen.sizes(first)[1:])
     odd = max(rows, key=lambda row: abs(level[row] + math.log2(inputs) / 2))

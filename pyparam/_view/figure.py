@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -66,29 +67,31 @@ def style(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def label(axes: Axes, *, x: str = "", y: str = "", title: str = "") -> None:
+def label(axes: Axes, *, x: str = "", y: str = "", title: str = "", title_size: float = FONT) -> None:
     if x:
         axes.set_xlabel(x, fontsize=FONT, color=INK, usetex=False)
     if y:
         axes.set_ylabel(y, fontsize=FONT, color=INK, usetex=False)
     if title:
-        axes.set_title(title, fontsize=FONT, color=INK, usetex=False, loc="left")
+        axes.set_title(title, fontsize=title_size, color=INK, usetex=False, loc="left")
 
 
 def note(figure: Figure, text: str) -> None:
-    """A line under the figure that says what was chosen or left out."""
+    """Lines under the figure that say what was chosen or left out."""
     if text:
+        lines = textwrap.wrap(text, int(figure.get_figwidth() * 17))
         figure.supxlabel(
-            text, x=0.01, ha="left", fontsize=SMALL, color=FAINT, usetex=False, parse_math=False, wrap=False
+            "\n".join(lines), x=0.01, ha="left", fontsize=SMALL, color=FAINT, usetex=False, parse_math=False
         )
 
 
 def name_text(name: str, longest: int = 48) -> str:
-    """A name as text that is no formula, its middle left out where it is long."""
+    """A name as text that is no formula; of a long one the end, from a dot where there is one."""
     text = plain(name)
     if len(text) > longest:
-        end = longest * 2 // 3
-        text = f"{text[: longest - end - 1]}…{text[-end:]}"
+        end = text[1 - longest :]
+        _, dot, after = end.partition(".")
+        text = "…" + (after if dot and len(after) > longest // 2 else end)
     return text.replace("$", r"\$")
 
 

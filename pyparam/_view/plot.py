@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyparam._measure import measure
-from pyparam._monitor import Record
+from pyparam._records import Record
 from pyparam._stats import Stats
 from pyparam._table import spoken_by
 
@@ -109,15 +110,17 @@ def _as_history(source: Any) -> tuple[list[float], list[Stats | Record]] | None:
     Raises TypeError for a mixture, ValueError for an empty list.
     """
     if isinstance(source, Mapping):
+        if not isinstance(next(iter(source.values()), None), _History):
+            return None
         items, steps = list(source.values()), list(source)
-    elif isinstance(source, Sequence) and not isinstance(source, (str, bytes)):
+    elif isinstance(source, (list, tuple, deque)):
+        if not source:
+            raise ValueError("plot: there is nothing to plot: the list is empty")
+        if not isinstance(source[0], _History):
+            return None
         items = list(source)
         steps = [item.step if isinstance(item, Record) else i for i, item in enumerate(items)]
-        if not items and isinstance(source, (list, tuple)):
-            raise ValueError("plot: there is nothing to plot: the list is empty")
     else:
-        return None
-    if not any(isinstance(item, _History) for item in items):
         return None
     kind = Record if isinstance(items[0], Record) else Stats
     for step, item in zip(steps, items, strict=True):

@@ -62,7 +62,7 @@ def draw(stats: Stats) -> Figure:
         at.set_visible(False)
     look.signed_log_axis(flat[0], least, max(largest, least * 10), 0.25 if columns == 1 else 0.4)
     flat[0].set_yscale("log")
-    flat[0].set_ylim(max(min(heights) / 2, 1e-12), max(heights) * 4)
+    flat[0].set_ylim(max(min(heights) / 2, 1e-12), max(heights) * 12)
     flat[0].yaxis.set_major_locator(LogLocator(numticks=5))
     flat[0].yaxis.set_minor_formatter(NullFormatter())
     for i, at in enumerate(flat[: len(panels)]):
@@ -93,7 +93,7 @@ def _draw_panel(axes: Axes, panel: _Panel, least: float) -> list[float]:
     if middle > 0:
         axes.stairs([middle], [-least, least], fill=True, color="#A6A6A6", linewidth=0)
         drawn.append(middle)
-    look.label(axes, title=look.name_text(panel.group.label, 34))
+    look.label(axes, title=look.name_text(panel.group.label, 36), title_size=look.SMALL)
     _corner(axes, "\n".join(_told(panel)), "right", look.FAINT)
     if panel.nonfinite:
         _corner(axes, f"{panel.nonfinite:,} not finite", "left", look.ALARM)
@@ -116,8 +116,11 @@ def _told(panel: _Panel) -> list[str]:
         lines = [f"{count:,} × {_short(values // count)}"]
     else:
         lines = [f"{_short(values)} in {count:,}"]
-    if panel.zeros:
-        lines.append("all zero" if panel.zeros == values else f"{panel.zeros / values:.2g} of them zero")
+    if panel.zeros == values > 0:
+        lines.append("all zero")
+    elif panel.zeros:
+        part = panel.zeros / values
+        lines.append(f"{part:.1%} zero" if part > 1e-3 else f"{panel.zeros:,} zero")
     return lines
 
 

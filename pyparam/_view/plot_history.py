@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pyparam._monitor import Record
+from pyparam._records import Record
 from pyparam._stats import Stats
 from pyparam._view import figure as look
 from pyparam._view.groups import Group, layers

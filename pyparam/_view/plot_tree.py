@@ -102,7 +102,8 @@ class _Tree:
             kind = ""
             if count > 1:
                 self.folded = True
-                kind = f"{count} × {outline.label(first)}".rstrip(" ×")
+                label = outline.label(first)
+                kind = f"{count} × {label}" if label else f"{count} alike"
             label = span(outline.series(first, last))
             made.append(_Cell(label, kind, size * cell.count, first, cell.count * len(members)))
         return [cell for cell in made if cell.size > 0]

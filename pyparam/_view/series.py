@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pyparam._view import figure as look
-from pyparam._view.groups import starred
+from pyparam._view.groups import alike
 
 _FEW = 7
 # Told apart in print too.
@@ -41,18 +40,16 @@ def draw_lines(
 ) -> None:
     """Draws the lines of each panel, those of a name in one colour, and says which is which.
 
-    ``together`` gives names that differ in their numbers alone one colour, where that makes them few.
+    ``together`` gives names that differ in their numbers alone one colour, and the rarest of them the last.
     """
     names = list(dict.fromkeys(line.name for lines in panels for line in lines))
     place = {name: i for i, name in enumerate(names)}
     extra = {line.name: line.extra for lines in reversed(panels) for line in lines}
     if together and len(names) > _FEW:
-        alike = list(dict.fromkeys(map(starred, names)))
-        if len(alike) <= _FEW:
-            place = {name: alike.index(starred(name)) for name in names}
-            many = Counter(map(starred, names))
-            extra = {label: f"({many[label]})" for label in alike}
-            names = alike
+        groups = alike(names, [1] * len(names), _FEW)
+        place = {names[i]: g for g, group in enumerate(groups) for i in group.rows}
+        extra = {group.label: f"({len(group.rows)})" for group in groups}
+        names = [group.label for group in groups]
     few = len(names) <= _FEW
     shades = colormaps[look.SEQUENCE]
     last = max(len(names) - 1, 1)

@@ -38,6 +38,8 @@ const pyparam = {};
     let text;
     if (size >= 1e5 || size < 1e-3) {
       text = size.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
+    } else if (size >= 1000) {
+      text = whole.format(Math.round(size));
     } else {
       text = size.toPrecision(4);
       if (text.includes(".")) text = text.replace(/\.?0+$/, "");

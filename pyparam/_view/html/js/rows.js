@@ -3,6 +3,8 @@
 {
   const { el } = pyparam;
   const DEEPEST = 24;
+  // What has no room to be written out is on the page of the parameter.
+  const counted = (n) => (n < 1e8 ? pyparam.count(n) : pyparam.short(n));
 
   pyparam.tableColumns = (model) => {
     const rows = (f) => () => Array.from({ length: model.length }, (_, row) => f(row));
@@ -15,7 +17,7 @@
       { id: "name", label: "Name", kind: "words", sortable: true, values: () => model.names },
       { id: "shape", label: "Shape", kind: "words", sortable: true, values: rows((r) => model.shape(r)), text: (r) => model.shape(r) },
       { id: "dtype", label: "Dtype", kind: "words", sortable: true, values: rows((r) => model.dtype(r)), text: (r) => model.dtype(r) },
-      { id: "elements", label: "Values", kind: "figure", sortable: true, values: () => model.columns.row_elements, text: (r) => pyparam.count(model.columns.row_elements[r]) },
+      { id: "elements", label: "Values", kind: "figure", sortable: true, values: () => model.columns.row_elements, text: (r) => counted(model.columns.row_elements[r]) },
       number("mean", "Mean", "Mean of the finite values"),
       number("std", "Std", "Standard deviation of the finite values"),
       number("min", "Min", "Least finite value"),
@@ -84,7 +86,7 @@
       const count = below ? below[node] : model.count[node];
       line.note.textContent = `${pyparam.shown(model.type(node) || "")}  ${pyparam.plural(count, "parameter")}`.replace("(no name)", "").trim();
       for (const column of this.columns) if (column.text) line.cells[column.id].textContent = "";
-      line.cells.elements.textContent = pyparam.count(model.elements[node]);
+      line.cells.elements.textContent = counted(model.elements[node]);
       line.canvas.hidden = true;
     }
 
