@@ -49,7 +49,7 @@ def test_report_mixture_in_a_browser(tmp_path: Path) -> None:
     """From a change to the frame that shows it: under 100 ms for a scroll and for a letter of the filter."""
     sys.path.insert(0, str(TESTS))
     from browser import chromium
-    from test_report_browser import Report, responds
+    from report_page import Report, responds
 
     path = pyparam.report(MODELS["mixture"](), tmp_path / "mixture.html").path
     with tempfile.TemporaryDirectory() as profile, chromium(Path(profile)) as driver:

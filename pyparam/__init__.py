@@ -15,6 +15,7 @@ from pyparam._access import (
     walk,
 )
 from pyparam._compare import Comparison, compare
+from pyparam._findings import Finding
 from pyparam._fingerprint import Fingerprint, fingerprint
 from pyparam._flatten import (
     flatten,
@@ -47,6 +48,7 @@ from pyparam._view.text import show
 __all__ = [
     "Checkpoint",
     "Comparison",
+    "Finding",
     "Fingerprint",
     "Inspector",
     "Monitor",

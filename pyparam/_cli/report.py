@@ -89,7 +89,7 @@ def _lines(made: Report) -> list[str]:
     if not made.faults:
         lines.append("nothing wrong was found")
     for finding in made.findings:
-        lines.append(f"{finding.severity:<8} {finding.title}")
+        lines.append(f"{finding.severity:<8} {plain(finding.title)}")
         shown = [
             plain(name) + (f"  {plain(finding.details[name])}" if name in finding.details else "")
             for name in finding.names[:_NAMES]

@@ -55,11 +55,11 @@ class Finding:
 
     def __str__(self) -> str:
         shown = [
-            plain(name) + (f" ({self.details[name]})" if name in self.details else "")
+            plain(name) + (f" ({plain(self.details[name])})" if name in self.details else "")
             for name in self.names[:_SHOWN]
         ]
         more = len(self.names) - len(shown)
-        text = f"{self.severity}: {self.title}"
+        text = f"{self.severity}: {plain(self.title)}"
         if shown:
             text += ": " + ", ".join(shown)
         return text + (f" and {more:,} more" if more else "")

@@ -212,7 +212,13 @@ def _measured(
             if name is None or name not in names:
                 raise
             unreadable[name] = _reason(error)
-            wanted = [row for row in wanted if table.names[row] != name]
+            place = table[name].device
+            if place.type != "cpu":
+                # No kernels for it here: all that lies there is refused for the same reason.
+                tensors = table.tensors
+                alike = [table.names[row] for row in wanted if tensors[row].device == place]
+                unreadable.update(dict.fromkeys(alike, unreadable[name]))
+            wanted = [row for row in wanted if table.names[row] not in unreadable]
             names = [table.names[row] for row in wanted]
             target = table._take(wanted)
 

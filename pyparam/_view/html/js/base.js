@@ -41,7 +41,7 @@ const pyparam = {};
     } else if (size >= 1000) {
       text = whole.format(Math.round(size));
     } else {
-      text = size.toPrecision(4);
+      text = size.toPrecision(size < 0.01 ? 3 : 4);
       if (text.includes(".")) text = text.replace(/\.?0+$/, "");
     }
     return x < 0 ? `−${text}` : text;

@@ -21,9 +21,9 @@
   };
 
   // Powers of ten, on a short axis the numbers between them; zero where the axis has it.
-  const ticks = (axis, signs, zero) => {
+  const ticks = (axis, signs, zero, width) => {
     const decades = (axis.high - axis.low) / TEN;
-    const step = Math.max(1, Math.ceil(decades / 6));
+    const step = Math.max(1, Math.ceil(decades / Math.max(1, width / signs.length / 90)));
     const values = zero ? [0] : [];
     const texts = zero ? ["0"] : [];
     const between = decades > 2 ? [1] : decades > 0.8 ? [1, 2, 5] : [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8];
@@ -100,7 +100,7 @@
       }
     }
     const hasZero = zeros > 0 || signs.length === 2;
-    const place = axis ? ticks(axis, signs, hasZero) : { tickvals: [0], ticktext: ["0"] };
+    const place = axis ? ticks(axis, signs, hasZero, element.clientWidth) : { tickvals: [0], ticktext: ["0"] };
     const ends = axis
       ? [signs.includes(-1) ? axis.at(axis.high, -1) : hasZero ? -axis.gap : axis.gap, signs.includes(1) ? axis.at(axis.high, 1) : hasZero ? axis.gap : -axis.gap]
       : [-1, 1];

@@ -28,14 +28,17 @@
     if (model.columns.row_difference) {
       const changed = (row) => {
         const difference = model.difference(row);
-        return difference ? difference.rel_l2 : NaN;
+        if (!difference) return NaN;
+        return difference.nonfinite ? Infinity : difference.rel_l2;
       };
       columns.push({
         id: "changed", label: "Changed", title: "||change|| / ||before||", kind: "figure", sortable: true, values: rows(changed),
         text: (row) => {
           const difference = model.difference(row);
           if (!difference) return "new";
-          return difference.equal ? "same" : pyparam.number(difference.rel_l2);
+          if (difference.equal) return "same";
+          if (difference.nonfinite) return "not finite";
+          return difference.rel_l2 ? pyparam.number(difference.rel_l2) : "dtype";
         },
       });
     }
