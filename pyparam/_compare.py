@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from pyparam._errors import Reworded
 from pyparam._native import _C
 from pyparam._pending import Pending, made
 from pyparam._sources.saved import is_on_disk, saved_table
@@ -399,18 +399,12 @@ def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
 _INDEXED = re.compile(r"\b([ab])\[(\d+)\]")
 
 
-@contextlib.contextmanager
-def _named_errors(a: ParamTable, b: ParamTable) -> Iterator[None]:
+def _named_errors(a: ParamTable, b: ParamTable) -> Reworded:
     """The op speaks of ``a[12]``; a person wants ``parameter '0.weight' of a``."""
-    try:
-        yield
-    except (TypeError, ValueError) as raised:
-        sides = {"a": a, "b": b}
-        text = str(raised)
-        named = _INDEXED.sub(lambda m: f"parameter {sides[m[1]].names[int(m[2])]!r} of {m[1]}", text)
-        if named == text:
-            raise
-        raise type(raised)(named) from None
+    sides = {"a": a, "b": b}
+    return Reworded(
+        lambda words: _INDEXED.sub(lambda m: f"parameter {sides[m[1]].names[int(m[2])]!r} of {m[1]}", words)
+    )
 
 
 def compare(a: Any, b: Any) -> Comparison:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pyparam._errors import named_errors
 from pyparam._native import _C
 from pyparam._pending import Pending
 from pyparam._sources.saved import is_on_disk, saved_table
-from pyparam._table import named_errors
 
 __all__ = ["Fingerprint", "fingerprint"]
 

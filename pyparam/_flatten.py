@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pyparam._errors import named_errors, spoken_by
 from pyparam._native import _C
 from pyparam._sources import table_of
-from pyparam._table import named_errors, spoken_by
 
 
 def flatten(

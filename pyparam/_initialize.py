@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyparam._errors import named_errors
 from pyparam._init_defaults import TorchDefaults
 from pyparam._init_fill import DRAWN_DTYPES, KEEP, Row, dtensor_type, ordinary, seed_of, wanted
 from pyparam._init_materialize import Materialized, materialized
@@ -23,7 +24,7 @@ from pyparam._init_rules import Rules, Subject, assign, pairs_of, shown
 from pyparam._init_samplers import ROWS
 from pyparam._native import _C
 from pyparam._sources import table_of
-from pyparam._table import ParamTable, named_errors
+from pyparam._table import ParamTable
 
 Sampler = Callable[..., Any]
 _WORDS = ("error", "keep", "torch")

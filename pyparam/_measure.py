@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -11,13 +10,14 @@ from torch import Tensor
 
 from pyparam._bins import Bins
 from pyparam._distinct import Distinct, distinct
+from pyparam._errors import MISTAKES, Kinds, Reworded, named_errors
 from pyparam._native import _C
 from pyparam._pending import made
 from pyparam._rows import PickedLayouts
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._stats import Columns, Stats
-from pyparam._table import ParamTable, named_errors
+from pyparam._table import ParamTable
 
 
 def measure(
@@ -88,7 +88,7 @@ def _measure_shared(
         table = ParamTable([name for name, _ in there], [gradient for _, gradient in there])
 
     def measured(part: ParamTable) -> _C.Measurement:
-        with named_errors(part, (TypeError, ValueError)):
+        with named_errors(part):
             found = _C.measure(part._native, False, histogram, maps, False)
         assert found is not None
         return found
@@ -146,16 +146,9 @@ def _measure_histogram_shapes(tensors: list[Tensor]) -> tuple[Tensor, ...]:
     )
 
 
-@contextlib.contextmanager
-def row_errors(
-    table: ParamTable,
-    grad: bool,
-    error: type[Exception] | tuple[type[Exception], ...] = (TypeError, ValueError),
-) -> Iterator[None]:
+def row_errors(table: ParamTable, grad: bool, kinds: Kinds = MISTAKES) -> Reworded:
     """``named_errors``; with ``grad`` for ops over the gradients that are there."""
-    named = cast(ParamTable, _WithGradients(table)) if grad else table
-    with named_errors(named, error):
-        yield
+    return named_errors(cast(ParamTable, _WithGradients(table)) if grad else table, kinds)
 
 
 class _WithGradients:

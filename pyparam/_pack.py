@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pyparam._errors import named_errors
 from pyparam._native import _C
 from pyparam._sources import table_of
-from pyparam._table import named_errors
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import re
 import weakref
@@ -213,34 +212,3 @@ def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = Tru
     from pyparam._sources import table_of as moved
 
     return moved(source, buffers=buffers, remove_duplicate=remove_duplicate)
-
-
-_INDEXED = re.compile(r"\btensors\[(\d+)\]")
-
-
-@contextlib.contextmanager
-def named_errors(
-    table: ParamTable, error: type[Exception] | tuple[type[Exception], ...] = (TypeError, ValueError)
-) -> Iterator[None]:
-    """Gives errors of a native op the parameter's name.
-
-    The ops know tensors only and speak of ``tensors[12]``; a person wants ``parameter '0.weight'``. Costs
-    nothing when nothing is wrong.
-    """
-    try:
-        yield
-    except error as raised:
-        text = str(raised)
-        named = _INDEXED.sub(lambda m: f"parameter {table.names[int(m.group(1))]!r}", text)
-        if named == text:
-            raise
-        raise type(raised)(named) from None
-
-
-@contextlib.contextmanager
-def spoken_by(verb: str, op: str) -> Iterator[None]:
-    """An op's errors under the name of the function that was called."""
-    try:
-        yield
-    except (TypeError, ValueError) as raised:
-        raise type(raised)(str(raised).replace(f"{op}:", f"{verb}:", 1)) from None

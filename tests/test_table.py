@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 import pyparam
+from pyparam._errors import named_errors
 from pyparam._sources import table_of
-from pyparam._table import named_errors
 
 
 def net():

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from pyparam._errors import spoken_by
 from pyparam._measure import measure
 from pyparam._records import Record
 from pyparam._stats import Stats
-from pyparam._table import spoken_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from pyparam._errors import spoken_by
 from pyparam._measure import measure
 from pyparam._sources import table_of
-from pyparam._table import ParamTable, spoken_by
+from pyparam._table import ParamTable
 from pyparam._view import figure as look
 from pyparam._view.series import Line, draw_lines
 from pyparam._view.words import plural
