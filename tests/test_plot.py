@@ -145,6 +145,12 @@ def test_the_bars_of_a_histogram_are_the_shares_of_the_values() -> None:
     assert "100\n20.0% zero" in texts(axes.figure)
 
 
+def test_shares_of_complex_numbers_are_of_their_parts() -> None:
+    (axes,) = shown(pyparam.plot({"c": torch.tensor([1 + 1j, 1 + 1j])}, "hist"))
+    heights, edges, _ = axes.patches[0].get_data()
+    assert heights[0] * math.log2(edges[1] / edges[0]) == pytest.approx(1.0)
+
+
 def test_panels_and_what_they_say() -> None:
     model = small()
     with torch.no_grad():

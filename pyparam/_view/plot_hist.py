@@ -76,7 +76,7 @@ def draw(stats: Stats) -> Figure:
 
 def _draw_panel(axes: Axes, panel: _Panel, least: float) -> list[float]:
     """Draws the bars; gives their heights."""
-    total = max(panel.values - panel.nonfinite, 1)
+    total = max(int(panel.histogram.counts.sum()), 1)  # a complex number counts as two
     lower, upper = panel.histogram.lower.numpy(), panel.histogram.upper.numpy()
     share = panel.histogram.counts.numpy() / total
     near = np.maximum(np.abs(lower), np.abs(upper)) <= least
@@ -116,10 +116,11 @@ def _told(panel: _Panel) -> list[str]:
         lines = [f"{count:,} × {_short(values // count)}"]
     else:
         lines = [f"{_short(values)} in {count:,}"]
-    if panel.zeros == values > 0:
+    finite = int(panel.histogram.counts.sum())
+    if panel.zeros == finite > 0:
         lines.append("all zero")
     elif panel.zeros:
-        part = panel.zeros / values
+        part = panel.zeros / finite
         lines.append(f"{part:.1%} zero" if part > 1e-3 else f"{panel.zeros:,} zero")
     return lines
 
