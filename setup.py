@@ -186,6 +186,9 @@ def extension(cuda: Path | None) -> "CppExtension":
 
 
 cuda = cuda_toolkit()
+if cuda is not None and not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
+    # torch would take every GPU that it was itself built for; these kernels need 7.0 or newer.
+    os.environ["TORCH_CUDA_ARCH_LIST"] = "7.5;8.0;9.0+PTX"
 
 # One folder for the objects of every kind of build (in place, editable, wheel), so that the second one
 # recompiles nothing, and others for the sanitizer and the CUDA build, whose flags differ.

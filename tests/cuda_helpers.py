@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,10 +37,18 @@ def launches(work: Callable[[], Any]) -> int:
     """How many kernels a call starts, copies of metadata not counted."""
     work()
     torch.cuda.synchronize()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        work()
-        torch.cuda.synchronize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            work()
+            torch.cuda.synchronize()
     return sum("body_kernel" in event.name for event in profile.events())
+
+
+def sync_is(mode: str) -> None:
+    with warnings.catch_warnings():  # torch says that this mode is a prototype
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def fill_pools(work: Callable[[], Any], times: int = 4) -> None:
@@ -58,12 +67,12 @@ def no_waiting() -> Iterator[None]:
     torch.cuda._sleep(LONG)
     busy = torch.cuda.Event()
     busy.record()
-    torch.cuda.set_sync_debug_mode("error")
+    sync_is("error")
     try:
         yield
         assert not busy.query(), "the call waited for the device"
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        sync_is("default")
         torch.cuda.synchronize()
 
 

@@ -29,12 +29,14 @@ def torch_stand_in(folder: Path, cuda: str | None) -> None:
         "def CUDAExtension(name, sources, **rest):\n"
         "    import os\n"
         "    cuda = [source for source in sources if source.endswith('.cu')]\n"
-        "    raise SystemExit(f'CUDA from {os.environ[\"CUDA_HOME\"]}: {len(cuda)} kernels')\n"
+        "    archs = os.environ['TORCH_CUDA_ARCH_LIST']\n"
+        "    raise SystemExit(f'CUDA from {os.environ[\"CUDA_HOME\"]}: {len(cuda)} kernels for {archs}')\n"
         "def include_paths(*kind): return []\n"
         "BuildExtension = SimpleNamespace(with_options=lambda **rest: None)\n"
     )
     (folder / "torch" / "__init__.py").write_text(
         f"from types import SimpleNamespace\n__version__ = '2.14.1'\nversion = SimpleNamespace(cuda={cuda!r})\n"
+        "cuda = SimpleNamespace(is_available=lambda: False)\n"
     )
 
 
@@ -76,7 +78,10 @@ def test_nvcc_on_the_path_leads_to_its_toolkit(tmp_path: Path) -> None:
     link.mkdir()
     (link / "nvcc").symlink_to(home / "bin" / "nvcc")
     assert f"CUDA from {home}: " in setup(tmp_path, path=[link])
-    assert f"CUDA from {home}: " in setup(tmp_path, CUDA_HOME=str(home))
+    said = setup(tmp_path, CUDA_HOME=str(home))
+    assert f"CUDA from {home}: " in said
+    assert said.endswith("kernels for 7.5;8.0;9.0+PTX\n")
+    assert setup(tmp_path, CUDA_HOME=str(home), TORCH_CUDA_ARCH_LIST="8.6").endswith("kernels for 8.6\n")
     assert "CPU only" in setup(tmp_path, path=[script], FORCE_CUDA="0")
 
 

@@ -6,7 +6,7 @@
 //
 //     struct Body {
 //       static constexpr int kThreads = 256;
-//       static constexpr int kResident = 4;       // optional: see cuda/launch.cuh
+//       static constexpr int kBlocks = 4;         // optional: see cuda/launch.cuh
 //       struct Arguments { ... };                 // plain data, given to every block
 //       struct Shared { Slots<double, kThreads> sums; };  // shared memory; uninitialised
 //       template <typename Block>

@@ -23,7 +23,8 @@ enum DifferenceCount {
   kDifferenceCounts
 };
 
-PYPARAM_HD inline void write_difference(const Difference& d, int64_t numel, double* values, int64_t* counts) {
+PYPARAM_HD inline void write_difference(const Difference& d, int64_t numel, double* values,
+                                        int64_t* counts) {
   values[kMaxAbsDifference] = d.max_abs;
   values[kMeanAbsDifference] = mean_abs_of(d);
   values[kL2Difference] = l2_of(d);

@@ -2,7 +2,6 @@
 
 #include <c10/util/Exception.h>
 
-#include <bit>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -38,7 +37,7 @@ class Index {
  public:
   explicit Index(const Names& names)
       : names_(names),
-        slots_(std::bit_ceil(2 * names.size() + 1), kFree),
+        slots_(power_of_two_above(2 * names.size()), kFree),
         mask_(slots_.size() - 1) {}
 
   // The position of `name`, or kFree.
@@ -55,6 +54,11 @@ class Index {
   static constexpr int64_t kFree = -1;
 
  private:
+  static size_t power_of_two_above(size_t n) {
+    size_t power = 1;
+    while (power <= n) power *= 2;
+    return power;
+  }
   size_t slot_of(std::string_view name) const {
     size_t slot = std::hash<std::string_view>{}(name)&mask_;
     while (slots_[slot] != kFree && names_[static_cast<size_t>(slots_[slot])] != name)

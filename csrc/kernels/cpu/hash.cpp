@@ -1,7 +1,5 @@
 #include "kernels/cpu/hash.h"
 
-#include <bit>
-
 #include "kernels/cpu/isa.h"
 
 namespace pyparam::cpu {
@@ -9,7 +7,7 @@ namespace {
 
 using hash::Sums;
 
-static_assert(std::endian::native == std::endian::little, "words are read as little-endian");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are read as little-endian");
 
 constexpr int kLanes = 16;
 // The hardware's own prefetching ends with each page; this reaches beyond.

@@ -11,8 +11,8 @@
 
 namespace pyparam::cpu {
 
-// Raises unless the tensor is strided and of numbers, wherever it is; or is so on the CPU. `list` is
-// "a" or "b".
+// Raises unless the tensor is strided and of numbers, wherever it is; or is so on the CPU. `list`
+// is "a" or "b".
 void check_comparable_values(const char* list, int64_t index, const at::Tensor& tensor);
 void check_comparable(const char* list, int64_t index, const at::Tensor& tensor);
 

@@ -206,7 +206,7 @@ template <random::Map map>
 struct FillBody {
   static constexpr int kThreads = kFillThreads;
   // The inverses of distribution functions take up to 128 registers; with fewer they spill.
-  static constexpr int kResident =
+  static constexpr int kBlocks =
       map == random::Map::kTruncated || map == random::Map::kFarTail ? 2 : 0;
   using Arguments = FillArguments;
   struct Shared {

@@ -12,33 +12,19 @@
 
 namespace pyparam::cuda {
 
-// Blocks that a multiprocessor must have room for at once: Body::kResident, which bounds a thread's
-// registers. 0, the default, leaves the choice to the compiler.
+// Blocks of a body that a multiprocessor should hold at once, Body::kBlocks, which bounds a
+// thread's registers. 0, where a body says nothing, leaves the choice to the compiler.
 template <typename Body, typename = void>
-constexpr int kResidentOf = 0;
+constexpr int kBlocksOf = 0;
 template <typename Body>
-constexpr int kResidentOf<Body, std::void_t<decltype(Body::kResident)>> = Body::kResident;
+constexpr int kBlocksOf<Body, std::void_t<decltype(Body::kBlocks)>> = Body::kBlocks;
 
 template <typename Body>
-__global__ void __launch_bounds__(Body::kThreads, kResidentOf<Body>)
+__global__ void __launch_bounds__(Body::kThreads, kBlocksOf<Body>)
     body_kernel(const __grid_constant__ typename Body::Arguments arguments) {
   __shared__ typename Body::Shared shared;
   Body::run(DeviceBlock<Body::kThreads>{}, arguments, shared);
 }
-
-// The same for a body that says how many of its blocks a multiprocessor should hold at once,
-// kBlocks, and so how many registers a thread may have.
-template <typename Body>
-__global__ void __launch_bounds__(Body::kThreads, Body::kBlocks)
-    body_kernel_of_blocks(const __grid_constant__ typename Body::Arguments arguments) {
-  __shared__ typename Body::Shared shared;
-  Body::run(DeviceBlock<Body::kThreads>{}, arguments, shared);
-}
-
-template <typename Body, typename = void>
-struct SaysBlocks : std::false_type {};
-template <typename Body>
-struct SaysBlocks<Body, std::void_t<decltype(Body::kBlocks)>> : std::true_type {};
 
 // Runs a body on `blocks` blocks, on the current stream of the device that `on` has made current.
 // No blocks are no launch.
@@ -48,11 +34,7 @@ void launch(const OnDevice& on, int64_t blocks, const typename Body::Arguments& 
   TORCH_CHECK(blocks > 0 && blocks <= std::numeric_limits<int32_t>::max(),
               "pyparam internal error, please report: a launch of ", blocks, " blocks");
   const auto grid = static_cast<unsigned int>(blocks);
-  if constexpr (SaysBlocks<Body>::value) {
-    body_kernel_of_blocks<Body><<<grid, Body::kThreads, 0, on.stream()>>>(arguments);
-  } else {
-    body_kernel<Body><<<grid, Body::kThreads, 0, on.stream()>>>(arguments);
-  }
+  body_kernel<Body><<<grid, Body::kThreads, 0, on.stream()>>>(arguments);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
