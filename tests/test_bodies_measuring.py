@@ -79,7 +79,7 @@ def same_numbers(a: Tensor, b: Tensor) -> bool:
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
 @pytest.mark.parametrize("make", Kinds)
-@pytest.mark.parametrize("chunk", [7, 64, 1 << 16])
+@pytest.mark.parametrize("chunk", [7, 1 << 16])
 def test_measure_takes_every_dtype_and_layout(
     dtype: torch.dtype, make: Callable[..., Tensor], chunk: int
 ) -> None:
@@ -114,7 +114,7 @@ def test_measure_of_nothing() -> None:
     check_measure([torch.empty(0), torch.empty(3, 0)], 64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_measure_any_list(data: st.DataObject) -> None:
     dtypes = data.draw(st.lists(st.sampled_from(ALL), min_size=1, max_size=6))
@@ -179,7 +179,7 @@ def test_bins_at_every_rounding_limit() -> None:
     check_bins([values, -values, torch.cat((values, -values)).double()], 1 << 16)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_bins_of_any_list(data: st.DataObject) -> None:
     tensors = []
@@ -283,6 +283,7 @@ def _copy(t: Tensor) -> Tensor:
 def test_clipping(dtype: torch.dtype, max_norm: float) -> None:
     for make in Kinds:
         tensors = [t for t in strange(make(700, dtype)) if 0 not in t.stride()]
+        tensors.append(torch.zeros(130, dtype=dtype))  # order 0 counts those that are not all zero
         for p in (2.0, math.inf, 0.0):
             norm = OPS.clip_grad_norm_([_copy(t) for t in tensors], max_norm, p)
             got, got_norm = both_ways(partial(clipped, tensors, max_norm, p, 100))
@@ -328,7 +329,7 @@ def check_fingerprint(tensors: list[Tensor], chunk: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", ALL, ids=str)
-@pytest.mark.parametrize("chunk", [8, 64, 1 << 16])
+@pytest.mark.parametrize("chunk", [64, 1 << 16])
 def test_fingerprint_of_every_dtype_and_layout(dtype: torch.dtype, chunk: int) -> None:
     check_fingerprint(strange(any_bits(700, dtype)), chunk)
 
@@ -339,7 +340,7 @@ def test_fingerprint_of_bytes_at_any_address(skip: int) -> None:
     check_fingerprint([raw[skip : skip + n] for n in (0, 1, 7, 8, 9, 15, 16, 17, 4099)], 1 << 16)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_fingerprint_of_any_list(data: st.DataObject) -> None:
     tensors = []
@@ -426,7 +427,7 @@ def test_compare_of_64_bit_integers_is_exact() -> None:
     check_compare([unsigned], [(top - 1).view(torch.uint64)], 10)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_compare_any_pairs(data: st.DataObject) -> None:
     a, b = [], []
