@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyparam._native import _C
-from pyparam._pending import Pending
+from pyparam._pending import Pending, settled
 from pyparam._sources.saved import is_on_disk, saved_table
 from pyparam._table import named_errors
 
@@ -41,13 +41,7 @@ class Fingerprint:
     @property
     def _bytes(self) -> tuple[bytes, bytes]:
         """Brought from the device when someone first asks."""
-        found = self._found
-        if not isinstance(found, Pending):
-            return found
-        read = found.read()
-        if found.lasting:
-            self._found = read
-        return read
+        return settled(self)
 
     @property
     def _digests(self) -> bytes:
