@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyparam._errors import Reworded
 from pyparam._native import _C
-from pyparam._pending import Pending, made
+from pyparam._pending import Pending, settled
 from pyparam._sources.saved import is_on_disk, saved_table
 from pyparam._table import ParamTable
 
@@ -123,8 +123,9 @@ class Comparison:
             for row in found["retyped"]:
                 i, j = found["in_a"][row], found["in_b"][row]
                 self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
-        self._found: tuple[Tensor, Tensor] | Pending[tuple[Tensor, Tensor]] = made(
-            (found["values"], found["counts"]), _pair
+        columns = found["values"], found["counts"]
+        self._found: tuple[Tensor, Tensor] | Pending[tuple[Tensor, Tensor]] = (
+            columns if columns[0].is_cpu else Pending(columns, _pair)
         )
         self._sizes: Tensor = found["sizes"]
         self._ends: Tensor = found["ends"]
@@ -135,13 +136,7 @@ class Comparison:
     @property
     def _columns(self) -> tuple[Tensor, Tensor]:
         """Values and counts in host memory: brought from a device when someone first asks."""
-        found = self._found
-        if not isinstance(found, Pending):
-            return found
-        columns = found.read()
-        if found.lasting:
-            self._found = columns
-        return columns
+        return settled(self)
 
     @property
     def _values(self) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyparam._errors import named_errors
 from pyparam._native import _C
-from pyparam._pending import Pending
+from pyparam._pending import Pending, settled
 from pyparam._sources.saved import is_on_disk, saved_table
 
 __all__ = ["Fingerprint", "fingerprint"]
@@ -41,13 +41,7 @@ class Fingerprint:
     @property
     def _bytes(self) -> tuple[bytes, bytes]:
         """Brought from the device when someone first asks."""
-        found = self._found
-        if not isinstance(found, Pending):
-            return found
-        read = found.read()
-        if found.lasting:
-            self._found = read
-        return read
+        return settled(self)
 
     @property
     def _digests(self) -> bytes:

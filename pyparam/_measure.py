@@ -12,7 +12,7 @@ from pyparam._bins import Bins
 from pyparam._distinct import Distinct, distinct
 from pyparam._errors import MISTAKES, Kinds, Reworded, named_errors
 from pyparam._native import _C
-from pyparam._pending import made
+from pyparam._pending import Pending, made
 from pyparam._rows import PickedLayouts
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
@@ -69,7 +69,7 @@ def measure(
     names = table.names
     return Stats(
         names=[name for i, name in enumerate(names) if i not in absent] if absent else list(names),
-        columns=made(_tensors(found), Columns.of),
+        columns=_columns(found),
         layouts=found.layouts,
         points=points,
         missing=[names[i] for i in found.missing],
@@ -120,6 +120,14 @@ def _measure_shared(
         missing=missing,
         shared=cut.first,
     )
+
+
+def _columns(found: _C.Measurement) -> Columns | Pending[Columns]:
+    values = found.values
+    if not values.is_cpu:
+        return Pending(_tensors(found), Columns.of)
+    bins = found.bins
+    return Columns(values, found.counts, None if bins is None else Bins(*bins))
 
 
 def _tensors(found: _C.Measurement) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -37,6 +37,21 @@ class Pending(Generic[T]):
             if event is not None:
                 torch.cuda.current_stream(device).wait_event(event)
         return self._make(*on_host(self._tensors))
+
+
+class Holder(Protocol[T]):
+    _found: T | Pending[T]
+
+
+def settled(holder: Holder[T]) -> T:
+    """What ``_found`` holds, read if it is pending; it then stays, if it lasts."""
+    found = holder._found
+    if not isinstance(found, Pending):
+        return found
+    value = found.read()
+    if found.lasting:
+        holder._found = value
+    return value
 
 
 def made(tensors: Sequence[Tensor], make: Callable[..., T]) -> T | Pending[T]:

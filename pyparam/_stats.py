@@ -19,7 +19,7 @@ from pyparam._bins import (
 )
 from pyparam._closest import missing as missing_name
 from pyparam._native import _C
-from pyparam._pending import Pending
+from pyparam._pending import Pending, settled
 from pyparam._rows import Layout, Layouts, ListedLayouts, Row, cells, merged_layout
 
 if TYPE_CHECKING:
@@ -82,13 +82,7 @@ class Stats:
     @property
     def _columns(self) -> Columns:
         """In host memory: what lies on a device is brought here when someone first asks."""
-        found = self._found
-        if not isinstance(found, Pending):
-            return found
-        columns = found.read()
-        if found.lasting:
-            self._found = columns
-        return columns
+        return settled(self)
 
     @property
     def _values(self) -> Tensor:
