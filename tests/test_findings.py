@@ -437,6 +437,14 @@ def test_an_iterator_is_read_once():
     assert survey(model.named_parameters()).names == [name for name, _ in model.named_parameters()]
 
 
+def test_tensors_without_names_have_no_siblings():
+    assert faults(ResNet().parameters()) == []
+    assert faults([torch.zeros(16), torch.ones(16), torch.randn(16), torch.randn(16)]) == []
+    broken = list(GPT().parameters())
+    broken[5].data.fill_(float("nan"))
+    assert only(broken, "non-finite").names == ("5",)
+
+
 def test_nothing_has_no_findings():
     assert findings({}) == []
     assert findings_of(survey(nn.ReLU())) == []

@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple
 
 _NUMBERS = re.compile(r"\d+")
+_BARE = re.compile(r"[\d.]*")
 _INDICES = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
@@ -18,10 +19,13 @@ class Family(NamedTuple):
 
 
 def family_key(name: str) -> str:
-    """``layers.3.fc1.weight`` and ``layers.4.fc2.weight`` are one family."""
-    return _NUMBERS.sub("#", name)
+    """``layers.3.fc1.weight`` and ``layers.4.fc2.weight`` are one family.
+
+    A bare number, as an iterable of tensors has for names, says nothing of what a tensor is for.
+    """
+    return name if _BARE.fullmatch(name) else _NUMBERS.sub("#", name)
 
 
 def role_key(name: str) -> str:
     """Only indices go: ``layers.3.fc1.weight`` and ``layers.4.fc1.weight`` have one role."""
-    return _INDICES.sub("#", name)
+    return name if _BARE.fullmatch(name) else _INDICES.sub("#", name)

@@ -167,6 +167,8 @@ def survey(source: Any) -> Survey:
     device, ...) has no statistics, and a reason.
     """
     source = kept(source)
+    # Before anyone holds a tensor of it, so that pages of its files are given back as they are read.
+    streamed = _streamed(source) if isinstance(source, Checkpoint) else None
     table = table_of(source, buffers=True, remove_duplicate=False)
     parameters = table_of(source, remove_duplicate=False)
     is_buffer = [False] * len(table)
@@ -176,40 +178,35 @@ def survey(source: Any) -> Survey:
 
     unreadable = unreadable_in(table)
     layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64)
-    is_first = layout == torch.arange(len(table))
-    whole = bool(is_first.all())
-    wanted = [
-        i
-        for i, (name, first) in enumerate(zip(table.names, is_first.tolist(), strict=True))
-        if first and name not in unreadable
-    ]
-    stats, wanted = _measured(source, table, wanted, unreadable, whole)
+    if streamed is not None:
+        stats, wanted = streamed, list(range(len(table)))
+    else:
+        first = (layout == torch.arange(len(table))).tolist()
+        wanted = [row for row, name in enumerate(table.names) if first[row] and name not in unreadable]
+        stats, wanted = _measured(table, wanted, unreadable)
 
     at = torch.full((len(table),), -1, dtype=torch.int64)
     at[torch.tensor(wanted, dtype=torch.int64)] = torch.arange(len(wanted))
-    at = at[layout] if len(table) else at
-    return Survey(source, table, stats, at, unreadable, is_buffer)
+    return Survey(source, table, stats, at[layout], unreadable, is_buffer)
 
 
-def _measured(
-    source: Any, table: ParamTable, wanted: list[int], unreadable: dict[str, str], whole: bool
-) -> tuple[Stats, list[int]]:
+def _streamed(source: Checkpoint) -> Stats | None:
+    """A checkpoint's statistics; None where it has tensors that are refused, which have to be found first."""
+    try:
+        return measure(source, quantiles=QUANTILES)
+    except (TypeError, ValueError):
+        return None
+
+
+def _measured(table: ParamTable, wanted: list[int], unreadable: dict[str, str]) -> tuple[Stats, list[int]]:
     """Statistics, and the rows they are of; adds to ``unreadable`` what the kernels refuse."""
-    if isinstance(source, Checkpoint) and whole and len(wanted) == len(table):
-        names = table.names
-        # The checkpoint itself, so that the pages of its files are given back as they are read. That is only
-        # done while nobody holds its tensors.
-        target: Any = source
-    else:
-        names = [table.names[row] for row in wanted]
-        target = table if len(wanted) == len(table) else table._take(wanted)
     while True:
         try:
-            return measure(target, quantiles=QUANTILES), wanted
+            return measure(table._take(wanted), quantiles=QUANTILES), wanted
         except (TypeError, ValueError) as error:
             # Everything is checked before the first value is read: trying again without it costs little.
             name = refused_name(error)
-            if name is None or name not in names:
+            if name is None or name not in table or name in unreadable:
                 raise
             unreadable[name] = _reason(error)
             place = table[name].device
@@ -219,8 +216,6 @@ def _measured(
                 alike = [table.names[row] for row in wanted if tensors[row].device == place]
                 unreadable.update(dict.fromkeys(alike, unreadable[name]))
             wanted = [row for row in wanted if table.names[row] not in unreadable]
-            names = [table.names[row] for row in wanted]
-            target = table._take(wanted)
 
 
 def refused_name(error: Exception) -> str | None:
