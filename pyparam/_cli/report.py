@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pyparam._cli.source import Meta, Source, load, mistakes
+from pyparam._cli.source import Meta, Source, complete_source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._report import Report
 from pyparam._report import report as write_report
@@ -26,7 +26,13 @@ def report(
     ] = Path("report.html"),
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="OTHER", help="Show what changed since OTHER.", show_default=False),
+        typer.Option(
+            "--against",
+            metavar="OTHER",
+            help="Show what changed since OTHER.",
+            show_default=False,
+            autocompletion=complete_source,
+        ),
     ] = None,
     open_it: Annotated[bool, typer.Option("--open", help="Open the report in a browser.")] = False,
     title: Annotated[
@@ -40,12 +46,15 @@ def report(
     The file stands alone and asks no network. Exit status: 0 when nothing wrong was found, 1 when a finding
     is an error or a warning, 2 after a mistake; notes, such as ties, are neither.
 
+    JSON: path, bytes, findings (a list, each with kind, severity, title, reason, names and details, which maps
+    names to words); with --against comparison, as pyparam compare --json has it.
+
     \b
     Examples:
       pyparam report model.safetensors
       pyparam report mypackage.models:build -o model.html --open
       pyparam report after.pt --against before.pt -o changes.html
-      pyparam report model.pt --json | jq '.findings[] | select(.severity == "error")'
+      pyparam report model.pt --json | jq '.findings[].title'
     """
     with mistakes():
         model = load(source, meta=meta)
