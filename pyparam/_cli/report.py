@@ -46,8 +46,8 @@ def report(
     The file stands alone and asks no network. Exit status: 0 when nothing wrong was found, 1 when a finding
     is an error or a warning, 2 after a mistake; notes, such as ties, are neither.
 
-    JSON: path, bytes, findings (a list, each with kind, severity, title, reason, names and details, which maps
-    names to words); with --against comparison, as pyparam compare --json has it.
+    JSON: path, bytes, findings (a list, each with kind, severity, title, reason, names and their details);
+    with --against comparison, as pyparam compare --json has it.
 
     \b
     Examples:
