@@ -1,0 +1,134 @@
+// Vectors of values and of the sixteen lanes they are summed in.
+// Part of lanes_target.h.
+
+namespace pyparam::cpu::PYPARAM_NAMESPACE {
+
+constexpr int kBytes = PYPARAM_VECTOR_BYTES;
+constexpr int kLanes = 16;
+
+template <typename T>
+struct Vectors {
+  using Bits = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  static constexpr Bits kMagnitude = std::numeric_limits<Bits>::max();
+  static constexpr Bits kInfinity = sizeof(T) == 4 ? Bits(0x7f800000) : Bits(0x7ff0000000000000);
+
+  typedef T Values __attribute__((vector_size(kBytes)));
+  typedef Bits ValueBits __attribute__((vector_size(kBytes)));
+  typedef double Doubles __attribute__((vector_size(kBytes)));
+  typedef int64_t DoubleBits __attribute__((vector_size(kBytes)));
+  static constexpr int kPerValues = kBytes / static_cast<int>(sizeof(T));
+  static constexpr int kPerDoubles = kBytes / 8;
+  static constexpr int kValues = kLanes / kPerValues;    // vectors of sixteen T
+  static constexpr int kDoubles = kLanes / kPerDoubles;  // vectors of sixteen doubles
+
+  // The next vector of doubles. Intrinsics, since GCC converts a float vector by parts.
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles widen(const double* from) {
+    Doubles out;
+    std::memcpy(&out, from, kBytes);
+    return out;
+  }
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles widen(const float* from) {
+#if defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 64
+    // All lanes; the plain intrinsic makes GCC warn of its own undefined vector.
+    return (Doubles)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(from));
+#elif defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 32
+    return (Doubles)_mm256_cvtps_pd(_mm_loadu_ps(from));
+#elif defined(__x86_64__)
+    return (Doubles)_mm_cvtps_pd(
+        _mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+#else
+    typedef float Narrow __attribute__((vector_size(kBytes / 2)));
+    Narrow narrow;
+    std::memcpy(&narrow, from, sizeof(narrow));
+    return __builtin_convertvector(narrow, Doubles);
+#endif
+  }
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles abs(Doubles x) {
+    return (Doubles)((DoubleBits)x & std::numeric_limits<int64_t>::max());
+  }
+
+  // sum + x * x for x widened from float32, whose square has at most 48 bits: exact, so that fusing
+  // it with the addition, where the machine can, changes nothing.
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles add_square(Doubles sum, Doubles x) {
+#if defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 64
+    return (Doubles)_mm512_fmadd_pd((__m512d)x, (__m512d)x, (__m512d)sum);
+#elif defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 32
+    return (Doubles)_mm256_fmadd_pd((__m256d)x, (__m256d)x, (__m256d)sum);
+#else
+    return sum + x * x;
+#endif
+  }
+};
+
+#if PYPARAM_VECTOR_BYTES > 16
+// One vector of float32 read from 16-bit values, and its halves widened further.
+using Floats = Vectors<float>::Values;
+using Wide = Vectors<float>::Doubles;
+
+#if PYPARAM_VECTOR_BYTES == 64
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const BFloat16::storage* from, BFloat16) {
+  const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return (Floats)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, stored), 16);
+}
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const Half::storage* from, Half) {
+  const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return (Floats)_mm512_maskz_cvtph_ps(0xffff, stored);
+}
+PYPARAM_TARGET static PYPARAM_INLINE void widen_halves(Floats from, Wide& low, Wide& high) {
+  low = (Wide)_mm512_maskz_cvtps_pd(
+      0xff, (__m256)__builtin_shufflevector(from, from, 0, 1, 2, 3, 4, 5, 6, 7));
+  high = (Wide)_mm512_maskz_cvtps_pd(
+      0xff, (__m256)__builtin_shufflevector(from, from, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#else
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const BFloat16::storage* from, BFloat16) {
+  const __m128i stored = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(stored), 16);
+}
+PYPARAM_TARGET static PYPARAM_INLINE Floats load(const Half::storage* from, Half) {
+  return (Floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+PYPARAM_TARGET static PYPARAM_INLINE void widen_halves(Floats from, Wide& low, Wide& high) {
+  low = (Wide)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)from));
+  high = (Wide)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)from, 1));
+}
+#endif
+#endif
+
+// Adds sixteen lanes as a binary tree.
+PYPARAM_TARGET static inline double add_lanes(const void* vectors) {
+  double lanes[kLanes];
+  std::memcpy(lanes, vectors, sizeof(lanes));
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+
+template <typename T>
+PYPARAM_TARGET static inline T least_lane(const void* vectors) {
+  T lanes[kLanes];
+  std::memcpy(lanes, vectors, sizeof(lanes));
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i)
+      lanes[i] = lanes[i + width] < lanes[i] ? lanes[i + width] : lanes[i];
+  }
+  return lanes[0];
+}
+
+template <typename T>
+PYPARAM_TARGET static inline T largest_lane(const void* vectors) {
+  T lanes[kLanes];
+  std::memcpy(lanes, vectors, sizeof(lanes));
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i)
+      lanes[i] = lanes[i + width] > lanes[i] ? lanes[i + width] : lanes[i];
+  }
+  return lanes[0];
+}
+
+// How far ahead of a full block's values memory is asked for: the hardware does not look past a
+// page's end.
+constexpr int64_t kAhead = 8192;
+
+}  // namespace pyparam::cpu::PYPARAM_NAMESPACE
