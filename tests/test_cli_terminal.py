@@ -172,14 +172,16 @@ def test_an_interrupt_is_quiet(tmp_path) -> None:
     (tmp_path / "slow_model.py").write_text(
         "import sys, time\n\n\ndef build():\n    print('started', flush=True)\n    time.sleep(60)\n"
     )
-    process = subprocess.Popen(
+    # What a shell starts in the background ignores interrupts, and its children with it.
+    with subprocess.Popen(
         [sys.executable, "-m", "pyparam", "show", "slow_model:build"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment(), text=True,
-    )  # fmt: skip
-    assert process.stdout.readline() == "started\n"
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "started\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "")
 
 
