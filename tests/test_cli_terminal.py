@@ -173,10 +173,13 @@ def test_an_interrupt_is_quiet(tmp_path) -> None:
         "import sys, time\n\n\ndef build():\n    print('started', flush=True)\n    time.sleep(60)\n"
     )
     # What a shell starts in the background ignores interrupts, and its children with it.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from pyparam.__main__ import main; main()"
+    )
     with subprocess.Popen(
-        [sys.executable, "-m", "pyparam", "show", "slow_model:build"],
+        [sys.executable, "-c", program, "show", "slow_model:build"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, env=environment(), text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         assert process.stdout.readline() == "started\n"
         time.sleep(0.2)
