@@ -188,8 +188,8 @@ def test_an_offline_run_takes_it(wandb, tmp_path) -> None:
     settings = wandb.Settings(silent=True, console="off", disable_git=True)
     with wandb.init(mode="offline", project="pyparam", dir=tmp_path, settings=settings) as run:
         pyparam.log(pyparam.measure(network(), histogram=True), run, 0)
+    wandb.teardown()  # another process writes the file, and is done with it when it has ended
     (written,) = (path for path in tmp_path.rglob("offline-run-*/*.wandb"))
-    # Another process writes it.
     tags = (b"norm/0.weight", b"values/total", b"histogram")
     deadline = time.monotonic() + 20
     while not all(tag in written.read_bytes() for tag in tags) and time.monotonic() < deadline:
