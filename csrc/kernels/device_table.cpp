@@ -7,19 +7,13 @@
 #include <limits>
 
 #include "kernels/operands.h"
+#include "kernels/spans.h"
 
 namespace pyparam {
 namespace {
 
 constexpr int64_t kTensorsPerTask = 4096;
 constexpr int64_t kRowsPerTask = 1 << 14;
-
-// Elements from a tensor's first to past its last in memory.
-int64_t reach_of(const at::Tensor& tensor) {
-  int64_t last = 0;
-  for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
-  return last + 1;
-}
 
 // Everything but what depends on the tensors before it.
 TensorRow row_of(const char* verb, size_t i, const at::Tensor& tensor) {
@@ -94,8 +88,7 @@ void DeviceTable::add_to(ColumnLayout& layout) {
 }
 
 void DeviceTable::write(char* bytes) const {
-  if (!extents_.empty())
-    std::memcpy(bytes + extents_at_, extents_.data(), extents_.size() * sizeof(ExtentRow));
+  put_rows(bytes, extents_at_, extents_);
   const auto rows = static_cast<int64_t>(tensors_.size());
   at::parallel_for(0, rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
     std::memcpy(bytes + tensors_at_ + begin * static_cast<int64_t>(sizeof(TensorRow)),

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "kernels/chunks.h"
@@ -27,6 +28,12 @@ class ColumnLayout {
  private:
   int64_t bytes_ = 0;
 };
+
+// Writes rows to where their column begins.
+template <typename Row>
+void put_rows(char* bytes, int64_t at, const std::vector<Row>& rows) {
+  if (!rows.empty()) std::memcpy(bytes + at, rows.data(), rows.size() * sizeof(Row));
+}
 
 // The table of a list. Chunks come from the planner.
 class DeviceTable {

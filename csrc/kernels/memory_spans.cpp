@@ -8,14 +8,6 @@
 
 namespace pyparam {
 
-Span span_of(const at::Tensor& tensor) {
-  if (tensor.numel() == 0) return {};
-  int64_t last = 0;
-  for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
-  const auto* begin = static_cast<const char*>(tensor.const_data_ptr());
-  return {begin, begin + (last + 1) * static_cast<int64_t>(tensor.itemsize())};
-}
-
 bool is_plain_memory(const at::Tensor& tensor) {
   if (!tensor.defined()) return false;
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
@@ -71,19 +63,13 @@ bool reads_what_it_writes(at::TensorList tensors, const at::Tensor& vector) {
 }
 
 std::vector<at::TensorList> pieces_apart(at::TensorList tensors) {
-  // Most lists lie in order and apart, or are a permutation of such.
   std::vector<Span> spans;
   spans.reserve(tensors.size());
   for (const at::Tensor& tensor : tensors) {
     const Span span = span_of(tensor);
     if (!span.empty()) spans.push_back(span);
   }
-  const auto before = [](const Span& a, const Span& b) { return a.begin < b.begin; };
-  if (!std::is_sorted(spans.begin(), spans.end(), before))
-    std::sort(spans.begin(), spans.end(), before);
-  bool apart = true;
-  for (size_t i = 1; i < spans.size(); ++i) apart &= spans[i - 1].end <= spans[i].begin;
-  if (apart) return {tensors};
+  if (!any_meet(spans)) return {tensors};
 
   std::vector<at::TensorList> pieces;
   std::map<const char*, const char*> taken;  // of the piece at hand: begin to end, apart

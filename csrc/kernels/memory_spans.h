@@ -1,5 +1,5 @@
-// Which bytes tensors cover, and what follows for a copy between many tensors and one vector. Knows
-// no device.
+// What follows from where tensors lie for a copy between many tensors and one vector. Knows no
+// device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -7,18 +7,9 @@
 #include <vector>
 
 #include "kernels/alike.h"
+#include "kernels/spans.h"
 
 namespace pyparam {
-
-// From a tensor's first to past its last byte; nothing without elements.
-struct Span {
-  const char* begin = nullptr;
-  const char* end = nullptr;
-
-  bool empty() const { return begin == end; }
-  bool meets(const Span& other) const { return begin < other.end && other.begin < end; }
-};
-Span span_of(const at::Tensor& tensor);
 
 // Strided, with memory of its own and known sizes, holding its own values: what a kernel can take
 // by address.

@@ -27,15 +27,14 @@ std::optional<Pieces> pieces_of(const Subject& subject, std::optional<at::Scalar
 // A source may lie in out only where it already is what out will hold.
 void require_apart(const Subject& subject, const Pieces& pieces, const at::Tensor& out) {
   const auto* begin = static_cast<const char*>(out.const_data_ptr());
-  const Extent all{begin, begin + out.nbytes()};
+  const Span all{begin, begin + out.nbytes()};
   for (size_t i = 0; i < pieces.list.size(); ++i) {
     const Piece& piece = pieces.list[i];
     if (piece.data == nullptr) continue;
-    const Extent extent = extent_of(piece, subject[i]);
-    if (!extent.meets(all)) continue;
-    const bool in_place =
-        piece.dense && !piece.lazy && piece.dtype == out.scalar_type() &&
-        extent.begin == begin + piece.offset * static_cast<int64_t>(out.itemsize());
+    const Span span = span_of(piece, subject[i]);
+    if (!span.meets(all)) continue;
+    const bool in_place = piece.dense && !piece.lazy && piece.dtype == out.scalar_type() &&
+                          span.begin == begin + piece.offset * static_cast<int64_t>(out.itemsize());
     TORCH_CHECK_VALUE(in_place, "flatten: out overlaps ", subject.spoken(i),
                       " in memory; expected memory apart");
   }

@@ -27,14 +27,14 @@ void require_writable(const Subject& subject, const Pieces& pieces) {
 // Whether a write to some tensor would change elements of the vector that are still to be read.
 bool reads_what_it_writes(const Subject& subject, const Pieces& pieces, const at::Tensor& vector) {
   const auto* begin = static_cast<const char*>(vector.const_data_ptr());
-  const Extent all{begin, begin + vector.nbytes()};
+  const Span all{begin, begin + vector.nbytes()};
   for (size_t i = 0; i < pieces.list.size(); ++i) {
     const Piece& piece = pieces.list[i];
-    const Extent extent = extent_of(piece, subject[i]);
+    const Span span = span_of(piece, subject[i]);
     const bool in_place =
         piece.dense && !piece.lazy &&
-        extent.begin == begin + piece.offset * static_cast<int64_t>(vector.itemsize());
-    if (!in_place && !extent.empty() && extent.meets(all)) return true;
+        span.begin == begin + piece.offset * static_cast<int64_t>(vector.itemsize());
+    if (!in_place && !span.empty() && span.meets(all)) return true;
   }
   return false;
 }

@@ -49,15 +49,9 @@ void prefetch_storage(const at::Tensor& tensor) {
 }
 
 // Bytes from the first to past the last of a tensor that has elements.
-int64_t span_of(const Piece& piece, const at::Tensor& tensor) {
-  int64_t last = piece.numel - 1;
-  if (!piece.dense) {
-    last = 0;
-    const auto sizes = tensor.sizes();
-    const auto strides = tensor.strides();
-    for (size_t d = 0; d < sizes.size(); ++d) last += (sizes[d] - 1) * strides[d];
-  }
-  return (last + 1) * static_cast<int64_t>(c10::elementSize(piece.dtype));
+int64_t bytes_spanned(const Piece& piece, const at::Tensor& tensor) {
+  const int64_t reach = piece.dense ? piece.numel : reach_of(tensor);
+  return reach * static_cast<int64_t>(c10::elementSize(piece.dtype));
 }
 
 }  // namespace
@@ -94,7 +88,7 @@ std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool
       piece.lazy = tensor.is_conj() || tensor.is_neg();
       piece.data = write ? static_cast<char*>(tensor.mutable_data_ptr())
                          : static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()));
-      const auto needed = static_cast<size_t>(span_of(piece, tensor)) +
+      const auto needed = static_cast<size_t>(bytes_spanned(piece, tensor)) +
                           static_cast<size_t>(impl->storage_offset()) * impl->itemsize();
       TORCH_CHECK_VALUE(piece.data != nullptr && needed <= impl->unsafe_storage().nbytes(), verb,
                         ": ", subject.spoken(i), " needs a storage of ", needed,
@@ -107,9 +101,9 @@ std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool
   return pieces;
 }
 
-Extent extent_of(const Piece& piece, const at::Tensor& tensor) {
-  if (piece.data == nullptr) return {nullptr, nullptr};
-  return {piece.data, piece.data + span_of(piece, tensor)};
+Span span_of(const Piece& piece, const at::Tensor& tensor) {
+  if (piece.data == nullptr) return {};
+  return {piece.data, piece.data + bytes_spanned(piece, tensor)};
 }
 
 void require_convertible(const char* verb, const Subject& subject, const Pieces& pieces,
@@ -291,26 +285,15 @@ ChunkPlan plan_for(const Pieces& pieces, int64_t vector_size) {
   return plan_chunks(numels, bytes / vector_size, group_bytes / vector_size);
 }
 
-// Whether any two tensors share a byte of their extents. Linear memory: sort, then sweep.
+// Whether any two tensors share a byte of their spans.
 bool any_overlap(const Subject& subject, const Pieces& pieces) {
-  std::vector<Extent> extents;
-  extents.reserve(pieces.list.size());
-  bool ascending = true;
+  std::vector<Span> spans;
+  spans.reserve(pieces.list.size());
   for (size_t i = 0; i < pieces.list.size(); ++i) {
-    const Extent extent = extent_of(pieces.list[i], subject[i]);
-    if (extent.empty()) continue;
-    ascending &= extents.empty() || extents.back().end <= extent.begin;
-    extents.push_back(extent);
+    const Span span = span_of(pieces.list[i], subject[i]);
+    if (!span.empty()) spans.push_back(span);
   }
-  if (ascending) return false;
-  std::sort(extents.begin(), extents.end(),
-            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
-  const char* reached = nullptr;
-  for (const Extent& extent : extents) {
-    if (extent.begin < reached) return true;
-    reached = std::max(reached, extent.end);
-  }
-  return false;
+  return any_meet(spans);
 }
 
 }  // namespace

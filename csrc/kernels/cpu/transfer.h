@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/alike.h"
+#include "kernels/spans.h"
 
 namespace pyparam::cpu {
 
@@ -39,14 +40,8 @@ bool is_ordinary(const at::Tensor& tensor);
 // GIL.
 std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool write);
 
-// The byte range a piece's tensor covers, from its first to past its last byte.
-struct Extent {
-  const char* begin;
-  const char* end;
-  bool empty() const { return begin == end; }
-  bool meets(const Extent& other) const { return begin < other.end && other.begin < end; }
-};
-Extent extent_of(const Piece& piece, const at::Tensor& tensor);
+// The bytes that a piece's tensor lies in.
+Span span_of(const Piece& piece, const at::Tensor& tensor);
 
 // Refuses, with verb and words, two dtypes between which nothing converts.
 void require_convertible(const char* verb, const Subject& subject, const Pieces& pieces,
