@@ -57,20 +57,38 @@ struct BlockOf {
   static constexpr int kThreads = kThreadCount;
   static_assert((kThreadCount & (kThreadCount - 1)) == 0, "a tree halves the threads");
 
-  // Combines the threads' values as a binary tree, the same on every machine: slots[0] holds the
-  // result afterwards, and every thread may read it. `slots` must not be in use.
-  template <typename Values, typename T, typename Combine>
-  PYPARAM_DEVICE void reduce(Values& values, Slots<T, kThreadCount>& slots,
-                             const Combine& combine) const {
-    const Self& self = *static_cast<const Self*>(this);
-    self.each([&](int thread) { slots[thread] = values[thread]; });
+  // Combines the slots of the first `count` threads as a binary tree, the same on every machine:
+  // slots[0] holds the result afterwards, and every thread may read it. The tree depends on `count`
+  // alone.
+  template <typename T, typename Combine>
+  PYPARAM_DEVICE void combine(Slots<T, kThreadCount>& slots, int count, const Combine& both) const {
+    int half = 1;
+    while (half < count) half *= 2;
     PYPARAM_UNROLL(1)
-    for (int half = kThreadCount / 2; half > 0; half /= 2) {
-      self.each([&](int thread) {
-        if (thread < half) slots[thread] = combine(slots[thread], slots[thread + half]);
+    for (half /= 2; half > 0; half /= 2) {
+      self().each([&](int thread) {
+        if (thread < half && thread + half < count)
+          slots[thread] = both(slots[thread], slots[thread + half]);
       });
     }
   }
+  // The same of every thread's value, by way of slots that are not in use.
+  template <typename Values, typename T, typename Combine>
+  PYPARAM_DEVICE void reduce(Values& values, Slots<T, kThreadCount>& slots,
+                             const Combine& both) const {
+    self().each([&](int thread) { slots[thread] = values[thread]; });
+    combine(slots, kThreadCount, both);
+  }
+  // slots[0], which may be written to again once every thread has this.
+  template <typename T>
+  PYPARAM_DEVICE T first(const Slots<T, kThreadCount>& slots) const {
+    typename Self::template Local<T> value;
+    self().each([&](int thread) { value[thread] = slots[0]; });
+    return value[0];
+  }
+
+ private:
+  PYPARAM_DEVICE const Self& self() const { return *static_cast<const Self*>(this); }
 };
 
 #if defined(__CUDACC__)

@@ -37,6 +37,45 @@ enum class Dtype : int16_t {
   kFloat8e8m0fnu = 44,
 };
 
+// Of a complex type, the type of its parts.
+PYPARAM_FORMULA Dtype part_type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kComplexHalf:
+      return Dtype::kHalf;
+    case Dtype::kComplexFloat:
+      return Dtype::kFloat;
+    case Dtype::kComplexDouble:
+      return Dtype::kDouble;
+    default:
+      return dtype;
+  }
+}
+PYPARAM_FORMULA bool is_complex(Dtype dtype) { return part_type(dtype) != dtype; }
+
+// Bytes of a value.
+PYPARAM_FORMULA int value_bytes(Dtype part) {
+  switch (part) {
+    case Dtype::kDouble:
+    case Dtype::kInt64:
+    case Dtype::kUInt64:
+      return 8;
+    case Dtype::kFloat:
+    case Dtype::kInt32:
+    case Dtype::kUInt32:
+      return 4;
+    case Dtype::kHalf:
+    case Dtype::kBFloat16:
+    case Dtype::kInt16:
+    case Dtype::kUInt16:
+      return 2;
+    default:
+      return 1;
+  }
+}
+PYPARAM_FORMULA int64_t element_bytes(Dtype dtype) {
+  return static_cast<int64_t>(value_bytes(part_type(dtype))) * (is_complex(dtype) ? 2 : 1);
+}
+
 // float32 and float64 with the face of the smaller formats.
 struct Float32 {
   using storage = uint32_t;

@@ -13,6 +13,33 @@ struct alignas(16) Vector16 {
 
 constexpr int64_t kVectorBytes = 16;
 
+// Element i of an array of 32-bit words, for i known at compile time: else the words would go
+// through memory.
+template <typename Stored>
+PYPARAM_DEVICE Stored element_of(const uint32_t* words, int i) {
+  if constexpr (sizeof(Stored) == 8) {
+    return static_cast<Stored>(static_cast<uint64_t>(words[2 * i + 1]) << 32 | words[2 * i]);
+  } else {
+    constexpr int kInWord = 4 / static_cast<int>(sizeof(Stored));
+    return static_cast<Stored>(words[i / kInWord] >>
+                               (8 * static_cast<int>(sizeof(Stored)) * (i % kInWord)));
+  }
+}
+// Elements come in order: the first of a word sets it.
+template <typename Stored>
+PYPARAM_DEVICE void put_element(uint32_t* words, int i, Stored stored) {
+  static_assert(Stored(-1) > Stored(0), "bits without a sign");
+  if constexpr (sizeof(Stored) == 8) {
+    words[2 * i] = static_cast<uint32_t>(stored);
+    words[2 * i + 1] = static_cast<uint32_t>(stored >> 32);
+  } else {
+    constexpr int kInWord = 4 / static_cast<int>(sizeof(Stored));
+    const uint32_t bits = static_cast<uint32_t>(stored)
+                          << (8 * static_cast<int>(sizeof(Stored)) * (i % kInWord));
+    words[i / kInWord] = i % kInWord == 0 ? bits : words[i / kInWord] | bits;
+  }
+}
+
 // At most this many bytes before an address is a multiple of 16.
 PYPARAM_DEVICE int64_t bytes_to_vector(const void* address) {
   return static_cast<int64_t>((16 - (reinterpret_cast<uintptr_t>(address) & 15)) & 15);
@@ -89,6 +116,30 @@ struct VectorRun {
     if constexpr (!kShifted) return load_vector(at);
     return shifted(load_vector(at), load_vector(at + 16), shift);
   }
+  PYPARAM_DEVICE Vector16 load(int64_t index) const {
+    return shift == 0 ? load<false>(index) : load<true>(index);
+  }
 };
+
+// Calls take(vector, index) for the whole vectors thread, thread + kThreads ... of a run, kInFlight
+// of them asked for before the first is used. Returns the thread's next index.
+template <int kThreads, int kInFlight, typename Take>
+PYPARAM_DEVICE int32_t each_vector(const VectorRun& run, int thread, const Take& take) {
+  const auto whole = static_cast<int32_t>(run.whole);
+  int32_t g = thread;
+  if constexpr (kInFlight > 1) {
+    PYPARAM_UNROLL(1)
+    for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
+      Vector16 v[kInFlight];
+      PYPARAM_UNROLL(8)
+      for (int u = 0; u < kInFlight; ++u) v[u] = run.load(g + u * kThreads);
+      PYPARAM_UNROLL(8)
+      for (int u = 0; u < kInFlight; ++u) take(v[u], g + u * kThreads);
+    }
+  }
+  PYPARAM_UNROLL(1)
+  for (; g < whole; g += kThreads) take(run.load(g), g);
+  return g;
+}
 
 }  // namespace pyparam

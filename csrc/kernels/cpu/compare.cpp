@@ -34,13 +34,6 @@ constexpr int64_t kChunk = 16 * kBlock;
 
 using Columns = std::tuple<at::Tensor, at::Tensor>;
 
-Columns empty_columns(at::TensorList a, c10::DeviceType device) {
-  const auto rows = static_cast<int64_t>(a.size());
-  const auto options = at::TensorOptions().device(device);
-  return {at::empty({rows, kDifferenceValues}, options.dtype(at::kDouble)),
-          at::empty({rows, kDifferenceCounts}, options.dtype(at::kLong))};
-}
-
 Columns compare_meta(at::TensorList a, at::TensorList b) {
   check_lengths(a, b);
   for (size_t i = 0; i < a.size(); ++i) {
@@ -49,12 +42,18 @@ Columns compare_meta(at::TensorList a, at::TensorList b) {
     TORCH_CHECK_VALUE(shape_a.size() == shape_b.size(), "compare: a[", i, "] has ", shape_a.size(),
                       " dimensions and b[", i, "] has ", shape_b.size(), "; expected equal shapes");
   }
-  return empty_columns(a, at::kMeta);
+  return empty_differences(static_cast<int64_t>(a.size()), at::kMeta);
 }
 
 Columns compare_op(at::TensorList a, at::TensorList b) { return compare(a, b, false, false); }
 
 }  // namespace
+
+std::tuple<at::Tensor, at::Tensor> empty_differences(int64_t rows, at::Device device) {
+  const auto options = at::TensorOptions().device(device);
+  return {at::empty({rows, kDifferenceValues}, options.dtype(at::kDouble)),
+          at::empty({rows, kDifferenceCounts}, options.dtype(at::kLong))};
+}
 
 std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
                                            bool release_b) {
@@ -84,7 +83,7 @@ std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, b
     release(pages_a, a[chunk.tensor]);
     release(pages_b, b[chunk.tensor]);
   });
-  Columns out = empty_columns(a, at::kCPU);
+  Columns out = empty_differences(rows, at::kCPU);
   double* values = std::get<0>(out).mutable_data_ptr<double>();
   int64_t* counts = std::get<1>(out).mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < rows; ++i) {

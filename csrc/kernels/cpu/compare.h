@@ -13,6 +13,9 @@ namespace pyparam::cpu {
 std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
                                            bool release_b);
 
+// What the op returns, not written yet.
+std::tuple<at::Tensor, at::Tensor> empty_differences(int64_t rows, at::Device device);
+
 // Raise unless the lists are as long, and the tensors of a pair of one shape.
 void check_lengths(at::TensorList a, at::TensorList b);
 void check_shapes(int64_t i, const at::Tensor& a, const at::Tensor& b);

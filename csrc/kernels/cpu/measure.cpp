@@ -75,17 +75,6 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
 std::atomic<int64_t> bytes_done{0};
 std::atomic<int64_t> bytes_in_all{0};
 
-struct Columns {
-  at::Tensor values;
-  at::Tensor counts;
-};
-
-Columns empty_columns(int64_t rows, at::Device device) {
-  const auto options = at::TensorOptions().device(device);
-  return {at::empty({rows, kValueColumns}, options.dtype(at::kDouble)),
-          at::empty({rows, kCountColumns}, options.dtype(at::kLong))};
-}
-
 // Gives back the pages that hold the bytes, if they are in one of the maps.
 void release(const FileMaps& maps, const void* data, int64_t bytes) {
 #if defined(__linux__) || defined(__APPLE__)
@@ -105,11 +94,11 @@ void release(const FileMaps& maps, const void* data, int64_t bytes) {
 #endif
 }
 
-Columns run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps) {
+Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps) {
   const ElementList list("measure", tensors);
   const auto rows = static_cast<int64_t>(list.size());
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
-  Columns out = empty_columns(rows + 1, at::kCPU);
+  Measured out = empty_measured(rows, at::kCPU);
   double* values = out.values.mutable_data_ptr<double>();
   int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
   const auto write = [&](int64_t row, const Statistics& s) {
@@ -186,7 +175,7 @@ std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
 
 std::tuple<at::Tensor, at::Tensor> measure_meta(at::TensorList tensors) {
   const at::Device device = tensors.empty() ? at::Device(at::kMeta) : tensors[0].device();
-  Columns out = empty_columns(static_cast<int64_t>(tensors.size()) + 1, device);
+  const Measured out = empty_measured(static_cast<int64_t>(tensors.size()), device);
   return {out.values, out.counts};
 }
 
@@ -198,25 +187,28 @@ measure_histogram(at::TensorList tensors) {
 
 }  // namespace
 
+Measured empty_measured(int64_t rows, at::Device device) {
+  const auto options = at::TensorOptions().device(device);
+  Measured out;
+  out.values = at::empty({rows + 1, kValueColumns}, options.dtype(at::kDouble));
+  out.counts = at::empty({rows + 1, kCountColumns}, options.dtype(at::kLong));
+  return out;
+}
+
 Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps) {
-  if (!histogram) {
-    Columns columns = run(tensors, nullptr, maps);
-    return {columns.values, columns.counts, {}, {}, {}, {}};
-  }
+  if (!histogram) return run(tensors, nullptr, maps);
   std::vector<BinCounter> counters(at::get_num_threads());
-  Columns columns = run(tensors, &counters, maps);
+  Measured out = run(tensors, &counters, maps);
   for (auto& counter : counters) counter.flush();
   const auto rows = static_cast<int64_t>(tensors.size());
   const SparseBins bins = collect(counters, rows);
-  at::Tensor below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
+  out.below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
   std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits,
-            below.mutable_data_ptr<int64_t>());
-  return {columns.values,
-          columns.counts,
-          below,
-          tensor_of(bins.offsets, at::kLong),
-          tensor_of(bins.bins, at::kInt),
-          tensor_of(bins.counts, at::kLong)};
+            out.below.mutable_data_ptr<int64_t>());
+  out.offsets = tensor_of(bins.offsets, at::kLong);
+  out.bins = tensor_of(bins.bins, at::kInt);
+  out.bin_counts = tensor_of(bins.counts, at::kLong);
+  return out;
 }
 
 std::pair<int64_t, int64_t> measure_progress() { return {bytes_done.load(), bytes_in_all.load()}; }

@@ -16,6 +16,9 @@ struct Measured {
   at::Tensor below, offsets, bins, bin_counts;  // of histograms; undefined without them
 };
 
+// Values and counts of so many rows and the total, not written yet.
+Measured empty_measured(int64_t rows, at::Device device);
+
 // Address and size in bytes of files mapped into memory privately and never written to, whose pages
 // may be given back after reading: the system reads them again when they are next touched.
 using FileMaps = std::vector<std::pair<uintptr_t, size_t>>;

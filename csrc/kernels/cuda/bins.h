@@ -227,14 +227,12 @@ struct BinSegments {
         if (outside.tiny_negative > 0) block.add(shared.tiny_negative, outside.tiny_negative);
         if (outside.beyond > 0) block.add(shared.beyond, outside.beyond);
       });
-      combine_slots(block, shared.slots, kThreads,
-                    [](int32_t x, int32_t y) { return x > y ? x : y; });
-      typename Block::template Local<int32_t> missed;
-      block.each([&](int thread) { missed[thread] = shared.slots[0]; });
+      block.combine(shared.slots, kThreads, [](int32_t x, int32_t y) { return x > y ? x : y; });
+      const int32_t missed = block.first(shared.slots);
       take_window(block, a, segment, shared, lowest, next_negative, end_positive, entries);
       first_pass = false;
-      if (missed[0] == 0) break;
-      end = missed[0] + 1;
+      if (missed == 0) break;
+      end = missed + 1;
     }
     finish(block, a, segment, shared, next_negative, entries);
   }

@@ -21,12 +21,6 @@ using Columns = std::tuple<at::Tensor, at::Tensor>;
 // What is copied from one device to another at a time, at least one tensor.
 constexpr int64_t kCopiedAtOnce = int64_t{256} << 20;
 
-Columns empty_columns(int64_t rows, at::Device device) {
-  const auto options = at::TensorOptions().device(device);
-  return {at::empty({rows, kDifferenceValues}, options.dtype(at::kDouble)),
-          at::empty({rows, kDifferenceCounts}, options.dtype(at::kLong))};
-}
-
 Columns compare_one_device(at::TensorList a, at::TensorList b) {
   const OnDevice on(a[0].device());
   DeviceTable table_a("compare", a, kCompareChunk);
@@ -39,10 +33,9 @@ Columns compare_one_device(at::TensorList a, at::TensorList b) {
   table_b.write(upload.host());
   const at::Tensor sent = upload.send(on);
   const char* bytes = static_cast<const char*>(sent.const_data_ptr());
-  Columns out = empty_columns(table_a.tensor_count(), on.device());
+  Columns out = cpu::empty_differences(table_a.tensor_count(), on.device());
   const at::Tensor parts =
-      at::empty({table_a.chunk_count() * static_cast<int64_t>(sizeof(Difference))},
-                at::TensorOptions(at::kByte).device(on.device()));
+      room(on, table_a.chunk_count() * static_cast<int64_t>(sizeof(Difference)));
   launch_compare(Launch{on}, {table_a.view(bytes), table_b.view(bytes)},
                  static_cast<Difference*>(parts.mutable_data_ptr()),
                  std::get<0>(out).mutable_data_ptr<double>(),
@@ -107,7 +100,7 @@ Columns compare(at::TensorList a, at::TensorList b) {
   const bool in_a =
       std::any_of(a.begin(), a.end(), [](const at::Tensor& t) { return t.is_cuda(); });
   const at::Device device = first_device(in_a ? a : b);
-  Columns out = empty_columns(rows, device);
+  Columns out = cpu::empty_differences(rows, device);
   for (const PairGroup& group : pairs_by_device(a, b)) {
     const Columns part = group.device.is_cpu()
                              ? cpu::compare(group.a, group.b, false, false)

@@ -116,16 +116,13 @@ PYPARAM_DEVICE void each_pair_of_groups(const Values& a, const Values& b, int th
     const VectorRun run_a(a.at(0), bytes);
     const VectorRun run_b(b.at(0), bytes);
     const auto whole = static_cast<int32_t>(run_a.whole < run_b.whole ? run_a.whole : run_b.whole);
-    const auto load = [](const VectorRun& run, int32_t index) {
-      return run.shift == 0 ? run.template load<false>(index) : run.template load<true>(index);
-    };
     const auto take_vectors = [&](const Vector16& va, const Vector16& vb, int32_t group) {
       Stored x[kGroup];
       Stored y[kGroup];
       PYPARAM_UNROLL(16)
       for (int i = 0; i < kGroup; ++i) {
-        x[i] = stored_at<Stored>(va, i);
-        y[i] = stored_at<Stored>(vb, i);
+        x[i] = element_of<Stored>(va.word, i);
+        y[i] = element_of<Stored>(vb.word, i);
       }
       take(x, y, group * kGroup, kGroup);
     };
@@ -136,15 +133,15 @@ PYPARAM_DEVICE void each_pair_of_groups(const Values& a, const Values& b, int th
         Vector16 vb[kInFlight];
         PYPARAM_UNROLL(4)
         for (int u = 0; u < kInFlight; ++u) {
-          va[u] = load(run_a, g + u * kThreads);
-          vb[u] = load(run_b, g + u * kThreads);
+          va[u] = run_a.load(g + u * kThreads);
+          vb[u] = run_b.load(g + u * kThreads);
         }
         PYPARAM_UNROLL(4)
         for (int u = 0; u < kInFlight; ++u) take_vectors(va[u], vb[u], g + u * kThreads);
       }
     }
     PYPARAM_UNROLL(1)
-    for (; g < whole; g += kThreads) take_vectors(load(run_a, g), load(run_b, g), g);
+    for (; g < whole; g += kThreads) take_vectors(run_a.load(g), run_b.load(g), g);
   }
   PYPARAM_UNROLL(1)
   for (; g < groups; g += kThreads) {
@@ -295,7 +292,7 @@ struct CompareChunk {
       shared.sums[thread] = sums.finish(chunk.begin);
     });
     const auto add = [](const PairSums& x, const PairSums& y) { return combine(x, y); };
-    combine_slots(block, shared.sums, kThreads, add);
+    block.combine(shared.sums, kThreads, add);
     block.each([&](int thread) {
       if (thread == 0) shared.all[0] = shared.sums[0];
     });
@@ -307,7 +304,7 @@ struct CompareChunk {
       block.each([&](int thread) {
         shared.sums[thread] = scaled(a, b, chunk.length, parts, thread, all);
       });
-      combine_slots(block, shared.sums, kThreads, add);
+      block.combine(shared.sums, kThreads, add);
       block.last([&](int thread) {
         if (thread > 0) return;
         const Difference& sums = shared.sums[0].difference;
@@ -351,7 +348,7 @@ struct CompareRow {
       for (int64_t c = thread; c < chunks; c += kThreads) sum = combine(sum, a.parts[first + c]);
       shared.parts[thread] = sum;
     });
-    combine_slots(block, shared.parts, busy,
+    block.combine(shared.parts, busy,
                   [](const Difference& x, const Difference& y) { return combine(x, y); });
     block.last([&](int thread) {
       if (thread > 0) return;

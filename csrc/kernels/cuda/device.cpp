@@ -88,7 +88,7 @@ Upload::~Upload() {
 }
 
 at::Tensor Upload::send(const OnDevice& on) {
-  at::Tensor there = at::empty({bytes_}, at::TensorOptions(at::kByte).device(on.device()));
+  at::Tensor there = room(on, bytes_);
   if (bytes_ == 0) return there;
   if (captured_) {
     // The graph owns the block from here on, whatever fails after.
@@ -120,6 +120,10 @@ SentTable send_table(const OnDevice& on, DeviceTable& table) {
   at::Tensor bytes = upload.send(on);
   const TableView view = table.view(static_cast<const char*>(bytes.const_data_ptr()));
   return {std::move(bytes), view};
+}
+
+at::Tensor room(const OnDevice& on, int64_t bytes) {
+  return at::empty({bytes}, at::TensorOptions(at::kByte).device(on.device()));
 }
 
 int64_t chunk_elements_for(int64_t bytes, int64_t itemsize) {

@@ -58,6 +58,9 @@ struct SentTable {
 };
 SentTable send_table(const OnDevice& on, DeviceTable& table);
 
+// Bytes on the device, for what kernels hand to each other.
+at::Tensor room(const OnDevice& on, int64_t bytes);
+
 // Elements a chunk has so that a block has enough to do and the device enough blocks. For verbs
 // whose results do not depend on where chunks end.
 int64_t chunk_elements_for(int64_t bytes, int64_t itemsize);

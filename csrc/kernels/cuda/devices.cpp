@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/formats.h"
 #include "table/prefetch.h"
 
@@ -27,6 +28,13 @@ std::vector<DeviceGroup> groups_of(const char* verb, const char* list, at::Tenso
     group->places.push_back(static_cast<int64_t>(i));
   }
   return groups;
+}
+
+void check_numbers(const char* op, at::TensorList tensors) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    cpu::check_values(op, i, tensors[i]);
+    cpu::check_numbers(op, i, tensors[i]);
+  }
 }
 
 bool on_one_device(at::TensorList tensors) {

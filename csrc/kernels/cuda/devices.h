@@ -19,6 +19,9 @@ struct DeviceGroup {
 // neither a CPU nor a CUDA one; `list` is the argument's name.
 std::vector<DeviceGroup> groups_of(const char* verb, const char* list, at::TensorList tensors);
 
+// Raises, as the CPU's verbs do, for a tensor that has no readable numbers.
+void check_numbers(const char* op, at::TensorList tensors);
+
 // Whether all tensors are on one CUDA device.
 bool on_one_device(at::TensorList tensors);
 

@@ -45,11 +45,6 @@ int64_t chunk_for(const std::vector<at::Tensor>& tensors) {
   return chunk_elements_for(bytes, 4);
 }
 
-template <typename Row>
-void put_rows(char* bytes, int64_t at, const std::vector<Row>& rows) {
-  if (!rows.empty()) std::memcpy(bytes + at, rows.data(), rows.size() * sizeof(Row));
-}
-
 // The columns of `subset` that tell what each tensor is drawn from.
 void describe(const FillCall& call, const Subset& subset, std::vector<FillSource>& sources,
               std::vector<ExtentRow>& extents) {
@@ -97,8 +92,7 @@ void draw_subset(const OnDevice& on, const FillCall& call, const Subset& subset)
   at::Tensor partial;
   FillSums* sums = nullptr;
   if (call.moments.defined()) {
-    partial = at::empty({table.chunk_count() * static_cast<int64_t>(sizeof(FillSums))},
-                        at::TensorOptions(at::kByte).device(on.device()));
+    partial = room(on, table.chunk_count() * static_cast<int64_t>(sizeof(FillSums)));
     sums = static_cast<FillSums*>(partial.mutable_data_ptr());
   }
   launch<FillBody<map>>(

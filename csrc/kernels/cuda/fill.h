@@ -139,7 +139,6 @@ PYPARAM_DEVICE FillSums fill_dense(int thread, const FillTask& task, const rando
   using Storage = typename Format::storage;
   constexpr int kPerBlock = static_cast<int>(16 / sizeof(Real));
   constexpr int kPerUnit = static_cast<int>(16 / sizeof(Storage));
-  constexpr int kWordsPerElement = sizeof(Storage) == 8 ? 2 : 1;
   const int64_t first = task.source.offset + task.chunk.begin;  // in the stream
   const int64_t last = first + task.chunk.length;
   // Where element 0 of the stream would lie.
@@ -162,17 +161,8 @@ PYPARAM_DEVICE FillSums fill_dense(int thread, const FillTask& task, const rando
         reinterpret_cast<char*>(origin + static_cast<uint64_t>(begin) * sizeof(Storage));
     if (full && aligned) {
       Vector16 v;
-      PYPARAM_UNROLL(4)
-      for (int w = 0; w < 4; ++w) {
-        if constexpr (sizeof(Storage) == 8) {
-          v.word[w] = static_cast<uint32_t>(Drawn<Format>::stored(values[w / 2]) >> (32 * (w % 2)));
-        } else if constexpr (sizeof(Storage) == 4) {
-          v.word[w] = Drawn<Format>::stored(values[w]);
-        } else {
-          v.word[w] = static_cast<uint32_t>(Drawn<Format>::stored(values[2 * w])) |
-                      static_cast<uint32_t>(Drawn<Format>::stored(values[2 * w + 1])) << 16;
-        }
-      }
+      PYPARAM_UNROLL(8)
+      for (int k = 0; k < kPerUnit; ++k) put_element(v.word, k, Drawn<Format>::stored(values[k]));
       store_vector(to, v);
     }
     PYPARAM_UNROLL(8)
@@ -189,7 +179,6 @@ PYPARAM_DEVICE FillSums fill_dense(int thread, const FillTask& task, const rando
       }
     }
   }
-  static_assert(kWordsPerElement * kPerUnit >= 4, "a unit is a vector");
   return sums;
 }
 

@@ -88,27 +88,12 @@ struct HashChunk {
       int32_t done = 0;
       if (words.dims == 0) {
         const VectorRun run(words.data + begin, bytes);
-        const auto whole = static_cast<int32_t>(run.whole);
-        const auto load = [&](int32_t index) {
-          return run.shift == 0 ? run.template load<false>(index) : run.template load<true>(index);
-        };
-        const auto take = [&](const Vector16& v, int32_t index) {
-          sums.add_word(stored_at<uint64_t>(v, 0), first + 2 * static_cast<uint64_t>(index));
-          sums.add_word(stored_at<uint64_t>(v, 1), first + 2 * static_cast<uint64_t>(index) + 1);
-        };
-        constexpr int kInFlight = 4;
-        int32_t g = thread;
-        PYPARAM_UNROLL(1)
-        for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
-          Vector16 v[kInFlight];
-          PYPARAM_UNROLL(4)
-          for (int u = 0; u < kInFlight; ++u) v[u] = load(g + u * kThreads);
-          PYPARAM_UNROLL(4)
-          for (int u = 0; u < kInFlight; ++u) take(v[u], g + u * kThreads);
-        }
-        PYPARAM_UNROLL(1)
-        for (; g < whole; g += kThreads) take(load(g), g);
-        done = 2 * whole;
+        each_vector<kThreads, 4>(run, thread, [&](const Vector16& v, int32_t index) {
+          sums.add_word(element_of<uint64_t>(v.word, 0), first + 2 * static_cast<uint64_t>(index));
+          sums.add_word(element_of<uint64_t>(v.word, 1),
+                        first + 2 * static_cast<uint64_t>(index) + 1);
+        });
+        done = 2 * static_cast<int32_t>(run.whole);
       }
       PYPARAM_UNROLL(1)
       for (int32_t i = done + thread; i < count; i += kThreads) {
@@ -119,7 +104,7 @@ struct HashChunk {
       shared.sums[thread] = sums;
     });
     const int busy = count < kThreads ? static_cast<int>(count) : kThreads;
-    combine_slots(block, shared.sums, busy, [](hash::Sums x, const hash::Sums& y) {
+    block.combine(shared.sums, busy, [](hash::Sums x, const hash::Sums& y) {
       x.add(y);
       return x;
     });

@@ -5,7 +5,6 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
-#include <cstring>
 #include <tuple>
 #include <vector>
 
@@ -20,38 +19,16 @@
 namespace pyparam::cuda {
 namespace {
 
-struct Columns {
-  at::Tensor values;
-  at::Tensor counts;
-};
-
-Columns empty_columns(int64_t rows, at::Device device) {
-  const auto options = at::TensorOptions().device(device);
-  return {at::empty({rows, kValueColumns}, options.dtype(at::kDouble)),
-          at::empty({rows, kCountColumns}, options.dtype(at::kLong))};
-}
-
-at::Tensor room(const OnDevice& on, int64_t bytes) {
-  return at::empty({bytes}, at::TensorOptions(at::kByte).device(on.device()));
-}
-
-void check(at::TensorList tensors) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    cpu::check_values("measure", i, tensors[i]);
-    cpu::check_numbers("measure", i, tensors[i]);
-  }
-}
-
 // The rows on the device; `sent` and `parts` outlive the launches on their stream.
-Columns launch_rows(const OnDevice& on, const TableView& table) {
-  Columns out = empty_columns(table.tensor_count + 1, on.device());
+Measured launch_rows(const OnDevice& on, const TableView& table) {
+  Measured out = empty_measured(table.tensor_count, on.device());
   const at::Tensor parts = room(on, table.chunk_count * static_cast<int64_t>(sizeof(Statistics)));
   launch_measure(Launch{on}, table, static_cast<Statistics*>(parts.mutable_data_ptr()),
                  out.values.mutable_data_ptr<double>(), out.counts.mutable_data_ptr<int64_t>());
   return out;
 }
 
-Columns measure_one_device(at::TensorList tensors) {
+Measured measure_one_device(at::TensorList tensors) {
   const OnDevice on(tensors[0].device());
   DeviceTable table("measure", tensors, kMeasureChunk);
   const SentTable sent = send_table(on, table);
@@ -59,15 +36,15 @@ Columns measure_one_device(at::TensorList tensors) {
 }
 
 // The last row, from the others.
-void launch_total(const Columns& columns) {
-  const OnDevice on(columns.values.device());
+void launch_total(const Measured& of) {
+  const OnDevice on(of.values.device());
   launch<MeasureTotal<256>>(on, 1,
-                            {columns.values.size(0) - 1, columns.values.mutable_data_ptr<double>(),
-                             columns.counts.mutable_data_ptr<int64_t>()});
+                            {of.values.size(0) - 1, of.values.mutable_data_ptr<double>(),
+                             of.counts.mutable_data_ptr<int64_t>()});
 }
 
 // Puts the rows of a part, all but its total, to their places.
-void place_rows(const Columns& all, const Columns& part, const std::vector<int64_t>& places) {
+void place_rows(const Measured& all, const Measured& part, const std::vector<int64_t>& places) {
   const at::Device device = all.values.device();
   const at::Tensor index = index_on(places, device);
   const auto rows = static_cast<int64_t>(places.size());
@@ -77,20 +54,18 @@ void place_rows(const Columns& all, const Columns& part, const std::vector<int64
 
 std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
   if (all_ordinary(tensors)) {
-    const Columns out = measure_one_device(tensors);
+    const Measured out = measure_one_device(tensors);
     return {out.values, out.counts};
   }
-  check(tensors);
+  check_numbers("measure", tensors);
   if (on_one_device(tensors)) {
-    const Columns out = measure_one_device(in_any_order(tensors));
+    const Measured out = measure_one_device(in_any_order(tensors));
     return {out.values, out.counts};
   }
-  const Columns out =
-      empty_columns(static_cast<int64_t>(tensors.size()) + 1, first_device(tensors));
+  const Measured out = empty_measured(static_cast<int64_t>(tensors.size()), first_device(tensors));
   for (const DeviceGroup& group : groups_of("measure", "tensors", tensors)) {
     if (group.device.is_cpu()) {
-      const Measured part = measure_tensors(group.tensors, false, {});
-      place_rows(out, {part.values, part.counts}, group.places);
+      place_rows(out, measure_tensors(group.tensors, false, {}), group.places);
     } else {
       place_rows(out, measure_one_device(in_any_order(group.tensors)), group.places);
     }
@@ -119,49 +94,44 @@ Measured histogram_one_device(at::TensorList given) {
   const int64_t dense_at = layout.add<int64_t>(dense_count);
   Upload upload(layout.bytes());
   table.write(upload.host());
-  if (segment_count > 0) {
-    std::memcpy(upload.host() + segments_at, plan.segments.data(),
-                plan.segments.size() * sizeof(BinSegment));
-  }
-  std::memcpy(upload.host() + dense_at, plan.dense_rows.data(),
-              plan.dense_rows.size() * sizeof(int64_t));
+  put_rows(upload.host(), segments_at, plan.segments);
+  put_rows(upload.host(), dense_at, plan.dense_rows);
   const at::Tensor sent = upload.send(on);
   const char* bytes = static_cast<const char*>(sent.const_data_ptr());
   const TableView view = table.view(bytes);
   const auto* segments = reinterpret_cast<const BinSegment*>(bytes + segments_at);
   const auto* dense_rows = reinterpret_cast<const int64_t*>(bytes + dense_at);
 
-  const Columns columns = launch_rows(on, view);
+  Measured out = launch_rows(on, view);
   const auto longs = at::TensorOptions(at::kLong).device(on.device());
-  const at::Tensor below = at::zeros({rows, kLimits}, longs);
+  out.below = at::zeros({rows, kLimits}, longs);
   const at::Tensor dense = at::zeros({dense_count, kBins}, longs);
   const at::Tensor entries = at::zeros({rows}, longs);
-  const at::Tensor offsets = at::empty({rows + 1}, longs);
-  BinColumns to{below.mutable_data_ptr<int64_t>(),
+  out.offsets = at::empty({rows + 1}, longs);
+  BinColumns to{out.below.mutable_data_ptr<int64_t>(),
                 dense.mutable_data_ptr<int64_t>(),
                 entries.mutable_data_ptr<int64_t>(),
-                offsets.mutable_data_ptr<int64_t>(),
+                out.offsets.mutable_data_ptr<int64_t>(),
                 nullptr,
                 nullptr};
-  const double* values = columns.values.const_data_ptr<double>();
+  const double* values = out.values.const_data_ptr<double>();
   launch_bin_counts(Launch{on}, view, segments, segment_count, dense_rows, dense_count, values, to);
   // The wait: no memory can be had for the bins before their number is known.
-  const auto all = offsets.select(0, rows).item<int64_t>();
-  const at::Tensor bins = at::empty({all}, longs.dtype(at::kInt));
-  const at::Tensor counts = at::empty({all}, longs);
-  to.bins = bins.mutable_data_ptr<int32_t>();
-  to.counts = counts.mutable_data_ptr<int64_t>();
+  const auto all = out.offsets.select(0, rows).item<int64_t>();
+  out.bins = at::empty({all}, longs.dtype(at::kInt));
+  out.bin_counts = at::empty({all}, longs);
+  to.bins = out.bins.mutable_data_ptr<int32_t>();
+  to.counts = out.bin_counts.mutable_data_ptr<int64_t>();
   launch_bin_rows(Launch{on}, view, segments, segment_count, dense_rows, dense_count, values, to);
-  return {columns.values, columns.counts, below, offsets, bins, counts};
+  return out;
 }
 
 // The histograms of several devices together, on the CPU, where they wait for their sizes anyway.
 Measured histogram_of_groups(at::TensorList tensors) {
   const auto rows = static_cast<int64_t>(tensors.size());
   const at::Device device = first_device(tensors);
-  const Columns columns = empty_columns(rows + 1, device);
+  Measured out = empty_measured(rows, device);
   const auto longs = at::TensorOptions(at::kLong);
-  Measured out;
   out.below = at::zeros({rows + 1, kLimits}, longs);
   out.offsets = at::zeros({rows + 2}, longs);
   out.bins = at::empty({0}, longs.dtype(at::kInt));
@@ -172,7 +142,7 @@ Measured histogram_of_groups(at::TensorList tensors) {
   for (const DeviceGroup& group : groups_of("measure", "tensors", tensors)) {
     const Measured part = group.device.is_cpu() ? measure_tensors(group.tensors, true, {})
                                                 : histogram_one_device(group.tensors);
-    place_rows(columns, {part.values, part.counts}, group.places);
+    place_rows(out, part, group.places);
     at::Tensor index = at::empty({rows + 1}, longs);
     index.fill_(-1);
     auto* in_part = index.mutable_data_ptr<int64_t>();
@@ -186,9 +156,7 @@ Measured histogram_of_groups(at::TensorList tensors) {
     places.push_back(rows);
     out.below.index_add_(0, index_on(places, at::kCPU), part.below.cpu());
   }
-  launch_total(columns);
-  out.values = columns.values;
-  out.counts = columns.counts;
+  launch_total(out);
   for (at::Tensor* column : {&out.below, &out.offsets, &out.bins, &out.bin_counts})
     *column = brought(*column, device);
   return out;
@@ -196,7 +164,7 @@ Measured histogram_of_groups(at::TensorList tensors) {
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>
 measure_histogram(at::TensorList tensors) {
-  check(tensors);
+  check_numbers("measure", tensors);
   const Measured out =
       on_one_device(tensors) ? histogram_one_device(tensors) : histogram_of_groups(tensors);
   return {out.values, out.counts, out.below, out.offsets, out.bins, out.bin_counts};

@@ -157,7 +157,7 @@ struct MeasureChunk {
               measure_thread<kThreads>(values, thread, exponent[thread], shared.table);
         }
       });
-      combine_slots(block, shared.parts, busy,
+      block.combine(shared.parts, busy,
                     [](const Statistics& x, const Statistics& y) { return combine(x, y); });
       if (pass == 1 || values.part != Dtype::kDouble) break;
       block.each([&](int thread) {
@@ -202,7 +202,7 @@ struct MeasureRow {
         sum = combine(sum, a.parts[first + c]);
       shared.parts[thread] = sum;
     });
-    combine_slots(block, shared.parts, busy,
+    block.combine(shared.parts, busy,
                   [](const Statistics& x, const Statistics& y) { return combine(x, y); });
     block.last([&](int thread) {
       if (thread > 0) return;
@@ -245,7 +245,7 @@ struct MeasureTotal {
       }
       shared.sums[thread] = sum;
     });
-    combine_slots(block, shared.sums, busy, [](const Sum& x, const Sum& y) {
+    block.combine(shared.sums, busy, [](const Sum& x, const Sum& y) {
       return Sum{combine(x.statistics, y.statistics), x.numel + y.numel, x.bytes + y.bytes};
     });
     block.last([&](int thread) {

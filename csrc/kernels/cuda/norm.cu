@@ -10,7 +10,6 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/cpu/elements.h"
 #include "kernels/cpu/norm.h"
 #include "kernels/cuda/devices.h"
 #include "kernels/cuda/launch.cuh"
@@ -20,22 +19,13 @@
 namespace pyparam::cuda {
 namespace {
 
-void check(const char* op, at::TensorList tensors) {
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    cpu::check_values(op, i, tensors[i]);
-    cpu::check_numbers(op, i, tensors[i]);
-  }
-}
-
 at::Tensor norm_one_device(const char* op, at::TensorList tensors, double p, bool of_norms,
                            at::ScalarType dtype) {
   const OnDevice on(tensors[0].device());
   DeviceTable table(op, tensors, kNormChunk);
   const SentTable sent = send_table(on, table);
-  const auto options = at::TensorOptions().device(on.device());
-  const at::Tensor parts = at::empty({table.chunk_count() * static_cast<int64_t>(sizeof(NormPart))},
-                                     options.dtype(at::kByte));
-  at::Tensor norm = at::empty({}, options.dtype(dtype));
+  const at::Tensor parts = room(on, table.chunk_count() * static_cast<int64_t>(sizeof(NormPart)));
+  at::Tensor norm = at::empty({}, at::TensorOptions(dtype).device(on.device()));
   launch_norm(Launch{on}, sent.view, p, of_norms, static_cast<NormPart*>(parts.mutable_data_ptr()),
               dtype == at::kDouble, static_cast<char*>(norm.mutable_data_ptr()));
   return norm;
@@ -44,7 +34,7 @@ at::Tensor norm_one_device(const char* op, at::TensorList tensors, double p, boo
 // The norm of all, on the first CUDA device.
 at::Tensor norm_of_list(const char* op, at::TensorList tensors, double p, bool of_norms) {
   if (all_ordinary(tensors)) return norm_one_device(op, tensors, p, of_norms, norm_dtype(tensors));
-  check(op, tensors);
+  check_numbers(op, tensors);
   const at::ScalarType dtype = norm_dtype(tensors);
   if (on_one_device(tensors)) return norm_one_device(op, in_any_order(tensors), p, of_norms, dtype);
   const at::Device device = first_device(tensors);
@@ -97,7 +87,7 @@ int64_t first_nonfinite(at::TensorList tensors) {
 at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_type,
                            bool error_if_nonfinite) {
   check_order("clip_grad_norm_", norm_type);
-  if (!all_ordinary(grads)) check("clip_grad_norm_", grads);
+  if (!all_ordinary(grads)) check_numbers("clip_grad_norm_", grads);
   check_clippable(grads);
   const at::Tensor norm = norm_of_list("clip_grad_norm_", grads, norm_type, true);
   if (error_if_nonfinite && !std::isfinite(norm.item<double>()))

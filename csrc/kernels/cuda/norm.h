@@ -75,11 +75,9 @@ struct SquaresChunk {
       });
       shared.sums[thread] = sum;
     });
-    combine_slots(block, shared.sums, busy, [](double x, double y) { return x + y; });
-    typename Block::template Local<double> sum;
-    block.each([&](int thread) { sum[thread] = shared.sums[0]; });
-    NormPart part{sum[0], 1};
-    if (values.part == Dtype::kDouble && !is_safe_square(sum[0])) {
+    block.combine(shared.sums, busy, [](double x, double y) { return x + y; });
+    NormPart part{block.first(shared.sums), 1};
+    if (values.part == Dtype::kDouble && !is_safe_square(part.sum)) {
       // Squares left the range: the largest magnitude first, and then the squares by its scale.
       block.each([&](int thread) {
         double largest = 0;
@@ -90,13 +88,12 @@ struct SquaresChunk {
         }
         shared.sums[thread] = largest;
       });
-      combine_slots(block, shared.sums, kThreads,
+      block.combine(shared.sums, kThreads,
                     [](double x, double y) { return y > x || is_nan(y) ? y : x; });
-      typename Block::template Local<double> largest;
-      block.each([&](int thread) { largest[thread] = shared.sums[0]; });
-      part = {largest[0], 1};
-      if (largest[0] > 0 && largest[0] < infinity()) {
-        const auto exponent = static_cast<int>(scaling_exponent(largest[0]));
+      const double largest = block.first(shared.sums);
+      part = {largest, 1};
+      if (largest > 0 && largest < infinity()) {
+        const auto exponent = static_cast<int>(scaling_exponent(largest));
         const double scale = power_of_two(-exponent);
         block.each([&](int thread) {
           double squares = 0;
@@ -107,7 +104,7 @@ struct SquaresChunk {
           }
           shared.sums[thread] = squares;
         });
-        combine_slots(block, shared.sums, kThreads, [](double x, double y) { return x + y; });
+        block.combine(shared.sums, kThreads, [](double x, double y) { return x + y; });
         part = {0, power_of_two(exponent)};
         block.last([&](int thread) {
           if (thread == 0) part.sum = shared.sums[0];
@@ -156,21 +153,20 @@ struct PowersChunk {
       }
       shared.sums[thread] = sums;
     });
-    combine_slots(block, shared.sums, kThreads,
+    block.combine(shared.sums, kThreads,
                   [](const MagnitudeSums& x, const MagnitudeSums& y) { return combine(x, y); });
-    typename Block::template Local<MagnitudeSums> all;
-    block.each([&](int thread) { all[thread] = shared.sums[0]; });
+    const MagnitudeSums all = block.first(shared.sums);
     const double p = a.p;
-    const double largest = all[0].largest;
+    const double largest = all.largest;
     NormPart part;
     if (p == 0) {
-      part.sum = all[0].count;
+      part.sum = all.count;
     } else if (p == 1) {
-      part.sum = all[0].sum;
+      part.sum = all.sum;
     } else if (p == infinity()) {
       part.sum = largest;
     } else if (p == -infinity()) {
-      part.sum = all[0].least;
+      part.sum = all.least;
     } else if (!(largest > 0 && largest < infinity())) {
       part.sum = largest;
     } else {
@@ -181,7 +177,7 @@ struct PowersChunk {
           sums.sum += pow(element_magnitude(values, i) / largest, p);
         shared.sums[thread] = sums;
       });
-      combine_slots(block, shared.sums, kThreads,
+      block.combine(shared.sums, kThreads,
                     [](const MagnitudeSums& x, const MagnitudeSums& y) { return combine(x, y); });
       part.scale = largest;
       block.last([&](int thread) {
@@ -249,7 +245,7 @@ struct NormTotal {
       }
       shared.parts[thread] = sum;
     });
-    combine_slots(block, shared.parts, busy,
+    block.combine(shared.parts, busy,
                   [p](const NormPart& x, const NormPart& y) { return combine_norms(x, y, p); });
     block.last([&](int thread) {
       if (thread > 0) return;
@@ -330,7 +326,8 @@ struct ScaleChunk {
       const auto all_of = [&](const Vector16& v) {
         Vector16 out{};
         PYPARAM_UNROLL(16)
-        for (int i = 0; i < kGroup; ++i) put(out, i, scaled(stored_at<Stored>(v, i)));
+        for (int i = 0; i < kGroup; ++i)
+          put_element(out.word, i, scaled(element_of<Stored>(v.word, i)));
         return out;
       };
       constexpr int kInFlight = 4;
@@ -352,18 +349,6 @@ struct ScaleChunk {
     for (int32_t i = thread; i < head; i += kThreads) one(i);
     PYPARAM_UNROLL(1)
     for (int32_t i = tail + thread; i < values.length; i += kThreads) one(i);
-  }
-
-  template <typename Stored>
-  static PYPARAM_DEVICE void put(Vector16& v, int i, Stored stored) {
-    if constexpr (sizeof(Stored) == 8) {
-      v.word[2 * i] = static_cast<uint32_t>(stored);
-      v.word[2 * i + 1] = static_cast<uint32_t>(stored >> 32);
-    } else {
-      constexpr int kInWord = 4 / static_cast<int>(sizeof(Stored));
-      v.word[i / kInWord] |= static_cast<uint32_t>(stored)
-                             << (8 * static_cast<int>(sizeof(Stored)) * (i % kInWord));
-    }
   }
 };
 

@@ -19,39 +19,6 @@ struct TransferArguments {
   bool saturate;        // see write_number
 };
 
-// Bytes of an element. Dtypes that convert to none only ever meet their own.
-PYPARAM_DEVICE int64_t size_of(const TransferArguments& a, Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kUInt8:
-    case Dtype::kInt8:
-    case Dtype::kBool:
-    case Dtype::kFloat8e5m2:
-    case Dtype::kFloat8e4m3fn:
-    case Dtype::kFloat8e5m2fnuz:
-    case Dtype::kFloat8e4m3fnuz:
-    case Dtype::kFloat8e8m0fnu:
-      return 1;
-    case Dtype::kInt16:
-    case Dtype::kUInt16:
-    case Dtype::kHalf:
-    case Dtype::kBFloat16:
-      return 2;
-    case Dtype::kInt32:
-    case Dtype::kUInt32:
-    case Dtype::kFloat:
-    case Dtype::kComplexHalf:
-      return 4;
-    case Dtype::kInt64:
-    case Dtype::kUInt64:
-    case Dtype::kDouble:
-    case Dtype::kComplexFloat:
-      return 8;
-    case Dtype::kComplexDouble:
-      return 16;
-  }
-  return a.vector_size;
-}
-
 // Vectors that a thread has under way at once.
 constexpr int kInFlight = 4;
 
@@ -95,31 +62,6 @@ struct Unit {
   static constexpr int kReads = kElements * kFrom / 16;
   static constexpr int kWrites = kElements * kTo / 16;
 };
-
-// Element i of an array of 32-bit words, for i known at compile time.
-template <typename Storage>
-PYPARAM_DEVICE Storage element_of(const uint32_t* words, int i) {
-  if constexpr (sizeof(Storage) == 8) {
-    return static_cast<uint64_t>(words[2 * i + 1]) << 32 | words[2 * i];
-  } else if constexpr (sizeof(Storage) == 4) {
-    return words[i];
-  } else {
-    return static_cast<Storage>(words[i / 2] >> (16 * (i % 2)));
-  }
-}
-template <typename Storage>
-PYPARAM_DEVICE void put_element(uint32_t* words, int i, Storage value) {
-  if constexpr (sizeof(Storage) == 8) {
-    words[2 * i] = static_cast<uint32_t>(value);
-    words[2 * i + 1] = static_cast<uint32_t>(value >> 32);
-  } else if constexpr (sizeof(Storage) == 4) {
-    words[i] = value;
-  } else if (i % 2 == 0) {
-    words[i / 2] = value;
-  } else {
-    words[i / 2] |= static_cast<uint32_t>(value) << 16;
-  }
-}
 
 template <typename To, typename From, bool kShifted>
 PYPARAM_DEVICE void convert_units(int thread, char* to, const VectorRun& run, int64_t units) {
@@ -232,7 +174,8 @@ struct Transfer {
     const TensorRow row = a.table.tensors[chunk.tensor];
     const auto dtype = static_cast<Dtype>(row.dtype);
     const bool same = dtype == a.vector_dtype;
-    const int64_t size = same ? a.vector_size : size_of(a, dtype);
+    // Dtypes that element_bytes does not know convert to none, and only ever meet their own.
+    const int64_t size = same ? a.vector_size : element_bytes(dtype);
     char* const tensor = reinterpret_cast<char*>(row.data);
     char* const vector = a.vector + (row.position + chunk.begin) * a.vector_size;
     block.last([&](int thread) {

@@ -15,45 +15,6 @@
 
 namespace pyparam {
 
-// Of a complex type, the type of its parts.
-PYPARAM_FORMULA Dtype part_type(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::kComplexHalf:
-      return Dtype::kHalf;
-    case Dtype::kComplexFloat:
-      return Dtype::kFloat;
-    case Dtype::kComplexDouble:
-      return Dtype::kDouble;
-    default:
-      return dtype;
-  }
-}
-PYPARAM_FORMULA bool is_complex(Dtype dtype) { return part_type(dtype) != dtype; }
-
-// Bytes of a value. Types of one byte are read by way of a table.
-PYPARAM_FORMULA int value_bytes(Dtype part) {
-  switch (part) {
-    case Dtype::kDouble:
-    case Dtype::kInt64:
-    case Dtype::kUInt64:
-      return 8;
-    case Dtype::kFloat:
-    case Dtype::kInt32:
-    case Dtype::kUInt32:
-      return 4;
-    case Dtype::kHalf:
-    case Dtype::kBFloat16:
-    case Dtype::kInt16:
-    case Dtype::kUInt16:
-      return 2;
-    default:
-      return 1;
-  }
-}
-PYPARAM_FORMULA int64_t element_bytes(Dtype dtype) {
-  return static_cast<int64_t>(value_bytes(part_type(dtype))) * (is_complex(dtype) ? 2 : 1);
-}
-
 // The smallest normal value of a type that widens to float32; the smallest normal float32 of one
 // that has no subnormals.
 PYPARAM_FORMULA float smallest_normal(Dtype part) {
@@ -72,28 +33,6 @@ PYPARAM_FORMULA float smallest_normal(Dtype part) {
       return Float8e8m0fnu::smallest_normal();
     default:
       return BFloat16::smallest_normal();
-  }
-}
-
-// What a byte stands for in a type of one byte.
-PYPARAM_FORMULA float byte_value(Dtype part, uint8_t byte) {
-  switch (part) {
-    case Dtype::kFloat8e5m2:
-      return Float8e5m2::value(byte);
-    case Dtype::kFloat8e4m3fn:
-      return Float8e4m3fn::value(byte);
-    case Dtype::kFloat8e5m2fnuz:
-      return Float8e5m2fnuz::value(byte);
-    case Dtype::kFloat8e4m3fnuz:
-      return Float8e4m3fnuz::value(byte);
-    case Dtype::kFloat8e8m0fnu:
-      return Float8e8m0fnu::value(byte);
-    case Dtype::kBool:
-      return byte != 0 ? 1.0f : 0.0f;
-    case Dtype::kInt8:
-      return static_cast<float>(static_cast<int8_t>(byte));
-    default:
-      return static_cast<float>(byte);
   }
 }
 
@@ -157,7 +96,10 @@ template <int kThreads>
 PYPARAM_DEVICE void fill_table(Dtype part, int thread, ByteTable& table) {
   if (value_bytes(part) != 1) return;
   PYPARAM_UNROLL(1)
-  for (int i = thread; i < 256; i += kThreads) table[i] = byte_value(part, static_cast<uint8_t>(i));
+  for (int i = thread; i < 256; i += kThreads) {
+    const auto byte = static_cast<char>(i);
+    table[i] = as_float(read_number(part, &byte));
+  }
 }
 
 // Calls fn with the reader of a type. Integers of 16 and 32 bits only on demand: parameters hardly
@@ -201,30 +143,7 @@ PYPARAM_FORMULA bool is_middling_integer(Dtype part) {
 
 // A value of any type, as float64.
 PYPARAM_FORMULA double read_value(Dtype part, const char* from) {
-  switch (part) {
-    case Dtype::kFloat:
-      return static_cast<double>(Float32::value(read_as<uint32_t>(from)));
-    case Dtype::kBFloat16:
-      return static_cast<double>(BFloat16::value(read_as<uint16_t>(from)));
-    case Dtype::kHalf:
-      return static_cast<double>(Half::value(read_as<uint16_t>(from)));
-    case Dtype::kDouble:
-      return Float64::value(read_as<uint64_t>(from));
-    case Dtype::kInt16:
-      return static_cast<double>(read_as<int16_t>(from));
-    case Dtype::kUInt16:
-      return static_cast<double>(read_as<uint16_t>(from));
-    case Dtype::kInt32:
-      return static_cast<double>(read_as<int32_t>(from));
-    case Dtype::kUInt32:
-      return static_cast<double>(read_as<uint32_t>(from));
-    case Dtype::kInt64:
-      return static_cast<double>(read_as<int64_t>(from));
-    case Dtype::kUInt64:
-      return static_cast<double>(read_as<uint64_t>(from));
-    default:
-      return static_cast<double>(byte_value(part, read_as<uint8_t>(from)));
-  }
+  return as_double(read_number(part, from));
 }
 
 // A run of a tensor's values.
@@ -265,56 +184,25 @@ PYPARAM_DEVICE Values values_of(const TableView& table, const ChunkRow& chunk) {
   return values_of(table, table.tensors[chunk.tensor], chunk.begin, chunk.length);
 }
 
-// The values of `Stored` in sixteen bytes.
-template <typename Stored>
-PYPARAM_DEVICE Stored stored_at(const Vector16& v, int i) {
-  if constexpr (sizeof(Stored) == 8) {
-    const uint64_t bits = static_cast<uint64_t>(v.word[2 * i + 1]) << 32 | v.word[2 * i];
-    return static_cast<Stored>(bits);
-  } else if constexpr (sizeof(Stored) == 4) {
-    return static_cast<Stored>(v.word[i]);
-  } else if constexpr (sizeof(Stored) == 2) {
-    return static_cast<Stored>(static_cast<uint16_t>(v.word[i / 2] >> (16 * (i % 2))));
-  } else {
-    return static_cast<Stored>(static_cast<uint8_t>(v.word[i / 4] >> (8 * (i % 4))));
-  }
-}
-
 // Calls take(values, n) for each group of this thread: an array of kGroup values, of which the
 // first n count.
 template <int kThreads, typename Reader, typename Take>
 PYPARAM_DEVICE void each_group(const Reader& read, const Values& values, int thread,
                                const Take& take) {
   using Stored = typename Reader::storage;
-  constexpr int kInFlight = InFlight<Reader>::kVectors;
   using Value = decltype(read(Stored()));
   constexpr int kGroup = kVectorBytes / static_cast<int>(sizeof(Stored));
   const auto groups = static_cast<int32_t>((values.length + kGroup - 1) / kGroup);
   int32_t g = thread;
   if (values.dense()) {
     const VectorRun run(values.at(0), static_cast<int64_t>(values.length) * values.bytes);
-    const auto whole = static_cast<int32_t>(run.whole);
-    const auto load = [&](int32_t index) {
-      return run.shift == 0 ? run.template load<false>(index) : run.template load<true>(index);
-    };
-    const auto take_vector = [&](const Vector16& v) {
-      Value x[kGroup];
-      PYPARAM_UNROLL(16)
-      for (int i = 0; i < kGroup; ++i) x[i] = read(stored_at<Stored>(v, i));
-      take(x, kGroup);
-    };
-    if constexpr (kInFlight > 1) {
-      PYPARAM_UNROLL(1)
-      for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
-        Vector16 v[kInFlight];
-        PYPARAM_UNROLL(8)
-        for (int u = 0; u < kInFlight; ++u) v[u] = load(g + u * kThreads);
-        PYPARAM_UNROLL(8)
-        for (int u = 0; u < kInFlight; ++u) take_vector(v[u]);
-      }
-    }
-    PYPARAM_UNROLL(1)
-    for (; g < whole; g += kThreads) take_vector(load(g));
+    g = each_vector<kThreads, InFlight<Reader>::kVectors>(
+        run, thread, [&](const Vector16& v, int32_t) {
+          Value x[kGroup];
+          PYPARAM_UNROLL(16)
+          for (int i = 0; i < kGroup; ++i) x[i] = read(element_of<Stored>(v.word, i));
+          take(x, kGroup);
+        });
   }
   PYPARAM_UNROLL(1)
   for (; g < groups; g += kThreads) {
@@ -336,22 +224,6 @@ PYPARAM_DEVICE int threads_with_groups(const Values& values) {
   const int32_t in_group = static_cast<int32_t>(kVectorBytes) / values.bytes;
   const int32_t groups = (values.length + in_group - 1) / in_group;
   return groups < kThreads ? static_cast<int>(groups) : kThreads;
-}
-
-// Combines the slots of the first `count` threads as a binary tree, into slots[0], which every
-// thread may read afterwards. The tree depends on `count` alone.
-template <typename Block, typename T, int kSlots, typename Combine>
-PYPARAM_DEVICE void combine_slots(const Block& block, Slots<T, kSlots>& slots, int count,
-                                  const Combine& combine) {
-  int half = 1;
-  while (half < count) half *= 2;
-  PYPARAM_UNROLL(1)
-  for (half /= 2; half > 0; half /= 2) {
-    block.each([&](int thread) {
-      if (thread < half && thread + half < count)
-        slots[thread] = combine(slots[thread], slots[thread + half]);
-    });
-  }
 }
 
 }  // namespace pyparam
