@@ -95,7 +95,7 @@ demo: $(VENV)/.report $(VENV)/.built
 	@echo
 	@echo "A report of the nested network, with a NaN, a dead layer and a tie planted in it"
 	@mkdir -p build
-	@$(PY) -m pyparam report pyparam._demo:planted --title "The demo network, with faults" -o $(CURDIR)/build/demo.html; test $$? -eq 1
+	@$(PY) -m pyparam report pyparam._cli.demo:planted --title "The demo network, with faults" -o $(CURDIR)/build/demo.html; test $$? -eq 1
 
 test: $(VENV)/.test $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
@@ -111,6 +111,7 @@ lint: $(VENV)/.lint $(VENV)/.built
 	$(VENV)/bin/ruff check $(PYTHON_TREES)
 	$(VENV)/bin/ruff format --check $(PYTHON_TREES)
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(PY) -m mypy.stubtest pyparam._C --allowlist .ci/stubtest-allowed --ignore-unused-allowlist
 
 format: $(VENV)/.lint

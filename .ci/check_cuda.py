@@ -56,7 +56,7 @@ def spills(objects: Path) -> list[str]:
 def unregistered() -> list[str]:
     import torch
 
-    from pyparam._native import _C
+    from pyparam._base.native import _C
 
     if not _C.BUILT_FOR_CUDA:
         return [f"{_C.__file__} is built without CUDA"]

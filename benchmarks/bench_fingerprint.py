@@ -47,7 +47,7 @@ def test_many_small(benchmark: Any) -> None:
     table = pyparam.ParamTable([f"layers.{i}.mlp.weight" for i in range(len(tensors))], tensors)
     pair = versus(
         benchmark,
-        lambda: pyparam._native._C.fingerprint(table._native),
+        lambda: pyparam._base.native._C.fingerprint(table._native),
         lambda: [torch.hash_tensor(tensor) for tensor in tensors],
         rounds=9,
     )

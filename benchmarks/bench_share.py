@@ -12,9 +12,9 @@ from models import mixture
 from pairing import versus
 
 import pyparam
-from pyparam._share import tie_sets
+from pyparam._share.ties import tie_sets
 from pyparam._sources import table_of
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from planted import planted

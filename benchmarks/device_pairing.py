@@ -12,7 +12,7 @@ import pytest
 import torch
 from pairing import readable
 
-from pyparam._native import _C
+from pyparam._base.native import _C
 
 ready = _C.BUILT_FOR_CUDA and torch.cuda.is_available()
 if not ready and os.environ.get("PYPARAM_REQUIRE_CUDA") == "1":

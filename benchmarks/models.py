@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pyparam._demo import mixture, net
+from pyparam._cli.demo import mixture, net
 
 __all__ = ["MODELS", "Link", "Node", "chain", "mixture", "mlp", "net", "tree"]
 

@@ -1,7 +1,7 @@
 """pyparam: the native parameter engine for PyTorch."""
 
 from pyparam import init
-from pyparam._access import (
+from pyparam._access.access import (
     buffers,
     get_buffer,
     get_parameter,
@@ -14,10 +14,16 @@ from pyparam._access import (
     state_dict,
     walk,
 )
-from pyparam._compare import Comparison, compare
+from pyparam._access.install import install, installed, uninstall
+from pyparam._base.public import publish as _publish
+from pyparam._compare.compare import Comparison, compare
+from pyparam._compare.fingerprint import Fingerprint, fingerprint
 from pyparam._findings import Finding
-from pyparam._fingerprint import Fingerprint, fingerprint
-from pyparam._flatten import (
+from pyparam._inspect.inspector import Inspector, inspect
+from pyparam._measure.measure import measure
+from pyparam._measure.norm import clip_grad_norm_, total_norm
+from pyparam._measure.stats import Stats
+from pyparam._memory.flatten import (
     flatten,
     flatten_groups,
     parameters_to_vector,
@@ -25,25 +31,20 @@ from pyparam._flatten import (
     unflatten,
     vector_to_parameters,
 )
-from pyparam._inspect import Inspector, inspect
-from pyparam._install import install, installed, uninstall
-from pyparam._measure import measure
-from pyparam._monitor import Monitor
-from pyparam._norm import clip_grad_norm_, total_norm
-from pyparam._pack import Packed, pack_
-from pyparam._records import NonFinite, NonFiniteError, Record
-from pyparam._report import Report, report
-from pyparam._save import load_file_, save_file
-from pyparam._share import ties
+from pyparam._memory.pack import Packed, pack_
+from pyparam._share.save import load_file_, save_file
+from pyparam._share.tie import keep_ties, retie_, tie_, untie_
+from pyparam._share.ties import ties
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open
-from pyparam._stats import Stats
-from pyparam._table import ParamTable
-from pyparam._tie import keep_ties, retie_, tie_, untie_
-from pyparam._tied import Tie
-from pyparam._view.log import log
+from pyparam._sources.table import ParamTable
+from pyparam._sources.tied import Tie
 from pyparam._view.plot import plot
+from pyparam._view.report import Report, report
 from pyparam._view.text import show
+from pyparam._watch.log import log
+from pyparam._watch.monitor import Monitor
+from pyparam._watch.records import NonFinite, NonFiniteError, Record
 
 __all__ = [
     "Checkpoint",
@@ -101,3 +102,5 @@ __all__ = [
     "vector_to_parameters",
     "walk",
 ]
+
+_publish("pyparam", (globals()[_name] for _name in __all__))

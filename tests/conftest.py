@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 import torch
 
-from pyparam._native import _C
+from pyparam._base.native import _C
 
 REQUIRE_CUDA = os.environ.get("PYPARAM_REQUIRE_CUDA") == "1"
 

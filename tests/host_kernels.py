@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pyparam._native import _C
+from pyparam._base.native import _C
 
 ROOT = Path(__file__).resolve().parent.parent
 NATIVE = ROOT / "tests" / "native"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pyparam._demo import mixture
+from pyparam._cli.demo import mixture
 
 Place = tuple[str, nn.Module, str]
 Planted = list[tuple[tuple[str, ...], str]]

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import pyparam
-from pyparam._demo import net as demo_net
+from pyparam._cli.demo import net as demo_net
 from pyparam._sources import table_of
 
 

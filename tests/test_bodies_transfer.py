@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reference_flatten import DTYPES, FLOATS, filled, flattened, same, zoo
 from torch import Tensor
 
-from pyparam._native import _C
+from pyparam._base.native import _C
 
 SATURATES = torch.tensor(1e6).to(torch.float8_e4m3fn).view(torch.uint8).item() == 0x7E
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from pyparam._cli.demo import net
 from pyparam._cli.source import Mistake, load
-from pyparam._demo import net
 
 ROOT = Path(__file__).resolve().parent.parent
 

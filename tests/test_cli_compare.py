@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from pyparam._cli import app
 from pyparam._cli.compare import Figure
-from pyparam._compare import SORTABLE
+from pyparam._compare.compare import SORTABLE
 
 
 @pytest.fixture

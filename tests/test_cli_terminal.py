@@ -261,7 +261,7 @@ def test_the_script_for_each_shell(shell) -> None:
 
 def test_the_demo_s_report_finds_what_was_planted(tmp_path) -> None:
     pytest.importorskip("plotly")
-    done = run("report", "pyparam._demo:planted", "-o", str(tmp_path / "demo.html"))
+    done = run("report", "pyparam._cli.demo:planted", "-o", str(tmp_path / "demo.html"))
     assert done.exit_code == 1
     assert (tmp_path / "demo.html").stat().st_size > 1000
     found = [line.split()[0] for line in done.stdout.splitlines()[1:] if not line.startswith(" ")]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo_measuring import ALL, any_bits, ordinary, strange
 
 import pyparam
-from pyparam._pending import Pending
+from pyparam._base.pending import Pending
 
 pytestmark = [
     pytest.mark.cuda,

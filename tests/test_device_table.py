@@ -10,7 +10,7 @@ from host_kernels import DTYPE_NUMBERS, Table
 from reference_flatten import zoo
 from torch import Tensor
 
-from pyparam._native import _C
+from pyparam._base.native import _C
 
 
 def rows(table: Table, at: int, layout: str, count: int) -> list[tuple[int, ...]]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pyparam
-from pyparam._errors import Reworded, named_errors, spoken_by
+from pyparam._base.errors import Reworded, named_errors, spoken_by
 
 
 def test_words_change_and_the_kind_stays() -> None:

@@ -11,7 +11,7 @@ import torch
 from reports import GPT, ResNet, faulty
 from torch import nn
 
-from pyparam._demo import mixture, net
+from pyparam._cli.demo import mixture, net
 from pyparam._findings import Finding, findings, findings_of, survey
 from pyparam._findings.repeated import repeats
 from pyparam.init import to_empty

@@ -431,7 +431,7 @@ def test_wrong_types_are_refused() -> None:
     with pytest.raises(KeyError, match="no parameter is named 'b'"):
         fingerprint({"a": torch.ones(1)})["b"]
     with pytest.raises(ValueError, match="2 names need 32 bytes of digests; got 16"):
-        pyparam._native._C.fingerprint_total(["a", "b"], bytes(16))
+        pyparam._base.native._C.fingerprint_total(["a", "b"], bytes(16))
 
 
 # --- tensors that have no bytes to read --------------------------------------------------------------------

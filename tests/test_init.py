@@ -21,7 +21,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from pyparam import init
-from pyparam._native import _C
+from pyparam._base.native import _C
 
 # ---- the generator ----------------------------------------------------------------------------------------
 

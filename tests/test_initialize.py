@@ -353,7 +353,7 @@ def test_a_long_report_is_cut() -> None:
 
 @pytest.mark.parametrize(("a", "b"), [(-2, 2), (1, math.inf), (8, 9), (-40, -30), (-1, 20), (0.2, 0.21)])
 def test_the_wanted_moments_of_truncated_normals(a: float, b: float) -> None:
-    from pyparam._init_fill import TRUNCATED, Row, wanted
+    from pyparam.init._fill import TRUNCATED, Row, wanted
 
     mean, std = wanted(Row(TRUNCATED, 0.0, 1.0, a, b))
     values = init.trunc_normal_(torch.empty(200_000, dtype=torch.float64), a=a, b=b, seed=0, stream="x")

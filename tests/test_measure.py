@@ -20,7 +20,7 @@ from reference_measure import COMPLEX, FLOAT8, FLOATS, INTEGERS, statistics
 from torch import Tensor, nn
 
 import pyparam
-from pyparam._native import _C
+from pyparam._base.native import _C
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support:UserWarning")
 

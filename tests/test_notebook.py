@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import pyparam
-from pyparam._demo import mixture, net
+from pyparam._cli.demo import mixture, net
 
 
 class Reader(HTMLParser):

@@ -13,7 +13,7 @@ from torch import nn
 
 from benchmarks.models import mixture, net, tree
 from pyparam import ParamTable
-from pyparam._outline import outline_of_module, outline_of_table
+from pyparam._inspect.outline import outline_of_module, outline_of_table
 from pyparam._view.text import summarize
 from tests.reference_view import bare_chain, fold, held
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pyparam
-from pyparam._pending import Pending, made, on_host, packed, unpacked
+from pyparam._base.pending import Pending, made, on_host, packed, unpacked
 
 
 def test_packing_keeps_every_shape_dtype_and_bit() -> None:
@@ -63,7 +63,7 @@ def test_figures_of_a_table_that_shares_memory_wait_too(monkeypatch: pytest.Monk
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = nn.Parameter(model[0].weight.detach())
     expected = pyparam.measure(model, histogram=True)
-    monkeypatch.setattr("pyparam._measure.made", lambda tensors, make: Pending(tensors, make))
+    monkeypatch.setattr("pyparam._measure.measure.made", lambda tensors, make: Pending(tensors, make))
     stats = pyparam.measure(model, histogram=True)
     assert isinstance(stats._found, Pending)
     assert torch.equal(stats._counts, expected._counts)

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 
 import pyparam
-from pyparam._demo import mixture, net
+from pyparam._cli.demo import mixture, net
 from pyparam._view.groups import alike, layers, starred
 from pyparam._view.plot_spectrum import singular_values
 
@@ -59,7 +59,7 @@ def test_it_draws_and_leaves_pyplot_and_its_settings_alone() -> None:
 import sys, torch, matplotlib
 before = dict(matplotlib.rcParams)
 import pyparam
-from pyparam._demo import net
+from pyparam._cli.demo import net
 for kind in {KINDS}:
     figure = pyparam.plot(net(), kind)
     figure.savefig({os.devnull!r}, format="png")

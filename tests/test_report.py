@@ -15,7 +15,7 @@ from reports import GPT, HOSTILE, faulty
 from torch import nn
 
 import pyparam
-from pyparam._demo import mixture, net
+from pyparam._cli.demo import mixture, net
 from pyparam._view.html.pack import Packer, unpack
 from pyparam._view.html.page import SCRIPTS
 

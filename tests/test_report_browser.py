@@ -14,7 +14,7 @@ from report_page import Report, responds
 from reports import GPT, HOSTILE, faulty
 
 import pyparam
-from pyparam._demo import mixture
+from pyparam._cli.demo import mixture
 
 RESPONSE = 100  # milliseconds
 

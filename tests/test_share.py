@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pyparam
-from pyparam._share import tie_sets, unique_bytes
-from pyparam._table import ParamTable
+from pyparam._share.ties import tie_sets, unique_bytes
+from pyparam._sources.table import ParamTable
 
 
 def names(source, **options):

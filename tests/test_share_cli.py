@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import pyparam
 from pyparam._cli import app
-from pyparam._tied import ties_from_text
+from pyparam._sources.tied import ties_from_text
 
 
 def run(*arguments):

@@ -18,8 +18,8 @@ from test_share_tie import Zoo, same_values, slice_model, small_models, snapshot
 from torch import nn
 
 import pyparam
-from pyparam._save import with_shared
-from pyparam._tied import ties_from_text, ties_to_text
+from pyparam._share.save import with_shared
+from pyparam._sources.tied import ties_from_text, ties_to_text
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from torch import nn
 
 from benchmarks.models import mixture, net
 from pyparam import inspect, show
+from pyparam._base.words import plain, size, span
 from pyparam._view.text import summarize
-from pyparam._view.words import plain, size, span
 from tests.reference_view import bare_chain
 
 

@@ -16,8 +16,8 @@ from reference_measure import FLOAT8, values_of
 from torch import Tensor, nn
 
 import pyparam
-from pyparam._rows import finite_or_none
-from pyparam._stats import _NUMBERS
+from pyparam._measure.rows import finite_or_none
+from pyparam._measure.stats import _NUMBERS
 
 FLOAT_COLUMNS = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import pyparam
-from pyparam._errors import named_errors
+from pyparam._base.errors import named_errors
 from pyparam._sources import table_of
 
 
@@ -216,9 +216,3 @@ def test_a_selection_does_not_keep_the_other_tensors():
 def test_errors_of_an_op_speak_of_the_parameter(table):
     with pytest.raises(ValueError, match=r"flatten: parameter '1\.0\.weight' is sparse"), named_errors(table):
         raise ValueError("flatten: tensors[2] is sparse")
-
-
-def test_table_of_may_still_be_had_from_here(model):
-    from pyparam._table import table_of as shim
-
-    assert shim(model).names == NAMES

@@ -1,4 +1,4 @@
-// Adds what pyparam/_share.py builds on to the extension module.
+// Adds what pyparam/_share/ties.py builds on to the extension module.
 #pragma once
 
 #include <torch/csrc/utils/pybind.h>

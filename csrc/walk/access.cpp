@@ -96,7 +96,7 @@ PyObject* access(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* k
       }
     }
     // Another source, or a class with a method of its own.
-    const Ref python = Ref::checked(PyImport_ImportModule("pyparam._access"));
+    const Ref python = Ref::checked(PyImport_ImportModule("pyparam._access.access"));
     const char* function = what == What::kModules ? "modules_of" : "members_of";
     return PyObject_CallMethod(python.get(), function, "OOOOOOOO", given.source,
                                what == What::kBuffers ? Py_True : Py_False, given.memo, prefix,

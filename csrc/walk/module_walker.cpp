@@ -114,8 +114,8 @@ Ref ModuleWalker::call_named_modules(PyObject* module, bool as_root) {
   const Ref remove = Ref::borrow(remove_duplicate_ ? Py_True : Py_False);
   const Ref path = path_.str();
   if (!as_root && !python_memo_) use_python_memo();
-  // The adapter leaves out what the method does not take; see _overrides.py.
-  const Ref adapter = Ref::checked(PyImport_ImportModule("pyparam._overrides"));
+  // The adapter leaves out what the method does not take; see overrides.py.
+  const Ref adapter = Ref::checked(PyImport_ImportModule("pyparam._sources.overrides"));
   return Ref::checked(PyObject_CallMethod(adapter.get(), "call_named_modules", "OOOO", method.get(),
                                           as_root ? Py_None : python_memo_.get(), path.get(),
                                           remove.get()));

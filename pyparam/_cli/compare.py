@@ -10,10 +10,10 @@ import typer
 
 from pyparam._cli.source import complete_source, load, mistakes
 from pyparam._cli.terminal import working
-from pyparam._compare import Comparison
-from pyparam._compare import compare as compare_sources
-from pyparam._fingerprint import Fingerprint
-from pyparam._fingerprint import fingerprint as fingerprint_source
+from pyparam._compare.compare import Comparison
+from pyparam._compare.compare import compare as compare_sources
+from pyparam._compare.fingerprint import Fingerprint
+from pyparam._compare.fingerprint import fingerprint as fingerprint_source
 
 _HELP = "A checkpoint's path (or a directory of shards), package.module:factory, or 'demo'."
 

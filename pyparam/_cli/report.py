@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from pyparam._base.words import plain, plural, size
 from pyparam._cli.source import Meta, Source, complete_source, load, mistakes
 from pyparam._cli.terminal import working
-from pyparam._report import Report
-from pyparam._report import report as write_report
-from pyparam._rows import finite_or_none
-from pyparam._view.words import plain, plural, size
+from pyparam._measure.rows import finite_or_none
+from pyparam._view.report import Report
+from pyparam._view.report import report as write_report
 
 _NAMES = 6
 

@@ -10,7 +10,7 @@ import typer
 
 from pyparam._cli.source import Meta, Source, load, mistakes
 from pyparam._cli.terminal import working
-from pyparam._inspect import inspect
+from pyparam._inspect.inspector import inspect
 from pyparam._view.text import show as show_text
 from pyparam._view.text import summarize
 
@@ -64,7 +64,7 @@ def _json(value: object) -> str:
 
 
 def _demo(as_json: bool, meta: bool, buffers: bool, options: dict[str, Any]) -> None:
-    from pyparam._demo import mixture
+    from pyparam._cli.demo import mixture
 
     torch.manual_seed(1)
     net = load("demo", meta=meta)

@@ -17,7 +17,7 @@ import torch
 import typer
 from torch import nn
 
-from pyparam._closest import closest, hint
+from pyparam._base.closest import closest, hint
 
 # What a path ends with that is a checkpoint; completion offers these and directories.
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".pkl", ".index.json")
@@ -111,7 +111,7 @@ def load(source: str, *, meta: bool = False) -> Any:
     like.
     """
     if source == "demo":
-        from pyparam._demo import net
+        from pyparam._cli.demo import net
 
         with _on_meta(meta):
             return net()

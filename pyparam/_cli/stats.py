@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from pyparam._base.native import _C
+from pyparam._base.words import dtype_name, plain, plural, size
 from pyparam._cli.source import Source, load, mistakes
-from pyparam._measure import measure
-from pyparam._native import _C
-from pyparam._rows import Row, finite_or_none, marked, number
-from pyparam._stats import Stats
-from pyparam._view.words import plain, plural, size
+from pyparam._measure.measure import measure
+from pyparam._measure.rows import Row, finite_or_none, marked, number
+from pyparam._measure.stats import Stats
 
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _SMALLER = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -111,13 +111,9 @@ def _summary(shown: Stats, limit: int | None, histogram: bool) -> dict[str, Any]
         "missing": shown.missing,
     }
     if histogram:
-        made["underflow"] = {_name(dtype): shown.underflow(dtype).total._asdict() for dtype in _SMALLER}
+        made["underflow"] = {dtype_name(dtype): shown.underflow(dtype).total._asdict() for dtype in _SMALLER}
     out: dict[str, Any] = finite_or_none(made)
     return out
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _print(shown: Stats, limit: int, histogram: bool) -> None:
@@ -125,7 +121,7 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from pyparam._view.console import console
+    from pyparam._base.console import console
 
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
     total = shown.total
@@ -138,7 +134,7 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
     for row in islice(shown, limit):
         style = "red" if row.nonfinite else ""
         name = marked(plain(row.name), None if row.shared_with is None else plain(row.shared_with))
-        cells = [name, _shape(row), _name(row.dtype) if row.dtype else "", *_figures(row)]
+        cells = [name, _shape(row), dtype_name(row.dtype) if row.dtype else "", *_figures(row)]
         table.add_row(*(Text(cell, style) for cell in (*cells, *_quantiles(row))))
     # As wide as its rows: a name cut off is of no use to whoever reads the output with another program.
     console(width=10_000).print(table, soft_wrap=True, crop=False)
@@ -158,8 +154,8 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
         for dtype in _SMALLER:
             fates = shown.underflow(dtype).total
             lines.append(
-                f"in {_name(dtype)}: {fates.zero:.3%} would become zero, {fates.subnormal:.3%} subnormal, "
-                f"{fates.overflow:.3%} overflow"
+                f"in {dtype_name(dtype)}: {fates.zero:.3%} would become zero, "
+                f"{fates.subnormal:.3%} subnormal, {fates.overflow:.3%} overflow"
             )
     for line in lines:
         typer.echo(line)

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from pyparam._base.words import plain, plural, size
 from pyparam._cli.source import Meta, Source, load, mistakes
 from pyparam._cli.terminal import working
-from pyparam._share import tie_sets, ties_of
+from pyparam._share.ties import tie_sets, ties_of
 from pyparam._sources import table_of
-from pyparam._table import ParamTable
-from pyparam._tied import Layout, Tie, tie_to_json
-from pyparam._view.words import plain, plural, size
+from pyparam._sources.table import ParamTable
+from pyparam._sources.tied import Layout, Tie, tie_to_json
 
 _NAMES = 6
 _SIGNS = {"parameter": " = ", "storage": " = ", "overlap": " ~ "}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pyparam._base.words import plural
 from pyparam._findings.families import Family
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._view.words import plural
 
 # The half of an adapter that starts at zero, so that the adapted model starts as the one it adapts.
 _ADAPTER = re.compile(r"(^|[._])(lora_B|lora_up|lora_embedding_B|zero_convs?|oft_R|hada_w2_a)([._]|$)", re.I)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._view.words import plural
 
 _BOUND = re.compile(r"(^|[._])(min|max|low|high|lower|upper|bound|limit|clamp|clip)[^.]*$", re.I)
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import torch
 
+from pyparam._base.words import dtype_name, plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._view.words import plural
 
 # A part of a family this small is odd.
 _MINORITY = 0.34
@@ -66,12 +66,12 @@ def dtypes(seen: Survey) -> Iterator[Finding]:
         "mixed-dtypes",
         "info",
         f"parameters have {len(counts)} floating-point dtypes: "
-        f"{_counted({_name(d): n for d, n in counts.items()})}",
-        f"{plural(len(others), 'parameter')} {'is' if len(others) == 1 else 'are'} not {_name(most)} as "
+        f"{_counted({dtype_name(d): n for d, n in counts.items()})}",
+        f"{plural(len(others), 'parameter')} {'is' if len(others) == 1 else 'are'} not {dtype_name(most)} as "
         f"most are. Norms "
         "and scales are often kept in a wider type on purpose.",
         seen.take(others),
-        {names[row]: _name(seen.layouts[row].dtype) for row in others},
+        {names[row]: dtype_name(seen.layouts[row].dtype) for row in others},
     )
 
 
@@ -88,7 +88,7 @@ def _odd_ones(seen: Survey, rows: list[int]) -> dict[int, str]:
         if len(pair) == 2:
             weight, bias = (seen.layouts[pair[key]].dtype for key in ("weight", "bias"))
             if weight != bias and weight.itemsize > 1:
-                odd[pair["bias"]] = f"{_name(bias)}, beside a weight of {_name(weight)}"
+                odd[pair["bias"]] = f"{dtype_name(bias)}, beside a weight of {dtype_name(weight)}"
     for family in seen.families:
         counts = Counter(seen.layouts[row].dtype for row in family.rows if seen.is_float(row))
         if len(counts) < 2:
@@ -97,7 +97,7 @@ def _odd_ones(seen: Survey, rows: list[int]) -> dict[int, str]:
         few = {dtype for dtype, count in rest if count <= _MINORITY * len(family.rows)}
         for row in family.rows:
             if seen.layouts[row].dtype in few:
-                odd[row] = f"{_name(seen.layouts[row].dtype)}, where its siblings are {_name(most)}"
+                odd[row] = f"{dtype_name(seen.layouts[row].dtype)}, where its siblings are {dtype_name(most)}"
     return odd
 
 
@@ -126,7 +126,3 @@ def _empty(seen: Survey, row: int) -> bool:
 def _counted(counts: dict[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{count:,} {what}" for what, count in ordered)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from pyparam._bins import LIMIT_TYPES
+from pyparam._base.words import dtype_name, plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._view.words import plural
+from pyparam._measure.bins import LIMIT_TYPES
 
 # Fractions from which it is told. Trained tensors hold some values that matter to nobody, such as the third
 # of an attention's biases that softmax cancels: what most values are is what counts.
@@ -36,7 +36,7 @@ def _subnormal(seen: Survey) -> Iterator[Finding]:
         if seen.statistic[row] or nonzero < _FEW_VALUES or subnormals[row] <= _SUBNORMAL * nonzero:
             continue
         share = subnormals[row] / nonzero
-        told[row] = f"{share:.0%} of its values are subnormal in {_name(seen.layouts[row].dtype)}"
+        told[row] = f"{share:.0%} of its values are subnormal in {dtype_name(seen.layouts[row].dtype)}"
     if told:
         yield _finding(
             seen,
@@ -66,7 +66,7 @@ def _saturated(seen: Survey) -> Iterator[Finding]:
         # Weights that were quantised with a scale reach the last number by design, a few of them.
         if dtype.itemsize == 1 and at_most <= _SATURATED * numel[row]:
             continue
-        told[row] = f"{at_most:,} of {numel[row]:,} at {largest[row]:,.6g}, the largest {_name(dtype)}"
+        told[row] = f"{at_most:,} of {numel[row]:,} at {largest[row]:,.6g}, the largest {dtype_name(dtype)}"
     if told:
         yield _finding(
             seen,
@@ -116,7 +116,3 @@ def _finding(seen: Survey, told: dict[int, str], one: str, many: str, reason: st
 
 def _share(fraction: float) -> str:
     return f"{fraction:.1%}" if fraction >= 0.001 else f"{fraction:.1g} of all"
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

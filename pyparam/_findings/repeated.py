@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._view.words import plural
 
 _LARGE = 1024
 _WIDE = 8

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._view.words import plural
 
 # How far the root mean square may lie from the median of its siblings, as a power of two.
 _MATRICES = 5.0

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._tied import Kind, Tie
-from pyparam._view.words import plural
+from pyparam._sources.tied import Kind, Tie
 
 # More ties of a kind than this are one finding.
 _SINGLY = 8

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from pyparam._base.native import _C
 from pyparam._findings.families import Family, family_key, role_key
-from pyparam._measure import measure
-from pyparam._native import _C
-from pyparam._share import is_wrapper, tie_sets, ties_of
+from pyparam._measure.measure import measure
+from pyparam._measure.stats import Stats
+from pyparam._share.ties import is_wrapper, tie_sets, ties_of
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._stats import Stats
-from pyparam._table import ParamTable
-from pyparam._tied import Tie
+from pyparam._sources.table import ParamTable
+from pyparam._sources.tied import Tie
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 

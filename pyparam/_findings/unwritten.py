@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._init_written import uninitialized
-from pyparam._view.words import plural
+from pyparam.init._written import uninitialized
 
 # What memory that was never written to looks like: subnormal numbers (pointers and small integers, read as
 # floats), or numbers beyond anything a model has.

@@ -26,7 +26,7 @@ from pyparam._sources import (
     script,
     tabular,
 )
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 
 __all__ = ["table_of"]
 
@@ -37,7 +37,6 @@ KINDS: tuple[ModuleType, ...] = (
     script,
     module,
     exported,
-    path,
     checkpoint,
     mapping,
     iterable,
@@ -59,6 +58,8 @@ def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = Tru
         TypeError: for what is no source, or holds something that is not a tensor where a tensor must be.
         ValueError: for two entries with one name, or a file that cannot be read.
     """
+    if path.accepts(source):
+        source = path.open(source)
     for kind in KINDS:
         if kind.accepts(source):
             table: ParamTable = kind.table(source, buffers=buffers, remove_duplicate=remove_duplicate)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from pyparam._closest import missing
+from pyparam._base.closest import missing
 from pyparam._sources.mapped import MappedFile
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 
 
 class TensorInfo(NamedTuple):

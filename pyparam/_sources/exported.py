@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 
 
 def accepts(source: object) -> bool:

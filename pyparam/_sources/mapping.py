@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from pyparam._sources import nested
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 
 
 def accepts(source: object) -> bool:

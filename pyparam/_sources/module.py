@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyparam import _overrides
-from pyparam._native import _C
-from pyparam._table import Owner, ParamTable
+from pyparam._base.native import _C
+from pyparam._sources import overrides
+from pyparam._sources.table import Owner, ParamTable
 
 
 def accepts(source: object) -> bool:
@@ -44,7 +44,7 @@ def _call(source: nn.Module, method: str, remove_duplicate: bool) -> Iterable[tu
     listing = getattr(source, method)
     given = (
         {}
-        if remove_duplicate or not _overrides.takes(listing, "remove_duplicate")
+        if remove_duplicate or not overrides.takes(listing, "remove_duplicate")
         else {"remove_duplicate": False}
     )
     pairs: Iterable[tuple[str, Tensor]] = listing(**given)

@@ -7,13 +7,12 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import torch
 
 from pyparam._sources import pickled, programs, safetensors, sharded
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._table import ParamTable
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -121,9 +120,3 @@ def _open_zip(path: Path, file: BinaryIO) -> Opened:
 
 def accepts(source: object) -> bool:
     return isinstance(source, (str, os.PathLike))
-
-
-def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
-    from pyparam._sources import table_of
-
-    return table_of(open(source), buffers=buffers, remove_duplicate=remove_duplicate)

@@ -13,10 +13,10 @@ from typing import BinaryIO, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from pyparam._native import _C
+from pyparam._base.native import _C
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
 from pyparam._sources.mapped import MappedFile
-from pyparam._tied import TIES_KEY, ties_from_text
+from pyparam._sources.tied import TIES_KEY, ties_from_text
 
 LENGTH_BYTES = 8
 LONGEST_HEADER = 100_000_000  # the reference implementation's limit

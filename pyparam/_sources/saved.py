@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyparam._sources import checkpoint, path, table_of
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 
 __all__ = ["is_on_disk", "saved_table"]
 

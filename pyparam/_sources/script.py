@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pyparam._native import _C
+from pyparam._base.native import _C
 from pyparam._sources import module
-from pyparam._table import Owner, ParamTable
+from pyparam._sources.table import Owner, ParamTable
 
 _TRAVERSAL = ("named_parameters", "named_buffers", "named_modules", "_named_members")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 
 
 def accepts(source: object) -> bool:

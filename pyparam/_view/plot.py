@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from pyparam._errors import spoken_by
-from pyparam._measure import measure
-from pyparam._records import Record
-from pyparam._stats import Stats
+from pyparam._base.errors import spoken_by
+from pyparam._measure.measure import measure
+from pyparam._measure.stats import Stats
+from pyparam._watch.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from pyparam._bins import Histogram, histogram_of
-from pyparam._stats import Stats
+from pyparam._measure.bins import Histogram, histogram_of
+from pyparam._measure.stats import Stats
 from pyparam._view import figure as look
 from pyparam._view.groups import Group, alike
 

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from pyparam._records import Record
-from pyparam._stats import Stats
+from pyparam._measure.stats import Stats
 from pyparam._view import figure as look
 from pyparam._view.groups import Group, layers
 from pyparam._view.series import Line, draw_lines
+from pyparam._watch.records import Record
 
 _LINES = 64
 

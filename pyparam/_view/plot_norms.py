@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pyparam._stats import Stats
+from pyparam._base.words import plural
+from pyparam._measure.stats import Stats
 from pyparam._view import figure as look
 from pyparam._view.groups import alike
-from pyparam._view.words import plural
 
 Array: TypeAlias = np.ndarray[Any, Any]
 

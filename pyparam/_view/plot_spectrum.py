@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from pyparam._errors import spoken_by
-from pyparam._measure import measure
+from pyparam._base.errors import spoken_by
+from pyparam._base.words import plural
+from pyparam._measure.measure import measure
 from pyparam._sources import table_of
-from pyparam._table import ParamTable
+from pyparam._sources.table import ParamTable
 from pyparam._view import figure as look
 from pyparam._view.series import Line, draw_lines
-from pyparam._view.words import plural
 
 MATRICES = 32
 EXACT = 1024

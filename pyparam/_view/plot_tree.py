@@ -11,11 +11,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from pyparam._native import _C
+from pyparam._base.native import _C
+from pyparam._base.words import plural, span
+from pyparam._inspect.tree import Summary
 from pyparam._view import figure as look
 from pyparam._view.text import summarize
-from pyparam._view.tree import Summary
-from pyparam._view.words import plural, span
 
 _LEVELS = 4
 _HEIGHT = 5.2

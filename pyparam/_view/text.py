@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
-from pyparam._native import _C
-from pyparam._table import ParamTable
-from pyparam._view.tree import Entry, Row, Summary
-from pyparam._view.words import plain, plural, size, span
+from pyparam._base.native import _C
+from pyparam._base.words import plain, plural, size, span
+from pyparam._inspect.inspector import inspect
+from pyparam._inspect.tree import Entry, Row, Summary
+from pyparam._sources.table import ParamTable
 
 _INDENT_LIMIT = 24
 _SHOWN_TIES = 10
@@ -49,8 +50,6 @@ def show(
 
 def summarize(source: Any, *, select: Any = None) -> Summary:
     """The summary that ``show`` prints; ``summarize(source).to_dict()`` is its JSON form."""
-    from pyparam._inspect import inspect
-
     outline, node = inspect(source).__pyparam_outline__()
     label = node.label
     if select is not None:
@@ -271,7 +270,7 @@ def _write_plain(lines: list[Line], file: IO[str]) -> None:
 def _write_coloured(lines: list[Line], file: IO[str]) -> None:
     from rich.text import Text
 
-    from pyparam._view.console import console
+    from pyparam._base.console import console
 
     out = console(file)
     for line in lines:

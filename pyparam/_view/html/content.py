@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from pyparam._compare import Comparison
+from pyparam._base.words import dtype_name, shape_text
+from pyparam._compare.compare import Comparison
 from pyparam._findings import Finding, Survey
 from pyparam._findings.survey import QUANTILES
-from pyparam._rows import finite_or_none
-from pyparam._stats import _COUNTS as STAT_COUNTS
-from pyparam._stats import _VALUES as VALUES
+from pyparam._inspect.inspector import inspect
+from pyparam._measure.rows import finite_or_none
+from pyparam._measure.stats import _COUNTS as STAT_COUNTS
+from pyparam._measure.stats import _VALUES as VALUES
 from pyparam._view.html.pack import Packer
 
 # What the page tells of smaller types, in this order.
@@ -44,7 +46,7 @@ def packed(
     packer = Packer()
     strings = Strings()
     header: dict[str, Any] = {"title": title, "made": made, "quantiles": list(QUANTILES)}
-    header["precisions"] = [_name(dtype) for dtype in PRECISIONS]
+    header["precisions"] = [dtype_name(dtype) for dtype in PRECISIONS]
     nodes = _add_tree(packer, strings, seen)
     _add_rows(packer, header, seen)
     _add_statistics(packer, header, seen)
@@ -112,8 +114,6 @@ def _add_tree(packer: Packer, strings: Strings, seen: Survey) -> int:
 
 def _classes(seen: Survey) -> dict[str, str]:
     """Class names by path, where the source has modules."""
-    from pyparam._inspect import inspect
-
     outline, node = inspect(seen.source).__pyparam_outline__()
     labels = {outline.name(i): outline.label(i) for i in range(len(outline))}
     labels[""] = outline.label(0) or node.label
@@ -127,8 +127,8 @@ def _add_rows(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
     columns: dict[str, list[int]] = {"shape": [], "dtype": [], "device": [], "elements": []}
     for layout in seen.layouts:
         sizes = layout.sizes
-        columns["shape"].append(shapes("?" if sizes is None else "×".join(map(str, sizes)) or "scalar"))
-        columns["dtype"].append(dtypes(_name(layout.dtype)))
+        columns["shape"].append(shapes("?" if sizes is None else shape_text(sizes)))
+        columns["dtype"].append(dtypes(dtype_name(layout.dtype)))
         columns["device"].append(devices(str(layout.device)))
         columns["elements"].append(0 if sizes is None else math.prod(max(0, size) for size in sizes))
     for name, column in columns.items():
@@ -163,7 +163,7 @@ def _add_statistics(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
         total = torch.tensor([getattr(fates.total, name) for name in names], dtype=torch.float64)
         # Counts are whole numbers: what the fractions were made of comes back exactly.
         lost = (torch.cat([fractions, total.unsqueeze(1)], 1).nan_to_num() * everything).round()
-        packer.add_all([f"stat_{_name(dtype)}_{name}" for name in names], lost.long().clamp(min=0))
+        packer.add_all([f"stat_{dtype_name(dtype)}_{name}" for name in names], lost.long().clamp(min=0))
     _add_histograms(packer, header, seen)
 
 
@@ -221,11 +221,10 @@ def _add_comparison(
         "only_there": list(comparison.missing),
         "only_here": _rows(position, comparison.unexpected),
         "shape_changed": [
-            [position[name], *("×".join(map(str, sizes)) or "scalar" for sizes in both)]
-            for name, both in comparison.shape_changed.items()
+            [position[name], *map(shape_text, both)] for name, both in comparison.shape_changed.items()
         ],
         "dtype_changed": [
-            [position[name], *map(_name, both)] for name, both in comparison.dtype_changed.items()
+            [position[name], *map(dtype_name, both)] for name, both in comparison.dtype_changed.items()
         ],
         "left_out": list(left_out),
     }
@@ -233,7 +232,3 @@ def _add_comparison(
 
 def _rows(position: dict[str, int], names: Iterable[str]) -> list[int]:
     return [position[name] for name in names]
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

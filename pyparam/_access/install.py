@@ -1,0 +1,104 @@
+"""Puts the native access functions in place of nn.Module's own methods, and takes them out again.
+
+The installed methods are Python functions around native calls, so that ``torch.compile`` can trace through
+them: while it does, each is PyTorch's own method.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
+from torch.compiler import is_dynamo_compiling
+
+from pyparam._base.native import _C
+from pyparam._sources import overrides
+
+__all__ = ["install", "installed", "uninstall"]
+
+_lock = threading.RLock()
+# What stood in nn.Module before install(), by name; empty while nothing is installed.
+_replaced: dict[str, Callable[..., Any]] = {}
+
+
+def _made_installable(original: Callable[..., Any], native: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if is_dynamo_compiling():
+            return original(self, *args, **kwargs)
+        return native(self, *args, **kwargs)
+
+    return method
+
+
+def _state_dict_method(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def state_dict(
+        self: nn.Module, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False
+    ) -> Any:
+        # Positional arguments are deprecated; PyTorch's own says so and sorts them out.
+        if args or is_dynamo_compiling():
+            return original(self, *args, destination=destination, prefix=prefix, keep_vars=keep_vars)
+        return _C.state_dict(self, destination, prefix, keep_vars, False)
+
+    return state_dict
+
+
+_NATIVE: dict[str, Callable[..., Any]] = {
+    "named_parameters": _C.own_named_parameters,
+    "parameters": _C.own_parameters,
+    "named_buffers": _C.own_named_buffers,
+    "buffers": _C.own_buffers,
+    "named_modules": _C.own_named_modules,
+    "modules": _C.own_modules,
+}
+
+
+def install() -> None:
+    """Makes every ``nn.Module`` of the process use the native traversal.
+
+    ``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules``, ``modules`` and
+    ``state_dict`` of ``nn.Module`` are replaced; classes that override them keep their own, and ``super()``
+    in them reaches the native ones. Installing again changes nothing. ``uninstall()`` puts back what was
+    there.
+    """
+    with _lock:
+        if _replaced:
+            return
+        methods = {
+            name: _made_installable(getattr(nn.Module, name), native) for name, native in _NATIVE.items()
+        }
+        methods["state_dict"] = _state_dict_method(nn.Module.state_dict)
+        overrides.tell_known_methods(methods)
+        for name, method in methods.items():
+            _replaced[name] = getattr(nn.Module, name)
+            setattr(nn.Module, name, method)
+
+
+def uninstall() -> None:
+    """Puts back the methods that ``install()`` replaced; harmless where nothing is installed.
+
+    A method that something else has put over ours meanwhile is left as it is.
+    """
+    with _lock:
+        for name, original in _replaced.items():
+            if getattr(getattr(nn.Module, name), "__wrapped__", None) is original:
+                setattr(nn.Module, name, original)
+        _replaced.clear()
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """The native traversal for the length of a block; one that was installed before stays so after it."""
+    with _lock:
+        before = bool(_replaced)
+        install()
+    try:
+        yield
+    finally:
+        if not before:
+            uninstall()

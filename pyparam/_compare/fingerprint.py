@@ -1,0 +1,198 @@
+"""``fingerprint``: 128 bits a parameter and for the whole, to find where two copies of a model diverge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pyparam._base.errors import named_errors
+from pyparam._base.native import _C
+from pyparam._base.pending import Pending, settled
+from pyparam._sources.saved import is_on_disk, saved_table
+
+__all__ = ["Fingerprint", "fingerprint"]
+
+_KIND = "pyparam.fingerprint"
+_BYTES = 16
+
+
+class Fingerprint:
+    """128 bits for each parameter, and 128 for all of them with their names. Made by :func:`fingerprint`.
+
+    ``fp.total`` and ``fp["0.weight"]`` are 32 hexadecimal digits; ``fp.names`` are the names in table order,
+    ``len(fp)`` is their number and ``name in fp`` asks for one. Two fingerprints are equal when their totals
+    are, and equal ones hash alike. ``a.diff(b)`` names what differs. Iterating gives (name, digits) pairs.
+    """
+
+    __slots__ = ("_found", "_index", "_names")
+
+    format: int = _C.FINGERPRINT_FORMAT
+    """The number of the formula. Fingerprints of different formats do not compare."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        found: tuple[bytes, bytes] | Pending[tuple[bytes, bytes]],
+    ) -> None:
+        self._names = tuple(names)
+        self._found = found  # the digests, and the total
+        self._index = dict(zip(self._names, range(len(self._names)), strict=True))
+
+    @property
+    def _bytes(self) -> tuple[bytes, bytes]:
+        """Brought from the device when someone first asks."""
+        return settled(self)
+
+    @property
+    def _digests(self) -> bytes:
+        return self._bytes[0]
+
+    @property
+    def _total(self) -> bytes:
+        return self._bytes[1]
+
+    @property
+    def total(self) -> str:
+        """Over all names and their digests, in whatever order: 32 hexadecimal digits."""
+        return self._total.hex()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def _digest(self, index: int) -> bytes:
+        return self._digests[index * _BYTES : (index + 1) * _BYTES]
+
+    def __getitem__(self, name: str) -> str:
+        """The digits of one parameter, over its element type, shape and values, not its name."""
+        try:
+            return self._digest(self._index[name]).hex()
+        except KeyError:
+            raise KeyError(f"fingerprint: no parameter is named {name!r}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return ((name, self._digest(i).hex()) for i, name in enumerate(self._names))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fingerprint):
+            return NotImplemented
+        return self._total == other._total
+
+    def __hash__(self) -> int:
+        return hash(self._total)
+
+    def diff(self, other: Fingerprint) -> list[str]:
+        """Names whose digests differ, and those that one side lacks: this one's order, then the other's."""
+        if not isinstance(other, Fingerprint):
+            raise TypeError(f"Fingerprint.diff: expected a Fingerprint, got {type(other).__name__}")
+        theirs = other._index
+        changed = [
+            name
+            for i, name in enumerate(self._names)
+            if (j := theirs.get(name)) is None or self._digest(i) != other._digest(j)
+        ]
+        return changed + [name for name in other._names if name not in self._index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, to lie beside a checkpoint; :meth:`from_dict` reads it back."""
+        return {"kind": _KIND, "format": self.format, "total": self.total, "parameters": dict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Fingerprint:
+        """The Fingerprint that :meth:`to_dict` wrote.
+
+        Raises ValueError for data of another kind or format, and where the total does not belong to the
+        parameters (a damaged or edited file).
+        """
+        if not isinstance(data, Mapping):
+            raise TypeError(f"Fingerprint.from_dict: expected a mapping, got {type(data).__name__}")
+        if data.get("kind") != _KIND:
+            raise ValueError(f"Fingerprint.from_dict: expected kind {_KIND!r}, got {data.get('kind')!r}")
+        if data.get("format") != cls.format:
+            raise ValueError(
+                f"Fingerprint.from_dict: format {data.get('format')!r} is not the format {cls.format} of "
+                "this release; take the fingerprint anew"
+            )
+        parameters = data.get("parameters")
+        if not isinstance(parameters, Mapping):
+            raise ValueError("Fingerprint.from_dict: 'parameters' must map names to digits")
+        names = [str(name) for name in parameters]
+        digests = b"".join(_parse(name, digits) for name, digits in parameters.items())
+        total: bytes = _C.fingerprint_total(names, digests)
+        if _parse("total", data.get("total")) != total:
+            raise ValueError(
+                "Fingerprint.from_dict: the total does not belong to these parameters; the data is damaged"
+            )
+        return cls(names, (digests, total))
+
+    def __repr__(self) -> str:
+        plural = "" if len(self) == 1 else "s"
+        return f"Fingerprint({self.total}, {len(self):,} parameter{plural})"
+
+
+def _parse(name: str, digits: object) -> bytes:
+    try:
+        if not isinstance(digits, str) or len(digits) != 2 * _BYTES:
+            raise ValueError
+        return bytes.fromhex(digits)
+    except ValueError:
+        raise ValueError(
+            f"Fingerprint.from_dict: {name!r} must be {2 * _BYTES} hexadecimal digits, got {digits!r}"
+        ) from None
+
+
+def fingerprint(source: Any) -> Fingerprint:
+    """128 bits for each parameter of a source and for the whole, by one pass over the bytes.
+
+    Use it to find divergence: whether ranks, a checkpoint and its reload, or two runs hold the same values,
+    and which parameters do not. It is no defence against someone who chooses the values: **not for
+    security**.
+
+    A parameter's 128 bits are over its element type, shape and the bytes of its elements in row-major order,
+    little-endian. Every bit counts: 0.0 and -0.0 differ, as do NaNs of different payload. What does not
+    count: strides and storage (a channels-last, transposed or expanded tensor gives what its contiguous copy
+    gives), the device, the number of threads, ``requires_grad``. Conjugated and negated views count as their
+    values. ``total`` is over all pairs of name and parameter, in any order: two state dicts that list the
+    same entries differently agree.
+
+    Two different contents agree by chance once in 2^128; contents that differ in two words of eight bytes,
+    once in 2^97 or less often. Fingerprints of equal :attr:`Fingerprint.format` compare across machines,
+    devices and releases. On a CUDA device nothing waits until someone reads from the Fingerprint.
+
+    Args:
+        source: anything with parameters. A module counts with what its ``state_dict()`` holds: parameters
+            and persistent buffers, tied ones under each name. So a model and its checkpoint agree.
+
+    Raises:
+        TypeError: a parameter is sparse, quantized, nested, or a ``__torch_dispatch__`` subclass such as
+            DTensor.
+        ValueError: a parameter is on the meta device or has no data yet; two have the same name.
+    """
+    table = saved_table(source)
+    with named_errors(table):
+        digests = _C.fingerprint(table._native, is_on_disk(source))
+    if isinstance(digests, tuple):
+        result = Fingerprint(table.names, digests)
+    else:
+        native = table._native
+        result = Fingerprint(table.names, Pending([digests], lambda d: _C.fingerprint_of(native, d)))
+    if len(result._index) != len(table):
+        raise ValueError(
+            f"fingerprint: two parameters are named {_first_repeated(table.names)!r}; names must be unique"
+        )
+    return result
+
+
+def _first_repeated(names: Sequence[str]) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    raise AssertionError("no name is repeated")

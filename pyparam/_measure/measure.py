@@ -1,0 +1,178 @@
+"""measure: every statistic of every parameter in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from pyparam._base.errors import MISTAKES, Kinds, Reworded, named_errors
+from pyparam._base.native import _C
+from pyparam._base.pending import Pending, made
+from pyparam._measure.bins import Bins
+from pyparam._measure.distinct import Distinct, distinct
+from pyparam._measure.rows import PickedLayouts
+from pyparam._measure.stats import Columns, Stats
+from pyparam._sources import path, table_of
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.table import ParamTable
+
+
+def measure(
+    source: Any, *, grad: bool = False, histogram: bool = False, quantiles: Sequence[float] = ()
+) -> Stats:
+    """Measures every parameter of a source, reading each element once.
+
+    A row a parameter and ``stats.total`` for all together: numel, nbytes, dtype, device, shape; min, max,
+    mean, std (with Bessel's correction, as ``torch.std``), rms, l1, l2, max_abs; zeros, nans, posinfs,
+    neginfs, subnormals. Extremes and moments are over the finite elements, so that one NaN does not blank a
+    row; they are NaN where there is no finite element (l1 and l2 are 0), and std is NaN for fewer than two.
+
+    Sums are in float64, centred on the mean of a few thousand values at a time, so that values far from zero
+    for their spread lose nothing, and scaled where squares would leave float64's range. Results are the same
+    bits for any number of threads and any vector unit. Complex elements count as two values, real and
+    imaginary; bool as 0 and 1; integers beyond 2**53 as the nearest float64. Subnormals are those of the
+    parameter's own dtype.
+
+    Parameters that share memory have a row each, marked by ``shared_with``, and are read once where they are
+    the same bytes under the same layout. The total counts every byte once, also of slices that overlap in
+    part (where an overlap can only be assumed, or strided slices more than 1 GiB apart overlap, both count).
+
+    Args:
+        source: anything with parameters (see ``table_of``). A checkpoint streams: pages of the file are
+            given back as they are done with, so memory stays small for a file of any size.
+        grad: measures the gradients instead. Parameters without one have no row; ``stats.missing`` lists
+            them.
+        histogram: counts each value by the upper 16 bits of its float32 (sign, exponent, 7 bits of mantissa)
+            too, for ``stats.histogram``, ``stats.quantile`` and ``stats.underflow``. On a CUDA device this
+            waits once, for the number of bins; all else waits for nothing until someone reads from the Stats.
+        quantiles: numbers in [0, 1], for ``stats.quantiles``; counts the histogram as well.
+
+    Raises:
+        TypeError: naming a parameter that is sparse, quantized, nested, of a dtype without single numbers, or
+            a tensor subclass with its values elsewhere (DTensor).
+        ValueError: naming a parameter on the meta device, or a quantile outside [0, 1].
+    """
+    points = _points(quantiles)
+    if path.accepts(source):
+        source = path.open(source)
+    maps = source.spare_maps() if isinstance(source, Checkpoint) else []
+    table = table_of(source)
+    histogram = histogram or bool(points)
+    with row_errors(table, grad):
+        found = _C.measure(table._native, grad, histogram, maps, True)
+    if found is None:
+        return _measure_shared(table, grad, histogram, maps, points)
+    absent = set(found.missing)
+    names = table.names
+    return Stats(
+        names=[name for i, name in enumerate(names) if i not in absent] if absent else list(names),
+        columns=_columns(found),
+        layouts=found.layouts,
+        points=points,
+        missing=[names[i] for i in found.missing],
+    )
+
+
+def _measure_shared(
+    table: ParamTable, grad: bool, histogram: bool, maps: list[tuple[int, int]], points: tuple[float, ...]
+) -> Stats:
+    """Measures a table in which some entries may share memory."""
+    missing: list[str] = []
+    if grad:
+        pairs = [(name, tensor.grad) for name, tensor in table]
+        missing = [name for name, gradient in pairs if gradient is None]
+        there = [(name, gradient) for name, gradient in pairs if gradient is not None]
+        table = ParamTable([name for name, _ in there], [gradient for _, gradient in there])
+
+    def measured(part: ParamTable) -> _C.Measurement:
+        with named_errors(part):
+            found = _C.measure(part._native, False, histogram, maps, False)
+        assert found is not None
+        return found
+
+    cut = distinct(table)
+    if cut is None:
+        cut = Distinct(table, ParamTable([], []), list(range(len(table))), {})
+    once, again = measured(cut.once), measured(cut.again)
+    whole = len(cut.once)
+    # The rows of the table, and at last the total: that of what is there once.
+    rows = torch.tensor([*(row + (row >= whole) for row in cut.row), whole])
+
+    def joined(*tensors: Tensor) -> Columns:
+        half = len(tensors) // 2
+        a, b = Columns.of(*tensors[:half]), Columns.of(*tensors[half:])
+        bins = None
+        if a.bins is not None and b.bins is not None:
+            in_a = torch.where(rows <= whole, rows, -1)
+            in_b = torch.where(rows <= whole, -1, rows - whole - 1)
+            merged = _C.merge_histograms(*a.bins[1:], in_a, *b.bins[1:], in_b)
+            bins = Bins(torch.cat((a.bins.below, b.bins.below))[rows], *merged)
+        return Columns(torch.cat((a.values, b.values))[rows], torch.cat((a.counts, b.counts))[rows], bins)
+
+    return Stats(
+        names=list(table.names),
+        columns=made([*_tensors(once), *_tensors(again)], joined),
+        layouts=PickedLayouts(once.layouts, again.layouts, cut.row),
+        points=points,
+        missing=missing,
+        shared=cut.first,
+    )
+
+
+def _columns(found: _C.Measurement) -> Columns | Pending[Columns]:
+    values = found.values
+    if not values.is_cpu:
+        return Pending(_tensors(found), Columns.of)
+    bins = found.bins
+    return Columns(values, found.counts, None if bins is None else Bins(*bins))
+
+
+def _tensors(found: _C.Measurement) -> list[Tensor]:
+    return [found.values, found.counts, *(found.bins or ())]
+
+
+@torch.library.register_fake("pyparam::measure_histogram")  # type: ignore[untyped-decorator]
+def _measure_histogram_shapes(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """In Python, since how many bins have values depends on the data."""
+    rows = len(tensors) + 1
+    like = tensors[0] if tensors else torch.empty(0)
+    entries = torch.library.get_ctx().new_dynamic_size()
+
+    def make(dtype: torch.dtype, *shape: int | torch.SymInt) -> Tensor:
+        return like.new_empty(shape, dtype=dtype)
+
+    return (
+        make(torch.float64, rows, 11),
+        make(torch.int64, rows, 8),
+        make(torch.int64, rows, 21),
+        make(torch.int64, rows + 1),
+        make(torch.int32, entries),
+        make(torch.int64, entries),
+    )
+
+
+def row_errors(table: ParamTable, grad: bool, kinds: Kinds = MISTAKES) -> Reworded:
+    """``named_errors``; with ``grad`` for ops over the gradients that are there."""
+    return named_errors(cast(ParamTable, _WithGradients(table)) if grad else table, kinds)
+
+
+class _WithGradients:
+    """The names of a table's parameters that have a gradient, found when someone asks."""
+
+    def __init__(self, table: ParamTable) -> None:
+        self._table = table
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, tensor in self._table if tensor.grad is not None]
+
+
+def _points(quantiles: Sequence[float]) -> tuple[float, ...]:
+    points = tuple(float(q) for q in quantiles)
+    for q in points:
+        if not 0 <= q <= 1:
+            raise ValueError(f"measure: quantiles must lie in [0, 1], got {q}")
+    return points

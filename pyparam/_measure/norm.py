@@ -1,0 +1,84 @@
+"""total_norm and clip_grad_norm_: the norm of all parameters as of one vector."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from typing import Any
+
+from torch import Tensor
+
+from pyparam._base.native import _C
+from pyparam._measure.measure import row_errors
+from pyparam._sources import table_of
+
+
+def total_norm(source: Any, p: float = 2.0, *, grad: bool = False) -> Tensor:
+    """The p-norm of all parameters of a source, as of one vector.
+
+    Each tensor that is listed counts, as in ``torch.nn.utils.get_total_norm``, also where two share memory; a
+    module lists a tied Parameter once.
+
+    Args:
+        source: anything with parameters (see ``table_of``), or a tensor.
+        p: the order: 0 counts what is not zero, 1, 2, any other positive number, ``inf`` the largest and
+            ``-inf`` the least magnitude.
+        grad: takes the gradients instead; parameters without one are left out.
+
+    Returns:
+        A tensor without dimensions, of the dtype that all promote to (float32 at the least). Sums are in
+        float64, and are scaled where powers would leave its range. NaN where an element is NaN; 0 for no
+        elements. Complex numbers go by their magnitude. It lies where the parameters do, on the first CUDA
+        device where they lie on several devices, and nothing waits for it.
+
+    Raises:
+        ValueError: for another order.
+        TypeError, ValueError: naming a parameter that cannot be read, as ``measure``.
+    """
+    order = float(p)
+    table = table_of([source] if isinstance(source, Tensor) else source)
+    with row_errors(table, grad):
+        return _C.total_norm(table._native, order, grad)
+
+
+def clip_grad_norm_(
+    source: Any,
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scales gradients in place so that their norm is at most ``max_norm``: for
+    ``torch.nn.utils.clip_grad_norm_``, with the same results.
+
+    Gradients are multiplied by ``max_norm / (norm + 1e-6)`` where that is below 1.
+
+    Args:
+        source: a tensor or an iterable of tensors, as PyTorch takes, or anything with parameters.
+        max_norm: the largest norm to leave.
+        norm_type: the order of the norm, as for ``total_norm``; of order 0 it is the number of gradients that
+            are not all zero, as PyTorch has it.
+        error_if_nonfinite: raises if the norm is NaN or infinite.
+        foreach: taken and ignored; all gradients are always done at once.
+
+    Returns:
+        The norm before scaling, as ``total_norm`` gives it. On a CUDA device nothing waits for it, unless
+        ``error_if_nonfinite`` is given or some of the gradients are on the CPU.
+
+    Raises:
+        RuntimeError: with ``error_if_nonfinite``, naming the first parameter whose gradient has a NaN or an
+            infinity. No gradient is changed.
+        TypeError, ValueError: naming a gradient that cannot be scaled. No gradient is changed.
+    """
+    del foreach
+    if isinstance(source, Tensor):
+        source = [source]
+    elif isinstance(source, types.GeneratorType):
+        source = list(source)
+        if not source:
+            warnings.warn(
+                "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2
+            )
+    table = table_of(source)
+    with row_errors(table, True, (TypeError, ValueError, RuntimeError)):
+        return _C.clip_grad_norm_(table._native, float(max_norm), float(norm_type), error_if_nonfinite)

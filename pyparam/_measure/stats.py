@@ -1,0 +1,499 @@
+"""Stats: what ``measure`` found, as columns of tensors; rows are made when someone asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyparam._base.closest import missing as missing_name
+from pyparam._base.native import _C
+from pyparam._base.notebook import table
+from pyparam._base.pending import Pending, settled
+from pyparam._measure.bins import (
+    BINS_PER_OCTAVE,
+    LIMIT_TYPES,
+    ONE_VALUE_A_BIN,
+    Bins,
+    Histogram,
+    Underflow,
+    histogram_of,
+)
+from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, cells, merged_layout
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped]
+
+# Columns of the op's results, in its order (csrc/kernels/cpu/measure.h).
+_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs", "m2", "mean_low", "exponent")
+_COUNTS = ("numel", "nbytes", "zeros", "nans", "posinfs", "neginfs", "subnormals", "finite")
+_SHOWN_COUNTS = ("numel", "nbytes")
+_SHOWN_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
+_SHOWN_CLASSES = ("zeros", "nans", "posinfs", "neginfs", "subnormals")
+_NUMBERS = (*_SHOWN_COUNTS, *_SHOWN_VALUES, *_SHOWN_CLASSES)
+
+_SHOWN_ROWS = 20
+
+
+class Columns(NamedTuple):
+    """What was measured, a row a parameter and a last one for all together, as the op gives it."""
+
+    values: Tensor
+    counts: Tensor
+    bins: Bins | None
+
+    @classmethod
+    def of(cls, values: Tensor, counts: Tensor, *bins: Tensor) -> Columns:
+        return cls(values, counts, Bins(*bins) if bins else None)
+
+
+class Stats:
+    """Statistics of a source's parameters, a row each, in table order.
+
+    ``stats["0.weight"]`` and ``stats[0]`` are rows, ``stats.mean`` is a column: float64 ``min max mean std
+    rms l1 l2 max_abs``, int64 ``numel nbytes zeros nans posinfs neginfs subnormals``, lists ``names shape
+    dtype device shared_with``. ``stats.total`` is the row of everything together, in which memory that
+    several rows share counts once. ``a + b`` merges statistics of shards, ranks or steps: rows of one name
+    become one, and the totals one, as if their values had been measured together.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: list[str],
+        columns: Columns | Pending[Columns],
+        layouts: Layouts,
+        points: tuple[float, ...] = (),
+        missing: Sequence[str] = (),
+        shared: Mapping[str, str] | None = None,
+    ) -> None:
+        self._names = names
+        self._found = columns
+        self._layouts = layouts
+        self._points = points
+        self._missing = list(missing)
+        self._shared = dict(shared or {})
+        self._index: dict[str, int] | None = None
+        self._quantiles: Tensor | None = None
+
+    # Columns
+
+    @property
+    def _columns(self) -> Columns:
+        """In host memory: what lies on a device is brought here when someone first asks."""
+        return settled(self)
+
+    @property
+    def _values(self) -> Tensor:
+        return self._columns.values
+
+    @property
+    def _counts(self) -> Tensor:
+        return self._columns.counts
+
+    @property
+    def _bins(self) -> Bins | None:
+        return self._columns.bins
+
+    def _value(self, name: str) -> Tensor:
+        return self._values[:-1, _VALUES.index(name)]
+
+    def _count(self, name: str) -> Tensor:
+        return self._counts[:-1, _COUNTS.index(name)]
+
+    @property
+    def names(self) -> list[str]:
+        """Qualified names of the rows."""
+        return self._names
+
+    @property
+    def missing(self) -> list[str]:
+        """Parameters without a row: those without a gradient, where gradients were measured."""
+        return self._missing
+
+    @property
+    def shared_with(self) -> list[str | None]:
+        """The first name that shares memory with each row's, its own where it is the first; None where a row
+        has its memory to itself. Merged rows have what either part says."""
+        return [self._shared.get(name) for name in self._names]
+
+    @property
+    def shape(self) -> list[tuple[int, ...]]:
+        return [self._layouts.shape(i) for i in range(len(self))]
+
+    @property
+    def dtype(self) -> list[torch.dtype]:
+        return [self._layouts.dtype(i) for i in range(len(self))]
+
+    @property
+    def device(self) -> list[torch.device]:
+        return [self._layouts.device(i) for i in range(len(self))]
+
+    @property
+    def numel(self) -> Tensor:
+        """Elements; merged rows have those of both parts."""
+        return self._count("numel")
+
+    @property
+    def nbytes(self) -> Tensor:
+        """Bytes of a row's own elements. In ``total``, shared memory counts once."""
+        return self._count("nbytes")
+
+    @property
+    def min(self) -> Tensor:
+        """Least finite value."""
+        return self._value("min")
+
+    @property
+    def max(self) -> Tensor:
+        """Largest finite value."""
+        return self._value("max")
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the finite values."""
+        return self._value("mean")
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of the finite values, with Bessel's correction; NaN for fewer than two."""
+        return self._value("std")
+
+    @property
+    def rms(self) -> Tensor:
+        """Root of the mean square of the finite values."""
+        return self._value("rms")
+
+    @property
+    def l1(self) -> Tensor:
+        """Sum of the magnitudes of the finite values."""
+        return self._value("l1")
+
+    @property
+    def l2(self) -> Tensor:
+        """Euclidean norm of the finite values."""
+        return self._value("l2")
+
+    @property
+    def max_abs(self) -> Tensor:
+        """Largest magnitude of a finite value."""
+        return self._value("max_abs")
+
+    @property
+    def zeros(self) -> Tensor:
+        """Zeros of either sign."""
+        return self._count("zeros")
+
+    @property
+    def nans(self) -> Tensor:
+        return self._count("nans")
+
+    @property
+    def posinfs(self) -> Tensor:
+        return self._count("posinfs")
+
+    @property
+    def neginfs(self) -> Tensor:
+        return self._count("neginfs")
+
+    @property
+    def subnormals(self) -> Tensor:
+        """Values other than zero below the smallest normal number of the parameter's dtype."""
+        return self._count("subnormals")
+
+    @property
+    def quantiles(self) -> Tensor:
+        """The quantiles that were asked for: float64 ``[rows, quantiles]``. See ``quantile``."""
+        return self._all_quantiles()[:-1]
+
+    # Rows
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __iter__(self) -> Iterator[Row]:
+        return (self._row(i) for i in range(len(self)))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._positions()
+
+    def __getitem__(self, key: str | int) -> Row:
+        """The row of a qualified name, or at a position.
+
+        Raises KeyError for a name that is not there, IndexError for a position that is not.
+        """
+        if isinstance(key, int):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"position {key} is outside stats of {len(self)} rows")
+            return self._row(key % len(self))
+        position = self._positions().get(key)
+        if position is None:
+            raise missing_name(key, self._names, "stats")
+        return self._row(position)
+
+    @property
+    def total(self) -> Row:
+        """Everything together: one row for the values of all parameters."""
+        return self._row(len(self))
+
+    def _positions(self) -> dict[str, int]:
+        if self._index is None:
+            self._index = {name: i for i, name in enumerate(self._names)}
+        return self._index
+
+    def _layout(self, row: int) -> Layout:
+        if row < len(self):
+            layouts = self._layouts
+            return Layout(layouts.shape(row), layouts.dtype(row), layouts.device(row))
+        dtypes, devices = set(self.dtype), set(self.device)
+        return Layout(
+            None,
+            dtypes.pop() if len(dtypes) == 1 else None,
+            devices.pop() if len(devices) == 1 else None,
+        )
+
+    def _row(self, row: int) -> Row:
+        values = dict(zip(_VALUES, self._values[row].tolist(), strict=True))
+        counts = dict(zip(_COUNTS, self._counts[row].tolist(), strict=True))
+        numbers = {name: values[name] if name in values else counts[name] for name in _NUMBERS}
+        quantiles = {}
+        if self._points:
+            quantiles = dict(zip(self._points, self._all_quantiles()[row].tolist(), strict=True))
+        name = self._names[row] if row < len(self) else "total"
+        shared = self._shared.get(name) if row < len(self) else None
+        return Row(
+            name=name, **self._layout(row)._asdict(), **numbers, quantiles=quantiles, shared_with=shared
+        )
+
+    def nonfinite(self) -> list[str]:
+        """Names of the parameters with a NaN or an infinity, in table order."""
+        found = (self.nans + self.posinfs + self.neginfs).nonzero().flatten().tolist()
+        return [self._names[i] for i in found]
+
+    def sort(self, by: str = "l2", descending: bool = True) -> Stats:
+        """The same rows ordered by a column ("name" or any number); equal rows keep their order, and rows
+        that are NaN there come last. ``total`` stays.
+
+        Raises ValueError for an unknown column.
+        """
+        if by in ("name", "names"):
+            order = sorted(range(len(self)), key=self._names.__getitem__, reverse=descending)
+        elif by in _NUMBERS:
+            column = getattr(self, by).double()
+            if descending:
+                column = -column
+            # NaN sorts behind every number.
+            order = column.sort(stable=True).indices.tolist()
+        else:
+            raise ValueError(f"sort: no column {by!r}; there are name, {', '.join(_NUMBERS)}")
+        return self._take(order)
+
+    def _take(self, order: list[int]) -> Stats:
+        rows = torch.tensor([*order, len(self)], dtype=torch.int64)
+        bins = self._bins
+        if bins is not None:
+            nothing = torch.full_like(rows, -1)
+            merged = _C.merge_histograms(*bins[1:], rows, *bins[1:], nothing)
+            bins = Bins(bins.below[rows], *merged)
+        return Stats(
+            names=[self._names[i] for i in order],
+            columns=Columns(self._values[rows], self._counts[rows], bins),
+            layouts=ListedLayouts([self._layout(i) for i in order]),
+            points=self._points,
+            missing=self._missing,
+            shared=self._shared,
+        )
+
+    # Merging
+
+    def __add__(self, other: object) -> Stats:
+        if not isinstance(other, Stats):
+            return NotImplemented
+        names = list(dict.fromkeys((*self._names, *other._names)))
+        rows = [stats._rows_of(names) for stats in (self, other)]
+        values, counts = _C.merge_statistics(
+            self._values, self._counts, rows[0], other._values, other._counts, rows[1]
+        )
+        bins = None
+        if self._bins is not None and other._bins is not None:
+            a, b = self._bins, other._bins
+            merged = _C.merge_histograms(*a[1:], rows[0], *b[1:], rows[1])
+            bins = Bins(_rows_or_zero(a.below, rows[0]) + _rows_or_zero(b.below, rows[1]), *merged)
+        own, others = self._positions(), other._positions()
+        layouts = [
+            merged_layout([s._layout(at[name]) for s, at in ((self, own), (other, others)) if name in at])
+            for name in names
+        ]
+        return Stats(
+            names=names,
+            columns=Columns(values, counts, bins),
+            layouts=ListedLayouts(layouts),
+            points=self._points if self._points == other._points and bins is not None else (),
+            missing=[n for n in dict.fromkeys((*self._missing, *other._missing)) if n not in own | others],
+            shared=other._shared | self._shared,
+        )
+
+    def __radd__(self, other: object) -> Stats:
+        # So that sum(...) of a list of Stats works.
+        return self if other == 0 else NotImplemented
+
+    def _rows_of(self, names: Sequence[str]) -> Tensor:
+        positions = self._positions()
+        return torch.tensor([*(positions.get(name, -1) for name in names), len(self)], dtype=torch.int64)
+
+    # Histograms
+
+    def _counted(self, what: str) -> Bins:
+        if self._bins is None:
+            raise ValueError(f"{what}: no histogram was counted; measure with histogram=True")
+        return self._bins
+
+    def histogram(self, name: str | None = None, *, bins_per_octave: int = BINS_PER_OCTAVE) -> Histogram:
+        """The finite values of a parameter (of everything, without a name) in bins of their float32's bits.
+
+        A bin of normal values is 2**-7 of its edge nearer to zero wide, or wider with fewer bins an octave
+        (a power of two from 1 to 128); every count is exact at any width. Values beyond float32's range,
+        which only float64 and 64-bit integers have, count in the outermost bins, and those that float32
+        rounds to zero in that of zero.
+
+        Raises ValueError if no histogram was counted or for another number of bins, KeyError for a name that
+        is not there.
+        """
+        bins = self._counted("histogram")
+        row = len(self) if name is None else self._positions().get(name)
+        if row is None:
+            raise missing_name(name, self._names, "stats")
+        return histogram_of(bins, [row], bins_per_octave)
+
+    def quantile(self, q: float | Sequence[float]) -> Tensor:
+        """Quantiles of each parameter's finite values, interpolated between order statistics as
+        ``torch.quantile`` does: float64 ``[rows]`` for a number, ``[rows, q]`` for several.
+
+        An order statistic is exact in bool, bfloat16 and the float8 types, and the least and the largest
+        always are; elsewhere it is off by at most 2**-7 of its magnitude (0.8 %), usually far less, since
+        values are taken to be spread evenly over a bin. Below float32's normal range, at most by 2**-133.
+        NaN where there is no finite value. Values beyond float32's range are found within its outermost
+        bins.
+
+        Raises ValueError if no histogram was counted, or for a number outside [0, 1].
+        """
+        points = (float(q),) if isinstance(q, (int, float)) else tuple(float(p) for p in q)
+        found = self._quantiles_at(points)[:-1]
+        return found[:, 0] if isinstance(q, (int, float)) else found
+
+    def _all_quantiles(self) -> Tensor:
+        if self._quantiles is None:
+            if not self._points:
+                return torch.empty((len(self) + 1, 0), dtype=torch.float64)
+            self._quantiles = self._quantiles_at(self._points)
+        return self._quantiles
+
+    def _quantiles_at(self, points: tuple[float, ...]) -> Tensor:
+        bins = self._counted("quantile")
+        for point in points:
+            if not 0 <= point <= 1:
+                raise ValueError(f"quantile: expected numbers in [0, 1], got {point}")
+        one_value = [self._layouts.dtype(i) in ONE_VALUE_A_BIN for i in range(len(self))]
+        return _C.histogram_quantiles(
+            *bins[1:],
+            self._values[:, :2].contiguous(),
+            torch.tensor([*one_value, all(one_value)]),
+            torch.tensor(points, dtype=torch.float64),
+        )
+
+    def underflow(self, dtype: torch.dtype) -> Underflow:
+        """What rounding to ``dtype`` (to nearest, ties to even) would do to the values, counted exactly.
+
+        Fractions of all values of a parameter: ``zero`` were not zero and become it, ``subnormal`` become
+        (or stay) subnormal, ``overflow`` are finite and lie beyond the largest finite number after rounding
+        (PyTorch makes them infinite, NaN, or, in float8_e4m3fn of late versions, that largest number). NaN
+        for a parameter without values. float64 goes by way of float32, as PyTorch's conversions do.
+
+        Raises ValueError if no histogram was counted, or for another dtype than float32, float16, bfloat16,
+        float8_e4m3fn, float8_e5m2, float8_e4m3fnuz and float8_e5m2fnuz.
+        """
+        bins = self._counted("underflow")
+        if dtype not in LIMIT_TYPES:
+            raise ValueError(f"underflow: expected one of {', '.join(map(str, LIMIT_TYPES))}, got {dtype}")
+        first = 3 * LIMIT_TYPES.index(dtype)
+        below_zero, below_normal, below_overflow = bins.below[:, first : first + 3].unbind(1)
+        count = dict(zip(_COUNTS, self._counts.unbind(1), strict=True))
+        values = count["finite"] + count["nans"] + count["posinfs"] + count["neginfs"]
+        fates = [below_zero - count["zeros"], below_normal - below_zero, count["finite"] - below_overflow]
+        return Underflow(dtype, self._names, torch.stack(fates, 1) / values.double().unsqueeze(1))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Plain data: the native columns of layouts become a list."""
+        layouts = ListedLayouts([self._layout(i) for i in range(len(self))])
+        return {**self.__dict__, "_layouts": layouts, "_index": None}
+
+    # Views
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"parameters": {name: {column: value}}, "total": {...}, "missing": [...]}``, plain numbers."""
+        return {
+            "parameters": {row.name: row.to_dict() for row in self},
+            "total": self.total.to_dict(),
+            "missing": list(self._missing),
+        }
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A DataFrame, a row a parameter, the names as its index.
+
+        Raises ImportError if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError(
+                "to_pandas needs pandas, which is not installed (pip install pandas)"
+            ) from error
+        columns: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype, "device": self.device}
+        columns |= {name: getattr(self, name).numpy() for name in _NUMBERS}
+        columns["shared_with"] = self.shared_with
+        for i, point in enumerate(self._points):
+            columns[f"q{point:g}"] = self.quantiles[:, i].numpy()
+        return pandas.DataFrame(columns, index=pandas.Index(self._names, name="name"))
+
+    def _cells(self) -> tuple[list[str], list[list[str]], int]:
+        """Header, rows with that of the total last, and the number of rows left out before it."""
+        header = ["name", "shape", "dtype", "mean", "std", "min", "max", "zeros", "nonfinite"]
+        header += [f"q{point:g}" for point in self._points]
+        shown = len(self) if len(self) <= _SHOWN_ROWS + 1 else _SHOWN_ROWS
+        return header, [cells(self._row(i)) for i in (*range(shown), len(self))], len(self) - shown
+
+    def __repr__(self) -> str:
+        header, rows, left_out = self._cells()
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i < 3 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in (header, *rows)
+        ]
+        if left_out:
+            lines.insert(-1, f"... {left_out} more")
+        if self._missing:
+            lines.append(f"{len(self._missing)} without a gradient")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        header, rows, left_out = self._cells()
+        bad = self.nans + self.posinfs + self.neginfs
+        notes = [f"{len(self._missing):,} without a gradient"] if self._missing else []
+        return table(
+            header,
+            rows[:-1],
+            left=3,
+            more=f"… {left_out:,} more" if left_out else "",
+            total=rows[-1],
+            bad=bad[: len(rows) - 1].nonzero().flatten().tolist(),
+            notes=notes,
+        )
+
+
+def _rows_or_zero(table: Tensor, rows: Tensor) -> Tensor:
+    return torch.where((rows < 0).unsqueeze(1), 0, table[rows.clamp(min=0)])

@@ -1,0 +1,168 @@
+"""Puts tensors that have their own memory back into one buffer, at the offsets a Tie recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from pyparam._share.ties import ties_of
+from pyparam._sources.table import ParamTable
+from pyparam._sources.tied import Layout
+
+Member = tuple[str, Tensor, Layout | None]
+
+
+def share_memory(members: Sequence[Member]) -> Callable[[], list[Tensor]]:
+    """Checks that the members can lie where their layouts say, and returns what puts them there.
+
+    Raises ValueError, by name, where they cannot. What is returned gives the members' tensors: the objects
+    stay and their data become views of one buffer; only where that cannot be (one is on the meta device and
+    others are not, a conjugate bit was lost) is an object replaced. Values come from the first member that
+    is not on the meta device, then from the next.
+    """
+    kept = [tensor for _, tensor, _ in members]
+    if len(members) < 2:
+        return lambda: kept
+    layouts = _layouts_now(members)
+    if _already(members, layouts):
+        return lambda: kept
+    devices = {tensor.device for _, tensor, _ in members if not tensor.is_meta}
+    if len(devices) > 1:
+        raise ValueError(
+            f"retie_: {_names(members)} shared memory and are on different devices: {_listed(devices)}"
+        )
+    device = devices.pop() if devices else torch.device("meta")
+    shift = _shift(layouts)
+    if shift is None:
+        raise ValueError(
+            f"retie_: {_names(members)} shared memory at offsets that their dtypes cannot be aligned to"
+        )
+
+    def share() -> list[Tensor]:
+        end = max(layout.offset + _extent(layout) for layout in layouts)
+        with torch.no_grad():
+            buffer = torch.empty(shift + end, dtype=torch.uint8, device=device)
+            views = [_view(buffer, layout, shift) for layout in layouts]
+            for tensor, view in reversed(list(zip(kept, views, strict=True))):
+                if not tensor.is_meta:
+                    write_over(view, tensor.detach())
+            return [_renew(tensor, view) for tensor, view in zip(kept, views, strict=True)]
+
+    return share
+
+
+def _renew(tensor: Tensor, view: Tensor) -> Tensor:
+    if torch._has_compatible_shallow_copy_type(tensor, view):
+        tensor.data = view
+        return tensor
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(view, tensor.requires_grad)
+    return view.requires_grad_(tensor.requires_grad)
+
+
+def _names(members: Sequence[Member]) -> str:
+    names = [repr(name) for name, _, _ in members]
+    return ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def _listed(values: set[torch.device]) -> str:
+    return ", ".join(sorted(str(value) for value in values))
+
+
+def _layouts_now(members: Sequence[Member]) -> list[Layout]:
+    """The recorded layouts, in the dtype that the tensors have now."""
+    layouts: list[Layout] = []
+    recorded = {layout.dtype for _, _, layout in members if layout is not None}
+    now = {tensor.dtype for _, tensor, _ in members}
+    one_dtype = len(recorded) == len(now) == 1
+    for name, tensor, layout in members:
+        if layout is None:
+            raise ValueError(
+                f"retie_: {name!r} shared memory under a layout that cannot be made again ({tensor.layout}, "
+                f"{type(tensor).__name__}); tie the object itself with tie_"
+            )
+        if is_lazy(tensor):
+            raise ValueError(
+                f"retie_: {name!r} is not initialised yet and has no shape; run a forward pass first"
+            )
+        if tensor.layout != torch.strided:
+            raise ValueError(
+                f"retie_: {name!r} has layout {tensor.layout}, expected torch.strided, as recorded"
+            )
+        if tuple(tensor.shape) != layout.shape:
+            raise ValueError(
+                f"retie_: {name!r} has shape {list(tensor.shape)}, expected {list(layout.shape)}, as recorded"
+            )
+        if tensor.dtype != layout.dtype:
+            if not one_dtype:
+                raise ValueError(
+                    f"retie_: {name!r} has dtype {tensor.dtype}, expected {layout.dtype}, as recorded; a "
+                    "change of dtype can be followed only where all names that share memory have one dtype, "
+                    "before and after"
+                )
+            offset = layout.offset // layout.dtype.itemsize * tensor.dtype.itemsize
+            layout = layout._replace(dtype=tensor.dtype, offset=offset)
+            if not tensor.dtype.is_complex:
+                layout = layout._replace(conj=False)
+        layouts.append(layout)
+    return layouts
+
+
+def _already(members: Sequence[Member], layouts: Sequence[Layout]) -> bool:
+    """Whether the tensors share memory as recorded now."""
+    found = ties_of(ParamTable([str(i) for i in range(len(members))], [tensor for _, tensor, _ in members]))
+    return len(found) == 1 and len(found[0].names) == len(members) and list(found[0].layouts) == list(layouts)
+
+
+def _extent(layout: Layout) -> int:
+    """Bytes from the first element of a layout to the end of its last."""
+    last = sum((size - 1) * stride for size, stride in zip(layout.shape, layout.stride, strict=True))
+    return (last + 1) * layout.dtype.itemsize
+
+
+def _shift(layouts: Sequence[Layout]) -> int | None:
+    """Where in an aligned buffer the shared memory must begin for every element to be aligned."""
+    widest = max(layout.dtype.itemsize for layout in layouts)
+    for shift in range(widest):
+        if all((shift + layout.offset) % layout.dtype.itemsize == 0 for layout in layouts):
+            return shift
+    return None
+
+
+def _view(buffer: Tensor, layout: Layout, shift: int) -> Tensor:
+    begin = shift + layout.offset
+    flat = buffer[begin : begin + _extent(layout)].view(layout.dtype)
+    view = flat.as_strided(layout.shape, layout.stride, flat.storage_offset())
+    if layout.conj:
+        view = view.conj()
+    return torch._neg_view(view) if layout.neg else view
+
+
+def overlaps_itself(tensor: Tensor) -> bool:
+    """Whether two elements may lie in one place, so that ``copy_`` refuses to write."""
+    if tensor.layout != torch.strided or tensor.is_contiguous():
+        return False
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += stride * (size - 1)
+    return False
+
+
+def write_over(view: Tensor, value: Tensor) -> None:
+    """``view.copy_(value)``, also where elements of ``view`` share a place: there the last to be written
+    stays."""
+    if not overlaps_itself(view):
+        view.copy_(value)
+        return
+    last = sum((size - 1) * stride for size, stride in zip(view.shape, view.stride(), strict=True))
+    with torch.no_grad():
+        # as_strided keeps the conjugate and negative bits, so that writing through it applies them.
+        flat = view.detach().as_strided((last + 1,), (1,), view.storage_offset())
+        index = torch.arange(last + 1, device=view.device).as_strided(view.shape, view.stride())
+        flat[index.reshape(-1)] = value.detach().to(view.device, view.dtype).reshape(-1)

@@ -1,0 +1,159 @@
+"""report: everything about a source's parameters in one HTML file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pyparam._compare.compare import Comparison, compare
+from pyparam._findings import Finding, Survey, findings_of, survey
+from pyparam._findings.survey import kept, refused_name, unreadable_in
+from pyparam._sources import path as paths
+from pyparam._sources.saved import saved_table
+from pyparam._sources.table import ParamTable
+from pyparam._view.html.content import packed
+from pyparam._view.html.page import check_installed, page
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``report`` wrote, and what it found."""
+
+    path: Path
+    """The HTML file."""
+
+    findings: tuple[Finding, ...]
+    """The gravest first; see ``Finding``."""
+
+    comparison: Comparison | None = None
+    """What changed, where it was asked for: ``compare(against, source)``."""
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """The findings that are errors or warnings, without what is told for information."""
+        return tuple(finding for finding in self.findings if finding.is_fault)
+
+    def __repr__(self) -> str:
+        lines = [f"Report at {self.path}: " + ("no findings" if not self.findings else "")]
+        return "\n".join([lines[0].rstrip(": ") if self.findings else lines[0], *map(str, self.findings)])
+
+
+def report(
+    source: Any,
+    path: str | os.PathLike[str],
+    *,
+    against: Any = None,
+    title: str | None = None,
+) -> Report:
+    """Writes one HTML file about a source's parameters and buffers, to be opened in a browser.
+
+    The file stands alone: its data, code and styles are inside, and it asks no network. It lists what was
+    found (values that are not finite, dead, constant and never-initialised tensors, repeated rows, odd
+    scales, dtypes that lose range, ties, mixed devices and dtypes), draws where the parameters and bytes are,
+    and has a table of all parameters and a page for each: its values, quantiles and what smaller dtypes would
+    lose.
+
+    Values are read in one pass, as by ``measure``. Tensors without values that can be read (on the meta
+    device, sparse, quantized, ...) are listed without statistics.
+
+    Args:
+        source: whatever has parameters: a module, a TorchScript module, a state dict, a checkpoint's path.
+        path: where to write; an existing file is replaced, once the new one is complete.
+        against: another source; the report then shows what changed from it to ``source``, as
+            ``compare(against, source)``.
+        title: the report's heading; by default the file's name or the model's class.
+
+    Returns:
+        A :class:`Report` with ``path``, ``findings`` and ``comparison``.
+
+    Raises:
+        ImportError: jinja2 or plotly is not installed (``pip install "pyparam[report]"``).
+        TypeError, ValueError: for what is no source, as ``measure`` and ``compare``.
+        OSError: where the file cannot be written.
+    """
+    check_installed()
+    where = Path(os.fsdecode(os.fspath(path)))
+    if where.is_dir():
+        raise IsADirectoryError(f"report: {where} is a directory; expected the path of a file to write")
+    if not where.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"report: there is no directory {where.absolute().parent} to write {where.name} in"
+        )
+    label = _label(source)
+    seen = survey(source)
+    found = findings_of(seen)
+    compared: tuple[str, Comparison, list[str]] | None = None
+    if against is not None:
+        other = _label(against)
+        compared = (other if other != label else f"the other {other}", *_compared(against, seen))
+    heading = title if title is not None else label
+    text = page(
+        title=heading,
+        data=packed(seen, found, title=heading, made=_made(), against=compared),
+    )
+    _write(where, text)
+    return Report(where, tuple(found), None if compared is None else compared[1])
+
+
+def _label(source: Any) -> str:
+    if paths.accepts(source):
+        return Path(os.fsdecode(os.fspath(source))).name or str(source)
+    kind = getattr(source, "original_name", None) if isinstance(source, nn.Module) else None
+    if isinstance(kind, str) and kind:
+        return kind
+    return type(source).__name__
+
+
+def _compared(against: Any, seen: Survey) -> tuple[Comparison, list[str]]:
+    """The comparison, without what either side has no plain values of; and the names left out."""
+    against = kept(against)
+    left_out = dict.fromkeys(unreadable_in(saved_table(against))) | dict.fromkeys(seen.unreadable)
+    while True:
+        try:
+            if not left_out:
+                return compare(against, seen.source), []
+            both = [_without(saved_table(source), left_out) for source in (against, seen.source)]
+            return compare(*both), list(left_out)
+        except (TypeError, ValueError) as error:
+            # Everything is checked before the first value is read: trying again costs little.
+            name = refused_name(error)
+            if name is None or name in left_out:
+                raise
+            left_out[name] = None
+
+
+def _without(table: ParamTable, names: Collection[str]) -> ParamTable:
+    return table._take([row for row, name in enumerate(table.names) if name not in names])
+
+
+def _made() -> str:
+    try:
+        version = f" {metadata.version('pyparam')}"
+    except metadata.PackageNotFoundError:
+        version = ""
+    now = time.strftime("%Y-%m-%d at %H:%M")
+    return f"Made by pyparam{version} on {now}. Nothing here was loaded from a network."
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: under another name first."""
+    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}.", suffix=".part")
+    try:
+        with open(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        # As an ordinary new file, which a temporary one is not.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(name, 0o666 & ~mask)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

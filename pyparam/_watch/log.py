@@ -1,0 +1,141 @@
+"""``log``: Stats into the logs of a training run."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from pyparam._measure.bins import Histogram
+from pyparam._measure.rows import Row
+from pyparam._measure.stats import Stats
+
+_FIGURES = ("l2", "mean", "std", "max_abs")
+# An octave in 8 bins is about what TensorBoard's own bins are (a tenth wide).
+_PER_OCTAVE = 8
+_LONGEST = 512  # bins of a wandb.Histogram
+
+
+def log(stats: Stats, writer: Any, step: int, *, prefix: str = "") -> None:
+    """Writes Stats to TensorBoard or to Weights & Biases, without another look at the values.
+
+    For every parameter, and for all together under the name "total": the scalars ``norm/<name>``,
+    ``mean/<name>``, ``std/<name>``, ``max_abs/<name>`` and ``nonfinite/<name>`` (a count), and where
+    histograms were counted ``values/<name>``. Counts are exact: bins of ``measure`` are added up, 8 to an
+    octave for TensorBoard, and for wandb, which takes 512, as many to an octave as fit.
+
+    ::
+
+        writer = torch.utils.tensorboard.SummaryWriter()  # or run = wandb.init()
+        pyparam.log(pyparam.measure(model, histogram=True), writer, step)
+        pyparam.log(pyparam.measure(model, grad=True), writer, step, prefix="gradients")
+
+    Args:
+        stats: what ``measure`` gave.
+        writer: a ``SummaryWriter`` (of ``torch.utils.tensorboard``, or any with its ``add_scalar`` and
+            ``add_histogram_raw``), or the run that ``wandb.init`` gave.
+        step: the number of the step.
+        prefix: put before every tag, with a slash.
+
+    Raises:
+        TypeError: for stats that are none, or for any other writer.
+    """
+    if not isinstance(stats, Stats):
+        raise TypeError(f"log: stats is a {type(stats).__name__}; expected what pyparam.measure gives")
+    start = f"{prefix}/" if prefix else ""
+    if _is_wandb(writer):
+        _to_wandb(stats, writer, step, start)
+    elif all(callable(getattr(writer, name, None)) for name in ("add_scalar", "add_histogram_raw")):
+        _to_tensorboard(stats, writer, step, start)
+    else:
+        hint = " (pass the run that wandb.init gave)" if isinstance(writer, ModuleType) else ""
+        raise TypeError(
+            f"log: expected a TensorBoard SummaryWriter or a wandb run to write to, "
+            f"got a {type(writer).__name__}{hint}"
+        )
+
+
+def _is_wandb(writer: Any) -> bool:
+    ours = any(base.__module__.partition(".")[0] == "wandb" for base in type(writer).__mro__)
+    return ours and callable(getattr(writer, "log", None))
+
+
+def _to_tensorboard(stats: Stats, writer: Any, step: int, start: str) -> None:
+    for logged in _rows(stats):
+        row, histogram = logged.row, logged.histogram(stats)
+        for tag, value in _scalars(row):
+            writer.add_scalar(start + tag, value, step)
+        if histogram is None:
+            continue
+        edges, counts = _contiguous(histogram)
+        finite = sum(counts)
+        writer.add_histogram_raw(
+            f"{start}values/{row.name}",
+            min=row.min,
+            max=row.max,
+            num=finite,
+            sum=row.mean * finite,
+            sum_squares=row.rms**2 * finite if row.rms < 1e150 else sys.float_info.max,
+            # A bucket ends at its limit and begins at that of the one before: an empty one opens the first.
+            bucket_limits=edges,
+            bucket_counts=[0, *counts],
+            global_step=step,
+        )
+
+
+def _to_wandb(stats: Stats, run: Any, step: int, start: str) -> None:
+    made: dict[str, Any] = {}
+    histogram_class = sys.modules["wandb"].Histogram
+    for logged in _rows(stats):
+        made |= {start + tag: value for tag, value in _scalars(logged.row)}
+        for bins_per_octave in (8, 4, 2, 1):  # with one, all of float32 fits
+            histogram = logged.histogram(stats, bins_per_octave)
+            if histogram is None:
+                break
+            edges, counts = _contiguous(histogram)
+            if len(counts) <= _LONGEST:
+                made[f"{start}values/{logged.row.name}"] = histogram_class(np_histogram=(counts, edges))
+                break
+    run.log(made, step=step)
+
+
+class _Logged(NamedTuple):
+    row: Row
+    name: str | None  # None for the total
+
+    def histogram(self, stats: Stats, bins_per_octave: int = _PER_OCTAVE) -> Histogram | None:
+        """None where none was counted, or there is no finite value."""
+        if stats._bins is None:
+            return None
+        found = stats.histogram(self.name, bins_per_octave=bins_per_octave)
+        return found if len(found.counts) else None
+
+
+def _rows(stats: Stats) -> Iterator[_Logged]:
+    for row in stats:
+        yield _Logged(row, row.name)
+    yield _Logged(stats.total, None)
+
+
+def _scalars(row: Row) -> Iterator[tuple[str, float]]:
+    for name in _FIGURES:
+        value = getattr(row, name)
+        if math.isfinite(value):
+            yield f"{'norm' if name == 'l2' else name}/{row.name}", value
+    yield f"nonfinite/{row.name}", row.nonfinite
+
+
+def _contiguous(histogram: Histogram) -> tuple[list[float], list[int]]:
+    """Edges and counts, one edge more than counts, with an empty bin where there are none."""
+    edges: list[float] = [float(histogram.lower[0])]
+    counts: list[int] = []
+    columns = (column.tolist() for column in histogram)
+    for lower, upper, count in zip(*columns, strict=True):
+        if lower != edges[-1]:
+            edges.append(lower)
+            counts.append(0)
+        edges.append(upper)
+        counts.append(count)
+    return edges, counts

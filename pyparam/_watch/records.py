@@ -1,0 +1,86 @@
+"""What a Monitor keeps of a step, and how it says that something is not finite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from pyparam._measure.stats import Stats
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a Monitor measured at one step of an optimizer."""
+
+    step: int
+    """The number of the step, counted from 0."""
+    optimizer: int
+    """The number of the optimizer, counted from 0 in the order of ``attach``."""
+    weights: Stats
+    """Of the parameters after the step."""
+    gradients: Stats | None
+    """Of the gradients the step was made with; None with ``grad=False``."""
+    grad_scale: float
+    """What the gradients still have to be divided by: other than 1.0 only for a fused optimizer under a
+    GradScaler, which unscales within its step."""
+    update_norms: Tensor | None
+    """||after - before|| of each row of ``weights``, float64 [rows], over the finite values; None with
+    ``updates=False``."""
+    update_ratios: Tensor | None
+    """The same over ||before||: 0 for a parameter that did not change, infinite for one that was all zero."""
+    seconds: float
+    """What measuring took."""
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """Parameters of which a value or a gradient is NaN or infinite; ``str()`` of it is a sentence."""
+
+    step: int
+    """The number of the step, counted from 0."""
+    quantity: Literal["gradient", "weight"]
+    """Gradients are looked at before a step, so that the weights are still good; weights after it, and before
+    it where gradients are not finite: those of a weight that is not finite are none of their own."""
+    names: list[str]
+    """All that are not finite, in the model's order."""
+    stats: Stats
+    """The figures they were found in, of all parameters."""
+    when: Literal["before", "after"]
+    """Whether they were found before or after that step."""
+    optimizer: int = 0
+    """The number of the optimizer whose step it was."""
+    optimizers: int = 1
+    """How many were attached."""
+
+    @property
+    def name(self) -> str:
+        """The first of them."""
+        return self.names[0]
+
+    def __str__(self) -> str:
+        row = self.stats[self.name]
+        parts = [f"{row.nans:,} NaN"] if row.nans else []
+        infinite = row.posinfs + row.neginfs
+        parts += [f"{infinite:,} infinite"] if infinite else []
+        what = f"the gradient of {self.name!r}" if self.quantity == "gradient" else f"{self.name!r}"
+        when = f"{self.when} step {self.step}"
+        if self.optimizers > 1:
+            when += f" of optimizer {self.optimizer}"
+        text = f"{what} is not finite {when}: {' and '.join(parts)} of {row.numel:,} values"
+        if len(self.names) > 1:
+            others = len(self.names) - 1
+            text += f"; {others:,} more of {len(self.stats):,} are not, the last {self.names[-1]!r}"
+        return text
+
+
+class NonFiniteError(RuntimeError):
+    """What a Monitor raises for a NaN or an infinity; ``found`` is the :class:`NonFinite`."""
+
+    def __init__(self, found: NonFinite) -> None:
+        super().__init__(str(found))
+        self.found = found
+
+    def __reduce__(self) -> tuple[type[NonFiniteError], tuple[NonFinite]]:
+        return type(self), (self.found,)

@@ -1,0 +1,436 @@
+"""initialize_:
+
+every parameter of a model, from one seed, in one native call; and the report of what it did.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyparam._base.errors import named_errors
+from pyparam._base.native import _C
+from pyparam._base.words import shape_text
+from pyparam._sources import table_of
+from pyparam._sources.table import ParamTable
+from pyparam.init._defaults import TorchDefaults
+from pyparam.init._fill import DRAWN_DTYPES, KEEP, Row, dtensor_type, ordinary, seed_of, wanted
+from pyparam.init._materialize import Materialized, materialized
+from pyparam.init._owners import Owners
+from pyparam.init._rules import Rules, Subject, assign, pairs_of, shown
+from pyparam.init._samplers import ROWS
+
+Sampler = Callable[..., Any]
+_WORDS = ("error", "keep", "torch")
+
+
+@dataclass(frozen=True)
+class Filled:
+    """One line of the report. Wanted and got are None where the sampler is not a plain distribution."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    sampler: str
+    wanted_mean: float | None
+    wanted_std: float | None
+    mean: float | None
+    std: float | None
+
+
+class Initialized:
+    """What :func:`initialize_` did: a sequence of :class:`Filled`, also by name; its repr is a table.
+
+    ``mean`` and ``std`` (of the population, not unbiased) were summed while the values were written; of
+    16-bit parameters, before the rounding. ``unused`` lists the rules that matched nothing; ``rebuilt`` the
+    buffers made anew.
+    """
+
+    def __init__(
+        self, lines: Callable[[], list[Filled]], count: int, unused: list[Any], rebuilt: list[str]
+    ) -> None:
+        self._make: Callable[[], list[Filled]] | None = lines
+        self._count = count
+        self._made: list[Filled] = []
+        self.unused = unused
+        self.rebuilt = rebuilt
+
+    @property
+    def _lines(self) -> list[Filled]:
+        if self._make is not None:
+            self._made, self._make = self._make(), None
+        return self._made
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Filled]:
+        return iter(self._lines)
+
+    def __getitem__(self, key: int | str) -> Filled:
+        if isinstance(key, str):
+            for line in self._lines:
+                if line.name == key:
+                    return line
+            raise KeyError(key)
+        return self._lines[key]
+
+    def __repr__(self) -> str:
+        shown_lines = self._lines[:40]
+        rows: list[tuple[str, ...]] = [
+            ("name", "shape", "sampler", "mean wanted", "got", "std wanted", "got")
+        ]
+        for line in shown_lines:
+            numbers = (line.wanted_mean, line.mean, line.wanted_std, line.std)
+            rows.append((line.name, shape_text(line.shape), line.sampler, *map(_number, numbers)))
+        widths = [max(len(row[column]) for row in rows) for column in range(7)]
+        text = [
+            "  ".join(
+                c.ljust(w) if k < 3 else c.rjust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        if self._count > len(shown_lines):
+            text.append(f"… and {self._count - len(shown_lines):,} more")
+        return "\n".join(text)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def initialize_(
+    model: Any,
+    rules: Rules | None = None,
+    *,
+    seed: int,
+    default: Sampler | str = "error",
+    device: torch.device | str | None = None,
+    buffers: Rules | None = None,
+) -> Initialized:
+    """Fills every parameter of a model: the same weights for one seed on any machine.
+
+    ``rules`` is a mapping (or pairs) from a condition to a sampler; the first that matches a parameter wins.
+    A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular expression
+    (searched for in it), a module class (the parameters its instances own directly; in TorchScript, of that
+    very class), a pair ``(module class, glob on the attribute)``, or a predicate ``(name, parameter) ->
+    bool``. A sampler is one of this module's, a ``functools.partial`` of one, any callable ``(tensor, *,
+    seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or ``"keep"``.
+    With ``rules=None`` every parameter gets ``"torch"``. ``default`` is the sampler of parameters no rule
+    matches; ``"error"`` raises instead and lists them.
+
+    The stream of a parameter is its qualified name, for tied parameters the first one. Its Python object,
+    ``requires_grad`` and strides stay.
+
+    On a model with meta parameters, ``device`` says where to materialise them. Ties are kept, and so is each
+    Parameter object, unless something in C++ or a weak reference holds it: then a new Parameter takes its
+    place in every module. Meta buffers are rebuilt: the running statistics of norms, and what ``buffers``
+    (rules like the others, on buffers) fills.
+
+    Nothing is written, and nothing materialised, unless every rule is good. Raises ValueError for
+    parameters without a sampler, buffers that cannot be rebuilt, and wrong arguments of a sampler,
+    TypeError for wrong kinds of rule, sampler or parameter; each names the parameter.
+    """
+    seed = seed_of(seed, "initialize_")
+    if isinstance(model, (str, os.PathLike)):
+        raise TypeError("initialize_: expected a model to write to, got a path")
+    table = table_of(model)
+    owners = Owners(model)
+    subject = Subject(table, owners)
+    samplers, picks, unused = _picked(rules, default, subject)
+    job = _resolved(samplers, picks, table)
+    with materialized(model, table, subject, job, device, buffers) as made:
+        moments = _fill(job, made, seed)
+    return _report(job, made, moments, unused)
+
+
+# ---- which sampler ----------------------------------------------------------------------------------------
+
+
+def _picked(
+    rules: Rules | None, default: Sampler | str, subject: Subject
+) -> tuple[list[Sampler | str], list[int], list[Any]]:
+    """The distinct samplers, the index among them of each parameter's, and the rules that matched nothing."""
+    if rules is None:
+        if default == "error":
+            pairs: list[tuple[Any, Any]] = [("*", "torch")]
+        else:
+            pairs = []
+            torch_first = TorchDefaults(subject.owners)
+            chosen = [torch_first.sampler(n, t) for n, t in zip(subject.names, subject.tensors, strict=True)]
+            return _with_defaults(chosen, default, subject)
+    else:
+        pairs = pairs_of(rules)
+    samplers: list[Sampler | str] = [_checked(sampler, condition) for condition, sampler in pairs]
+    picks = assign(pairs, subject)
+    if -1 in picks:
+        unmatched = [i for i, pick in enumerate(picks) if pick < 0]
+        if default == "error":
+            raise ValueError(
+                f"initialize_: no rule matches {_listed([subject.names[i] for i in unmatched])}; "
+                "add a rule, or say default="
+            )
+        samplers.append(_checked(default, "default"))
+        for i in unmatched:
+            picks[i] = len(samplers) - 1
+    used = set(picks)
+    unused = [condition for at, (condition, _) in enumerate(pairs) if at not in used]
+    if "torch" in samplers:
+        _expand_torch(samplers, picks, subject)
+    return samplers, picks, unused
+
+
+def _with_defaults(
+    chosen: Sequence[Sampler | None], default: Sampler | str, subject: Subject
+) -> tuple[list[Sampler | str], list[int], list[Any]]:
+    """PyTorch's default where there is one, and the caller's where there is none."""
+    samplers: list[Sampler | str] = [_checked(default, "default")]
+    picks = []
+    index: dict[Any, int] = {}
+    for sampler in chosen:
+        if sampler is None:
+            picks.append(0)
+            continue
+        key = _key(sampler)
+        if key not in index:
+            index[key] = len(samplers)
+            samplers.append(sampler)
+        picks.append(index[key])
+    if samplers[0] == "torch" and 0 in picks:
+        _expand_torch(samplers, picks, subject)
+    return samplers, picks, []
+
+
+def _expand_torch(samplers: list[Sampler | str], picks: list[int], subject: Subject) -> None:
+    """Puts PyTorch's own sampler in place of the word."""
+    defaults = TorchDefaults(subject.owners)
+    index: dict[Any, int] = {}
+    unknown = []
+    for i, pick in enumerate(picks):
+        if samplers[pick] != "torch":
+            continue
+        sampler = defaults.sampler(subject.names[i], subject.tensors[i])
+        if sampler is None:
+            owner = subject.owners.of(subject.names[i])
+            unknown.append(
+                f"{subject.names[i]} (of {'no module' if owner is None else type(owner).__name__})"
+            )
+            continue
+        key = _key(sampler)
+        if key not in index:
+            index[key] = len(samplers)
+            samplers.append(sampler)
+        picks[i] = index[key]
+    if unknown:
+        raise ValueError(
+            f"initialize_: PyTorch has no default for {_listed(unknown)}; "
+            "give rules for them, or say default="
+        )
+
+
+def _key(sampler: Sampler) -> Any:
+    if isinstance(sampler, functools.partial):
+        return (sampler.func, tuple(sorted(sampler.keywords.items())))
+    return sampler
+
+
+def _listed(names: Sequence[str]) -> str:
+    text = ", ".join(repr(name) if "(" not in name else name for name in names[:20])
+    return text if len(names) <= 20 else f"{text} and {len(names) - 20:,} more"
+
+
+def _checked(sampler: Any, where: Any) -> Any:
+    """The sampler, if it is of the right kind; TypeError or ValueError that shows the rule, if not."""
+    if isinstance(sampler, str):
+        if sampler not in _WORDS[1:]:
+            raise ValueError(
+                f"initialize_: rule {where!r}: a sampler is a callable, 'torch' or 'keep', got {sampler!r}"
+            )
+        return sampler
+    if not callable(sampler):
+        raise TypeError(
+            f"initialize_: rule {where!r}: a sampler is a callable, 'torch' or 'keep', "
+            f"got {type(sampler).__name__}"
+        )
+    function = sampler
+    while isinstance(function, functools.partial):
+        if function.args:
+            raise TypeError(
+                f"initialize_: rule {where!r}: {shown(sampler)} fixes the tensor; use keywords only"
+            )
+        function = function.func
+    if getattr(function, "__module__", "") == "torch.nn.init":
+        name = function.__name__
+        raise TypeError(
+            f"initialize_: rule {where!r}: torch.nn.init.{name} draws from the global generator; "
+            f"use pyparam.init.{name}"
+        )
+    if function in ROWS:
+        return sampler
+    try:
+        taken = inspect.signature(sampler).parameters
+    except (TypeError, ValueError):
+        return sampler
+    keywords = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    missing = [word for word in ("seed", "stream") if word not in taken and not keywords]
+    if missing:
+        raise TypeError(
+            f"initialize_: rule {where!r}: {shown(sampler)} takes no {' and no '.join(missing)}; "
+            "a sampler is called as sampler(tensor, seed=..., stream=...)"
+        )
+    return sampler
+
+
+# ---- what to write ----------------------------------------------------------------------------------------
+
+
+_KEPT = Row(KEEP)
+
+
+class Job:
+    """Parameters filled alike share a class: its row for the native fill, or a sampler run by itself."""
+
+    def __init__(self, table: ParamTable, class_of: list[int]) -> None:
+        self.table = table
+        self.class_of = class_of
+        self.rows: list[Row] = []
+        self.samplers: list[str] = []
+        self.meta: set[int] = set()
+        self.custom_classes: dict[int, Sampler] = {}
+        self.custom: dict[int, Sampler] = {}
+
+    def on_meta(self) -> list[int]:
+        """The parameters that have no memory."""
+        return [i for i, c in enumerate(self.class_of) if c in self.meta] if self.meta else []
+
+    def kept(self, i: int) -> bool:
+        at = self.class_of[i]
+        return self.rows[at] is _KEPT and at not in self.custom_classes
+
+
+def _resolved(samplers: Sequence[Sampler | str], picks: Sequence[int], table: ParamTable) -> Job:
+    """Turns samplers into rows, once for all that is filled alike; wrong arguments come to light here."""
+    class_of, first = _C.fill_classes(table._native, picks)
+    job = Job(table, class_of)
+    for at, where in enumerate(first):
+        sampler = samplers[picks[where]]
+        tensor = table._native.tensor(where)
+        row = _row_of(sampler, lambda where=where: table.names[where], tensor)  # type: ignore[misc]
+        job.rows.append(_KEPT if row is None else row)
+        job.samplers.append("kept" if sampler == "keep" else shown(sampler))
+        if tensor.is_meta:
+            job.meta.add(at)
+        if row is None and not isinstance(sampler, str):
+            job.custom_classes[at] = sampler
+    if job.custom_classes:
+        job.custom = {i: job.custom_classes[c] for i, c in enumerate(class_of) if c in job.custom_classes}
+    return job
+
+
+def _row_of(sampler: Any, name: Callable[[], str], tensor: Tensor) -> Row | None:
+    """The row of a sampler for tensors like this one; None where it has none, and runs by itself."""
+    if sampler == "keep":
+        return None
+    sharded = dtensor_type()
+    if sharded is not None and isinstance(tensor, sharded):
+        return None  # its sampler finds the shard
+    ordinary(tensor, lambda: f"initialize_: parameter {name()!r}")
+    factory = _row_factory(sampler)
+    if factory is None:
+        return None
+    try:
+        row = factory(tuple(tensor.shape))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"initialize_: parameter {name()!r}: {error}") from None
+    if row.kind > 0 and tensor.dtype not in DRAWN_DTYPES:
+        raise TypeError(
+            f"initialize_: parameter {name()!r}: {shown(sampler)} writes float32, float64, float16 "
+            f"and bfloat16, but the dtype is {tensor.dtype}"
+        )
+    return row
+
+
+def _row_factory(sampler: Sampler | str) -> Callable[[tuple[int, ...]], Row] | None:
+    """From a whole's shape to the row of a sampler, or None where it has none."""
+    if isinstance(sampler, str):
+        return None
+    keywords: dict[str, Any] = {}
+    function: Any = sampler
+    while isinstance(function, functools.partial):
+        keywords = {**function.keywords, **keywords}
+        function = function.func
+    factory = ROWS.get(function) if function.__hash__ is not None else None
+    return None if factory is None else functools.partial(factory, **keywords)
+
+
+# ---- writing ----------------------------------------------------------------------------------------------
+
+
+def _fill(job: Job, made: Materialized, seed: int) -> Tensor:
+    """First the custom samplers, aside, since they may fail;
+
+    then the native fill, which checks all before it writes.
+    """
+    table = made.table
+    with torch.no_grad():
+        aside = [
+            (tensor, _run(sampler, tensor, seed, table.names[i]))
+            for i, sampler, tensor in _customs(job, table)
+        ]
+        aside += made.fill_buffers(lambda sampler, tensor, name: _run(sampler, tensor, seed, name))
+        with named_errors(table):
+            moments = _C.fill_table(table._native, job.rows, job.class_of, seed, True)
+        for tensor, values in aside:
+            tensor.copy_(values)
+    return moments
+
+
+def _customs(job: Job, table: ParamTable) -> Iterator[tuple[int, Sampler, Tensor]]:
+    if not job.custom:
+        return
+    tensors = table.tensors
+    for i, sampler in job.custom.items():
+        yield i, sampler, tensors[i]
+
+
+def _run(sampler: Sampler, tensor: Tensor, seed: int, name: str) -> Tensor:
+    scratch = torch.empty_like(tensor, requires_grad=False)
+    try:
+        returned = sampler(scratch, seed=seed, stream=name)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"initialize_: parameter {name!r}: {shown(sampler)}: {error}") from error
+    if returned is not None and returned is not scratch:
+        raise TypeError(
+            f"initialize_: parameter {name!r}: {shown(sampler)} returned another tensor; "
+            "a sampler fills in place"
+        )
+    return scratch
+
+
+def _report(job: Job, made: Materialized, moments: Tensor, unused: list[Any]) -> Initialized:
+    shapes_of = made.table
+
+    def lines() -> list[Filled]:
+        got = moments.tolist()
+        out = []
+        for i, (name, tensor) in enumerate(shapes_of):
+            at = job.class_of[i]
+            row = job.rows[at]
+            mean = std = wanted_mean = wanted_std = None
+            if row is not _KEPT:
+                wanted_mean, wanted_std = wanted(row)
+                mean, std = got[i]
+            label = job.samplers[at]
+            out.append(
+                Filled(name, tuple(tensor.shape), tensor.dtype, label, wanted_mean, wanted_std, mean, std)
+            )
+        return out
+
+    return Initialized(lines, len(made.table), unused, made.rebuilt)

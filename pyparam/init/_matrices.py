@@ -1,0 +1,184 @@
+"""Samplers of whole matrices: identities, orthogonal and sparse ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyparam.init._fill import (
+    NORMAL,
+    UNIFORM,
+    Part,
+    Row,
+    contiguous_strides,
+    fill_,
+    flat_indices,
+    seed_of,
+    stream_of,
+    substream,
+)
+from pyparam.init._samplers import Offset, Shape, finite, located
+
+__all__ = ["dirac_", "eye_", "orthogonal_", "sparse_"]
+
+
+def eye_(
+    tensor: Tensor,
+    *,
+    seed: int | None = None,
+    stream: str | int | None = None,
+    offset: Offset = 0,
+    shape: Shape | None = None,
+    strides: Shape | None = None,
+) -> Tensor:
+    """Fills a matrix with the identity, or a part with its part of the identity."""
+    target, part = located(tensor, "eye_", offset, shape, strides)
+    if len(part.shape) != 2:
+        raise ValueError(f"eye_: only tensors with 2 dimensions are supported, got shape {part.shape}")
+    if target.is_meta:
+        return tensor
+    with torch.no_grad():
+        if part.is_whole:
+            target.zero_()
+            target.diagonal().fill_(1)
+        else:
+            flat = flat_indices(target, part)
+            target.copy_(flat // part.shape[1] == flat % part.shape[1])
+    return tensor
+
+
+def dirac_(
+    tensor: Tensor,
+    groups: int = 1,
+    *,
+    seed: int | None = None,
+    stream: str | int | None = None,
+    offset: Offset = 0,
+    shape: Shape | None = None,
+    strides: Shape | None = None,
+) -> Tensor:
+    """Fills a convolution's weight so that it passes its input on, in each of ``groups`` groups."""
+    target, part = located(tensor, "dirac_", offset, shape, strides)
+    whole = part.shape
+    if len(whole) not in (3, 4, 5):
+        raise ValueError(f"dirac_: only tensors with 3, 4 or 5 dimensions are supported, got shape {whole}")
+    if groups < 1 or whole[0] % groups != 0:
+        raise ValueError(f"dirac_: dim 0 ({whole[0]}) must be divisible by groups ({groups})")
+    if target.is_meta:
+        return tensor
+    field = math.prod(whole[2:])
+    centre = sum(
+        size // 2 * step for size, step in zip(whole[2:], contiguous_strides(whole[2:]), strict=True)
+    )
+    with torch.no_grad():
+        if part.is_whole:
+            per_group = whole[0] // groups
+            diagonal = torch.arange(min(per_group, whole[1]))
+            target.zero_()
+            for size in reversed(whole[2:]):
+                target = target[..., size // 2] if size else target
+            for group in range(groups):
+                target[group * per_group + diagonal, diagonal] = 1
+        else:
+            flat = flat_indices(target, part)
+            channel, inside = flat // field, flat % field
+            out, into = channel // whole[1], channel % whole[1]
+            target.copy_((out % (whole[0] // groups) == into) & (inside == centre))
+    return tensor
+
+
+# ---- what depends on the whole tensor: a part computes the whole and takes its own ------------------------
+
+
+def _taken(whole: Tensor, target: Tensor, part: Part) -> Tensor:
+    if part.is_whole:
+        return whole.reshape(target.shape)
+    strides = part.strides or contiguous_strides(tuple(target.shape))
+    return whole.reshape(-1).as_strided(tuple(target.shape), strides, part.offset)
+
+
+def orthogonal_(
+    tensor: Tensor,
+    gain: float = 1,
+    *,
+    seed: int,
+    stream: str | int,
+    offset: Offset = 0,
+    shape: Shape | None = None,
+    strides: Shape | None = None,
+) -> Tensor:
+    """Fills with a (semi-)orthogonal matrix, dimensions after the first taken together (Saxe et al., 2013).
+
+    The normals are exact on every machine; the QR factorisation is LAPACK's, done in float64, so results
+    agree between machines to float64 rounding. A part costs as much as the whole.
+    """
+    what = "orthogonal_"
+    key, channel = seed_of(seed, what), stream_of(stream, what)
+    target, part = located(tensor, what, offset, shape, strides)
+    if len(part.shape) < 2:
+        raise ValueError(
+            f"{what}: only tensors with 2 or more dimensions are supported, got shape {part.shape}"
+        )
+    finite(what, gain=gain)
+    if target.numel() == 0 or target.is_meta:
+        return tensor
+    _drawable(target, what)
+    rows = part.shape[0]
+    columns = math.prod(part.shape[1:])
+    flat = torch.empty(rows, columns, dtype=torch.float64)
+    fill_(flat, Row(NORMAL, 0.0, 1.0), what, seed=key, stream=channel, part=Part((rows, columns), 0, ()))
+    q, r = torch.linalg.qr(flat if rows >= columns else flat.t())
+    q *= torch.where(r.diagonal() < 0, -1.0, 1.0)
+    if rows < columns:
+        q = q.t()
+    with torch.no_grad():
+        target.copy_(_taken(q * gain, target, part))
+    return tensor
+
+
+def sparse_(
+    tensor: Tensor,
+    sparsity: float,
+    std: float = 0.01,
+    *,
+    seed: int,
+    stream: str | int,
+    offset: Offset = 0,
+    shape: Shape | None = None,
+    strides: Shape | None = None,
+) -> Tensor:
+    """Fills a matrix with normals, and ``ceil(sparsity * rows)`` of each column with zeros, at random."""
+    what = "sparse_"
+    key, channel = seed_of(seed, what), stream_of(stream, what)
+    target, part = located(tensor, what, offset, shape, strides)
+    if len(part.shape) != 2:
+        raise ValueError(f"{what}: only tensors with 2 dimensions are supported, got shape {part.shape}")
+    finite(what, std=std)
+    if std < 0:
+        raise ValueError(f"{what}: expected std >= 0, got {std}")
+    if not 0 <= sparsity <= 1:
+        raise ValueError(f"{what}: expected 0 <= sparsity <= 1, got {sparsity}")
+    fill_(target, Row(NORMAL, 0.0, std), what, seed=key, stream=channel, part=part)
+    if target.numel() == 0 or target.is_meta:
+        return tensor
+    order = torch.empty(part.shape, dtype=torch.float64)
+    fill_(
+        order,
+        Row(UNIFORM, 0.0, 1.0),
+        what,
+        seed=key,
+        stream=substream(channel, "order"),
+        part=Part(part.shape, 0, ()),
+    )
+    zeros = order.argsort(dim=0, stable=True)[: math.ceil(sparsity * part.shape[0])]
+    mask = torch.zeros(part.shape, dtype=torch.bool).scatter_(0, zeros, True)
+    with torch.no_grad():
+        target.masked_fill_(_taken(mask, target, part).to(target.device), 0)
+    return tensor
+
+
+def _drawable(tensor: Tensor, what: str) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"{what}: expected a floating-point tensor, got dtype {tensor.dtype}")

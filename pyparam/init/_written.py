@@ -1,0 +1,119 @@
+"""Which parameters nothing has written to since they were given memory, and how we can know."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyparam._sources import table_of
+from pyparam.init._owners import Owners, kind_of
+
+# A NaN with a payload no arithmetic makes by itself, by element size; anything drawn, loaded or computed from
+# good numbers differs. "e5 0d 1e" are its last bytes where there is room.
+_MARKS: dict[torch.dtype, tuple[torch.dtype, int]] = {
+    torch.float64: (torch.int64, 0x7FF8_0000_00E5_0D1E),
+    torch.float32: (torch.int32, 0x7FE5_0D1E),
+    torch.float16: (torch.int16, 0x7EE5),
+    torch.bfloat16: (torch.int16, 0x7FE5),
+    torch.complex64: (torch.int32, 0x7FE5_0D1E),
+    torch.complex128: (torch.int64, 0x7FF8_0000_00E5_0D1E),
+}
+
+# Modules that to_empty of this module gave memory to.
+_MARKED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+class Uninitialized(list[str]):
+    """Names of unwritten parameters;
+
+    ``reasons`` says of each how we know, ``certain`` lists those beyond doubt.
+    """
+
+    def __init__(self, reasons: dict[str, str], certain: list[str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+        self.certain = certain
+
+    def __repr__(self) -> str:
+        if not self:
+            return "Uninitialized: none"
+        return "\n".join(
+            ["Uninitialized:", *(f"  {name}: {reason}" for name, reason in self.reasons.items())]
+        )
+
+
+def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bool = True) -> nn.Module:
+    """``model.to_empty`` that marks the memory, so that :func:`uninitialized` knows for certain.
+
+    Every element of every floating-point parameter gets one NaN with a payload of its own. Returns the model.
+    """
+    model.to_empty(device=device, recurse=recurse)
+    modules = model.modules() if recurse else [model]
+    with torch.no_grad():
+        for module in modules:
+            _MARKED.add(module)
+            for parameter in module._parameters.values():
+                if parameter is not None and parameter.dtype in _MARKS and not parameter.is_meta:
+                    _bits(parameter).fill_(_MARKS[parameter.dtype][1])
+                    torch._C._increment_version([parameter])
+    return model
+
+
+def _bits(parameter: Tensor) -> Tensor:
+    real = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter.detach()
+    return real.view(_MARKS[parameter.dtype][0])
+
+
+def uninitialized(model: Any) -> Uninitialized:
+    """The parameters nothing has written to since they got memory, after ``to_empty`` or a partial load.
+
+    How it knows, strongest evidence first:
+
+    - A parameter on the meta device, or of a lazy module that has not run, has no values.
+    - :func:`to_empty` of this module marks memory; elements that still hold the mark are unwritten, also
+      where only a slice was filled and whichever way the rest was written (``.data``, NumPy, a view).
+    - Otherwise PyTorch's version counter: a Parameter nothing has written to in place has version 0.
+      ``torch.nn``'s own layers, ``load_state_dict``, ``torch.nn.init``, optimizers and this module all
+      write in place.
+
+    When it cannot know: version 0 is also what a Parameter made around finished data has
+    (``nn.Parameter(torch.zeros(3))``, ``load_state_dict(assign=True)``, ``copy.deepcopy``, with which
+    ``nn.TransformerEncoder`` makes its layers), so such a parameter is listed though it is good; and writes
+    through ``.data`` or NumPy leave the version alone. Only what the first two say is in ``.certain``. Of
+    integer parameters, which have no NaN, only the version speaks. In a loaded TorchScript model every
+    parameter was made around finished data, so there the version says nothing and is not asked.
+    """
+    reasons: dict[str, str] = {}
+    certain: list[str] = []
+    owners = Owners(model)
+    script = isinstance(kind_of(model), str)
+    for name, parameter in table_of(model):
+        reason = _certain_reason(parameter)
+        if reason is not None:
+            certain.append(name)
+        elif not script and owners.of(name) not in _MARKED and _untouched(parameter):
+            reason = "nothing has written to it in place; a false alarm if it was made around finished data"
+        if reason is not None:
+            reasons[name] = reason
+    return Uninitialized(reasons, certain)
+
+
+def _certain_reason(parameter: Tensor) -> str | None:
+    if nn.parameter.is_lazy(parameter):
+        return "its lazy module has not run, so it has no shape"
+    if parameter.is_meta:
+        return "it is on the meta device"
+    if parameter.dtype not in _MARKS or parameter.layout != torch.strided or parameter.numel() == 0:
+        return None
+    marked = int((_bits(parameter) == _MARKS[parameter.dtype][1]).sum())
+    if marked == 0:
+        return None
+    total = parameter.numel() * (2 if parameter.is_complex() else 1)
+    return f"{marked:,} of {total:,} elements hold the mark of to_empty"
+
+
+def _untouched(parameter: Tensor) -> bool:
+    return parameter.numel() > 0 and not parameter.is_inference() and parameter._version == 0
