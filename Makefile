@@ -155,7 +155,7 @@ ELSEWHERE := instruction_set_does_not_count or any_vector_unit
 cuda: build/cuda/.built
 	$(CUDA_RUN)/python .ci/check_cuda.py build/cuda/temp
 	$(CUDA_RUN)/pytest -m "not slow" -k "not ($(ELSEWHERE))" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
-	  tests/test_flatten_ops.py tests/test_init_fill.py tests/test_measure.py tests/test_norm.py tests/test_fingerprint.py \
+	  tests/test_flatten_ops.py tests/test_init_fill.py tests/test_measure.py tests/test_measure_op.py tests/test_norm.py tests/test_fingerprint.py tests/test_fingerprint_class.py \
 	  $(PYTEST_FLAGS)
 
 test-cuda: build/cuda/.built

