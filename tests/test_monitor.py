@@ -137,7 +137,8 @@ def test_parameters_that_come_and_are_replaced() -> None:
     net.append(nn.Linear(3, 2))
     optimizer.add_param_group({"params": net[3].parameters()})
     net[0].weight = nn.Parameter(torch.ones(5, 6))
-    train(net, optimizer, 1)
+    with pytest.warns(RuntimeWarning, match="'0.weight' was replaced in the model"):
+        train(net, optimizer, 1)
     record = monitor.history[1]
     assert record.weights.names == [name for name, _ in net.named_parameters()]
     ratios = dict(zip(record.weights.names, record.update_ratios.tolist(), strict=True))

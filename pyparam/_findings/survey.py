@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from pyparam._base.native import _C
 from pyparam._findings.families import Family, family_key, role_key
 from pyparam._measure.measure import measure
+from pyparam._measure.readable import read_of, unreadable_in
 from pyparam._measure.stats import Stats
-from pyparam._share.ties import is_wrapper, tie_sets, ties_of
+from pyparam._share.ties import tie_sets, ties_of
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
@@ -27,7 +26,6 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 # Layers keep running statistics in buffers, which a checkpoint does not tell from parameters.
 _RUNNING = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
-_AT = re.compile(r"parameter ('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,9 @@ def survey(source: Any) -> Survey:
     else:
         first = (layout == torch.arange(len(table))).tolist()
         wanted = [row for row, name in enumerate(table.names) if first[row] and name not in unreadable]
-        stats, wanted = _measured(table, wanted, unreadable)
+        stats, read = read_of(table._take(wanted), lambda part: measure(part, quantiles=QUANTILES))
+        unreadable |= read.left_out
+        wanted = [wanted[row] for row in read.rows]
 
     at = torch.full((len(table),), -1, dtype=torch.int64)
     at[torch.tensor(wanted, dtype=torch.int64)] = torch.arange(len(wanted))
@@ -196,59 +196,6 @@ def _streamed(source: Checkpoint) -> Stats | None:
         return measure(source, quantiles=QUANTILES)
     except (TypeError, ValueError):
         return None
-
-
-def _measured(table: ParamTable, wanted: list[int], unreadable: dict[str, str]) -> tuple[Stats, list[int]]:
-    """Statistics, and the rows they are of; adds to ``unreadable`` what the kernels refuse."""
-    while True:
-        try:
-            return measure(table._take(wanted), quantiles=QUANTILES), wanted
-        except (TypeError, ValueError) as error:
-            # Everything is checked before the first value is read: trying again without it costs little.
-            name = refused_name(error)
-            if name is None or name not in table or name in unreadable:
-                raise
-            unreadable[name] = _reason(error)
-            place = table[name].device
-            if place.type != "cpu":
-                # No kernels for it here: all that lies there is refused for the same reason.
-                tensors = table.tensors
-                alike = [table.names[row] for row in wanted if tensors[row].device == place]
-                unreadable.update(dict.fromkeys(alike, unreadable[name]))
-            wanted = [row for row in wanted if table.names[row] not in unreadable]
-
-
-def refused_name(error: Exception) -> str | None:
-    """The parameter that an error of a bulk verb is about."""
-    found = _AT.search(str(error))
-    return None if found is None else str(ast.literal_eval(found[1]))
-
-
-def _reason(error: Exception) -> str:
-    """ "it is sparse" from "measure: parameter 'a' is sparse (layout ...); expected ..."."""
-    found = _AT.search(str(error))
-    rest = str(error)[found.end() :] if found else f" was refused: {error}"
-    return f"it{rest.partition(';')[0]}"
-
-
-def unreadable_in(table: ParamTable) -> dict[str, str]:
-    """The common kinds of tensors that have no values to measure, told without trying."""
-    reasons: dict[str, str] = {}
-    odd = set(_C.python_tensors(table._native))
-    for row, (name, tensor) in enumerate(table):
-        if is_lazy(tensor):
-            reasons[name] = "its lazy module has not run"
-        elif tensor.is_meta:
-            reasons[name] = "it is on the meta device"
-        elif tensor.is_nested:
-            reasons[name] = "it is a nested tensor"
-        elif tensor.layout != torch.strided:
-            reasons[name] = f"it is sparse ({str(tensor.layout).removeprefix('torch.')})"
-        elif tensor.is_quantized:
-            reasons[name] = "it is quantized"
-        elif row in odd and is_wrapper(tensor):
-            reasons[name] = f"it is a {type(tensor).__name__}, whose values are elsewhere"
-    return reasons
 
 
 def _shape(tensor: Tensor) -> Shape:

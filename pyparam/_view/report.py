@@ -15,7 +15,8 @@ from torch import nn
 
 from pyparam._compare.compare import Comparison, compare
 from pyparam._findings import Finding, Survey, findings_of, survey
-from pyparam._findings.survey import kept, refused_name, unreadable_in
+from pyparam._findings.survey import kept
+from pyparam._measure.readable import refused_name, unreadable_in
 from pyparam._sources import path as paths
 from pyparam._sources.saved import saved_table
 from pyparam._sources.table import ParamTable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 import warnings
 import weakref
@@ -18,15 +17,17 @@ from torch.optim import Optimizer
 
 from pyparam._compare.compare import compare
 from pyparam._measure.measure import measure
-from pyparam._measure.norm import total_norm
+from pyparam._measure.readable import Read, read_of
 from pyparam._measure.stats import Stats
 from pyparam._memory.flatten import flatten, unflatten
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
+from pyparam._watch.attached import Attached, PendingStep, grad_scale_of, held, hooked, left_out
+from pyparam._watch.gradients import all_finite, gradients_of
 from pyparam._watch.records import NonFinite, NonFiniteError, Record
+from pyparam._watch.replaced import Holdings
 
-_SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
-
+_NAMED = 4
 
 OnNonFinite = Literal["raise", "warn"] | Callable[[NonFinite], object]
 
@@ -46,15 +47,17 @@ class Monitor:
 
     A measured step keeps a copy of the weights for the update-to-weight ratios, in a buffer that is made once
     and freed by ``detach``. Parameters may come, go, be replaced or freed of their gradients at any time:
-    each measured step walks the model as it is. A step that a GradScaler leaves out because of infinite
-    gradients is no step: nothing is counted or reported.
+    each measured step walks the model as it is. A parameter that cannot be read (on the meta device, sparse,
+    a wrapper of other tensors, freed) costs its row and never the run: it is named once by a RuntimeWarning,
+    and in ``record.left_out``. So is one that was replaced while an optimizer still holds the old one. A step
+    that a GradScaler leaves out because of infinite gradients is no step: nothing is counted or reported.
 
     Values that are not finite are looked for at the measured steps alone (``check="measured"``): a NaN that
     came up in between is found at the next of them, where it may have spread, and the parameter named is the
-    first in the model's order, not in time. Gradients that come of weights which were not finite already are
-    told as those weights. ``check="every"`` reads gradients before and weights after every
-    step, which names the step and the quantity for sure, for the cost of two norms a step (and on another
-    device than the CPU, of waiting for it).
+    first in the model's order, not in time (``NonFinite.since`` says so). Gradients that come of weights
+    which were not finite already are told as those weights. ``check="every"`` reads gradients before and
+    weights after every step, which names the step and the quantity for sure, for the cost of two norms a step
+    (and on another device than the CPU, of waiting for it).
 
     With several optimizers each step measures the parameters that its own optimizer holds, those that no
     optimizer holds with the first. With one, all of the model's.
@@ -117,11 +120,14 @@ class Monitor:
         self.first_nonfinite: NonFinite | None = None
         self._records: deque[Record] = deque(maxlen=_positive("history", history))
         self._bad: set[str] = set()  # quantities that were not finite when they were last looked at
+        self._told: set[str] = set()
+        self._told_replaced: set[str] = set()
+        self._holdings = Holdings()
         model = list(model) if isinstance(model, Iterator) else model
         table_of(model)
         self._model: Any = model
         self._weak: weakref.ref[Any] | None = None
-        self._attached: list[weakref.ref[_Attached]] = []
+        self._attached: list[weakref.ref[Attached]] = []
         self._count = 0
         self._buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
@@ -142,27 +148,30 @@ class Monitor:
             TypeError: for what is no optimizer.
             ValueError: for one that is attached already, or where the model is gone.
         """
-        stepping = _hooked(optimizer)
+        stepping = hooked(optimizer)
         if any(attached.optimizer() is stepping for attached in self._alive()):
             raise ValueError(f"Monitor: this {type(stepping).__name__} is attached already")
         if self._model is None:
             self._model = None if self._weak is None else self._weak()
         if self._model is None:
             raise ValueError("Monitor: its model is gone; make a new Monitor of the model there is now")
-        held = _held(stepping)
-        parameters = table_of(self._model).tensors
-        if parameters and not any(id(parameter) in held for parameter in parameters):
+        own = held(stepping)
+        table = table_of(self._model)
+        parameters = table.tensors
+        self._attached.append(weakref.ref(Attached(self, stepping, self._count, int(step))))
+        self._count += 1
+        if parameters and not any(id(parameter) in own for parameter in parameters):
             warnings.warn(
                 f"Monitor: the {type(stepping).__name__} holds none of the model's {len(parameters):,} "
                 "parameters (were they replaced after it was made?); it will not change them",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        self._attached.append(weakref.ref(_Attached(self, stepping, self._count, int(step))))
-        self._count += 1
+        else:
+            self._tell_replaced(table, stacklevel=3)
         return self
 
-    def _alive(self) -> list[_Attached]:
+    def _alive(self) -> list[Attached]:
         """What is attached. Optimizers hold it, and it goes with them."""
         found = [attached() for attached in self._attached]
         return [attached for attached in found if attached is not None]
@@ -172,7 +181,7 @@ class Monitor:
 
         Raises ValueError for an optimizer that is not attached.
         """
-        wanted = None if optimizer is None else _hooked(optimizer)
+        wanted = None if optimizer is None else hooked(optimizer)
         leaving = [a for a in self._alive() if wanted is None or a.optimizer() is wanted]
         if wanted is not None and not leaving:
             raise ValueError(f"Monitor: this {type(wanted).__name__} is not attached")
@@ -194,7 +203,14 @@ class Monitor:
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings and what was measured; neither the model nor optimizers, which live elsewhere."""
-        return {**self.__dict__, "_model": None, "_weak": None, "_attached": [], "_buffers": {}}
+        return {
+            **self.__dict__,
+            "_model": None,
+            "_weak": None,
+            "_attached": [],
+            "_buffers": {},
+            "_holdings": Holdings(),
+        }
 
     def __repr__(self) -> str:
         model = self._model if self._weak is None or self._model is not None else self._weak()
@@ -206,42 +222,50 @@ class Monitor:
 
     # --- a step --------------------------------------------------------------------------------------------
 
-    def _begin(self, at: _Attached, optimizer: Optimizer, closure: bool) -> _Pending | None:
+    def _begin(self, at: Attached, optimizer: Optimizer, closure: bool) -> PendingStep | None:
         """Before a step that is measured, or checked."""
-        if _left_out(optimizer):
+        if left_out(optimizer):
             return None
         start = time.perf_counter()
-        measured = at.step % self.every == 0
-        table = self._table(at, optimizer)
-        gradients = None
+        pending = PendingStep(at.step % self.every == 0, closure, grad_scale_of(optimizer))
+        table = self._table(at, optimizer, pending.measured)
+        if pending.measured and self.updates:
+            pending.before, read = read_of(table, self._copy)
+            if read.left_out:
+                table = table._take(read.rows)
+                pending.left_out |= read.left_out
+        pending.table = table
         if self.grad and not closure:
-            if measured:
-                gradients = self._gradients(table)
-                self._judge_gradients(at, table, gradients)
-            elif not _all_finite(table, True):
-                self._judge_gradients(at, table, self._gradients(table))
-        before = self._copy(table) if measured and self.updates else []
-        pending = _Pending(table, gradients, before, measured, closure, _grad_scale(optimizer))
+            if pending.measured:
+                pending.gradients = self._gradients(table, pending)
+                self._judge_gradients(at, table, pending.gradients)
+            elif not all_finite(table, grad=True):
+                self._judge_gradients(at, table, self._gradients(table, pending))
         pending.seconds = time.perf_counter() - start
         return pending
 
-    def _end(self, at: _Attached, pending: _Pending) -> None:
+    def _end(self, at: Attached, pending: PendingStep) -> None:
         """After it."""
         start = time.perf_counter()
-        table = pending.table
         step, at.step = at.step, at.step + 1
         if not pending.measured:
-            if self.grad and pending.closure and not _all_finite(table, True):
-                self._judge(at, "gradient", self._gradients(table), step, "after")
-            if not _all_finite(table, False):
-                self._judge(at, "weight", measure(table), step, "after")
+            if self.grad and pending.closure and not all_finite(pending.table, grad=True):
+                self._judge(at, "gradient", self._gradients(pending.table, pending), step, "after")
+            if not all_finite(pending.table, grad=False):
+                self._judge(at, "weight", read_of(pending.table, measure)[0], step, "after")
+            else:
+                at.finite_after = step
             self.seconds += pending.seconds + time.perf_counter() - start
             return
-        gradients = self._gradients(table) if self.grad and pending.closure else pending.gradients
-        weights = measure(table, histogram=self.histogram)
+        weights, read = read_of(pending.table, lambda part: measure(part, histogram=self.histogram))
+        if read.left_out:
+            self._without(pending, read)
+        gradients = pending.gradients
+        if self.grad and pending.closure:
+            gradients = self._gradients(pending.table, pending)
         norms = ratios = None
         if self.updates:
-            norms, ratios = torch.zeros((2, len(table)), dtype=torch.float64)
+            norms, ratios = torch.zeros((2, len(weights)), dtype=torch.float64)
             for before, after, positions in pending.before:
                 change = compare(before, after)
                 norms[positions] = change.l2
@@ -250,41 +274,99 @@ class Monitor:
             _share_names(weights, self._records[-1].weights)
             if gradients is not None and self._records[-1].gradients is not None:
                 _share_names(gradients, self._records[-1].gradients)
+        self._tell_left_out(pending)
         seconds = pending.seconds + time.perf_counter() - start
         self.seconds += seconds
-        scale = pending.grad_scale
-        self._records.append(Record(step, at.number, weights, gradients, scale, norms, ratios, seconds))
+        self._records.append(
+            Record(
+                step=step,
+                optimizer=at.number,
+                weights=weights,
+                gradients=gradients,
+                grad_scale=pending.grad_scale,
+                update_norms=norms,
+                update_ratios=ratios,
+                seconds=seconds,
+                left_out=pending.left_out,
+            )
+        )
         if gradients is not None and pending.closure:
             self._judge(at, "gradient", gradients, step, "after")
-        self._judge(at, "weight", weights, step, "after")
+        if weights.nonfinite() and any(measure(before).nonfinite() for before, _, _ in pending.before):
+            self._judge(at, "weight", weights, step, "before")
+        else:
+            self._judge(at, "weight", weights, step, "after")
+        if not weights.nonfinite():
+            at.finite_after = step
 
-    def _table(self, at: _Attached, optimizer: Optimizer) -> ParamTable:
+    def _table(self, at: Attached, optimizer: Optimizer, measured: bool) -> ParamTable:
         """The model's parameters as they are now; with several optimizers those of this one."""
         table = table_of(self._model)
         tensors = table.tensors
+        attached = self._alive()
+        if measured:
+            self._tell_replaced(table, stacklevel=7)
         chosen = list(range(len(tensors)))
         if any(map(is_lazy, tensors)):
             chosen = [i for i in chosen if not is_lazy(tensors[i])]
-        attached = self._alive()
         if len(attached) > 1:
-            own = _held(optimizer)
+            own = held(optimizer)
             if at is attached[0]:
                 optimizers = (other.optimizer() for other in attached[1:])
-                others = {number for other in optimizers if other is not None for number in _held(other)}
+                others = {number for other in optimizers if other is not None for number in held(other)}
                 own |= {id(tensor) for tensor in tensors} - others
             chosen = [i for i in chosen if id(tensors[i]) in own]
         return table if len(chosen) == len(tensors) else table._take(chosen)
 
-    def _gradients(self, table: ParamTable) -> Stats:
-        try:
-            return measure(table, grad=True, histogram=self.histogram)
-        except TypeError:
-            dense, missing = _dense_gradients(table)
-            if dense is None:
-                raise
-            stats = measure(dense, histogram=self.histogram)
-            stats.missing.extend(missing)
-            return stats
+    def _gradients(self, table: ParamTable, pending: PendingStep) -> Stats:
+        stats, refused = gradients_of(table, histogram=self.histogram)
+        pending.left_out |= {f"the gradient of {name!r}": reason for name, reason in refused.items()}
+        return stats
+
+    def _without(self, pending: PendingStep, read: Read) -> None:
+        """Takes what can no longer be read out of a step: parameters freed by it, or of an odd dtype."""
+        names = pending.table.names
+        position = {names[row]: i for i, row in enumerate(read.rows)}
+        pending.table = pending.table._take(read.rows)
+        pending.left_out |= read.left_out
+        kept = []
+        for before, after, _ in pending.before:
+            rows = [row for row, name in enumerate(after.names) if name in position]
+            if rows:
+                positions = [position[after.names[row]] for row in rows]
+                kept.append((before._take(rows), after._take(rows), positions))
+        pending.before = kept
+
+    # --- what is told once ---------------------------------------------------------------------------------
+
+    def _tell_left_out(self, pending: PendingStep) -> None:
+        for name, reason in pending.left_out.items():
+            if name not in self._told:
+                self._told.add(name)
+                what = name if name.startswith("the gradient of ") else repr(name)
+                warnings.warn(
+                    f"Monitor: {what} is left out, it cannot be read: {reason}", RuntimeWarning, stacklevel=6
+                )
+
+    def _tell_replaced(self, table: ParamTable, *, stacklevel: int) -> None:
+        optimizers = [found for found in (a.optimizer() for a in self._alive()) if found is not None]
+        names = [
+            name for name in self._holdings.replaced(table, optimizers) if name not in self._told_replaced
+        ]
+        if not names:
+            return
+        self._told_replaced.update(names)
+        kinds = " and ".join(dict.fromkeys(type(optimizer).__name__ for optimizer in optimizers))
+        shown = ", ".join(map(repr, names[:_NAMED]))
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        one = len(names) == 1
+        warnings.warn(
+            f"Monitor: {shown}{more} {'was' if one else 'were'} replaced in the model, and the {kinds} still "
+            f"holds what was there before: it will not change {'it' if one else 'them'} (make the optimizer "
+            "again, or give it the new with add_param_group)",
+            RuntimeWarning,
+            stacklevel=stacklevel,
+        )
 
     def _copy(self, table: ParamTable) -> list[tuple[ParamTable, ParamTable, Any]]:
         """The weights as they are: (copies, parameters, their positions in the table), for each device and
@@ -306,10 +388,10 @@ class Monitor:
             copies.append((ParamTable(part.names, unflatten(buffer, part)), part, positions))
         return copies
 
-    def _judge_gradients(self, at: _Attached, table: ParamTable, gradients: Stats) -> None:
+    def _judge_gradients(self, at: Attached, table: ParamTable, gradients: Stats) -> None:
         """Before a step: gradients that are not finite may come of weights that were not already."""
         if gradients.nonfinite():
-            weights = measure(table)
+            weights, _ = read_of(table, measure)
             if weights.nonfinite():
                 self._judge(at, "weight", weights, at.step, "before")
                 return
@@ -317,7 +399,7 @@ class Monitor:
 
     def _judge(
         self,
-        at: _Attached,
+        at: Attached,
         quantity: Literal["gradient", "weight"],
         stats: Stats,
         step: int,
@@ -327,7 +409,10 @@ class Monitor:
         if not names:
             self._bad.discard(quantity)
             return
-        found = NonFinite(step, quantity, names, stats, when, at.number, len(self._alive()))
+        # A gradient is of its own step. A weight that was bad before this one became so at any since it was
+        # last seen to be good.
+        since = at.finite_after if quantity == "weight" and when == "before" else None
+        found = NonFinite(step, quantity, names, stats, when, at.number, len(self._alive()), since)
         if self.first_nonfinite is None:
             self.first_nonfinite = found
         known = quantity in self._bad
@@ -343,145 +428,12 @@ class Monitor:
         self.on_nonfinite(found)
 
 
-class _Attached:
-    """An optimizer's two hooks and the number of its next step.
-
-    The optimizer holds this, and this the Monitor; the optimizer itself is held weakly, so that there is no
-    cycle.
-    """
-
-    def __init__(self, monitor: Monitor, optimizer: Optimizer, number: int, step: int) -> None:
-        self.monitor = monitor
-        self.optimizer = weakref.ref(optimizer)
-        self.number = number
-        self.step = step
-        self._every = monitor.every
-        self._checks = monitor.check == "every"
-        self._pending: _Pending | None = None
-        self._handles = (
-            optimizer.register_step_pre_hook(self.before_step),
-            optimizer.register_step_post_hook(self.after_step),
-        )
-
-    def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # A step under torch.compile is traced, and what measures it must not be.
-        before = self._before
-        if torch.compiler.is_compiling():
-            before = torch.compiler.disable(before)  # type: ignore[no-untyped-call]
-        before(optimizer, args, kwargs)
-
-    def after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        after = self._after
-        if torch.compiler.is_compiling():
-            after = torch.compiler.disable(after)  # type: ignore[no-untyped-call]
-        after()
-
-    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._checks or self.step % self._every == 0:
-            self._pending = None
-            given = (*args, kwargs.get("closure"))  # the optimizer itself among them
-            closure = any(argument is not optimizer and callable(argument) for argument in given)
-            self._pending = self.monitor._begin(self, optimizer, closure)
-
-    def _after(self) -> None:
-        pending = self._pending
-        if pending is None:
-            self.step += 1
-            return
-        self._pending = None
-        self.monitor._end(self, pending)
-
-    def remove(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-class _Pending:
-    """What is known of a step before it is made."""
-
-    __slots__ = ("before", "closure", "grad_scale", "gradients", "measured", "seconds", "table")
-
-    def __init__(
-        self,
-        table: ParamTable,
-        gradients: Stats | None,
-        before: list[tuple[ParamTable, ParamTable, Any]],
-        measured: bool,
-        closure: bool,
-        grad_scale: float,
-    ) -> None:
-        self.table = table
-        self.gradients = gradients
-        self.before = before
-        self.measured = measured
-        self.closure = closure
-        self.grad_scale = grad_scale
-        self.seconds = 0.0
-
-
 def _positive(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"Monitor: {name} is a {type(value).__name__}; expected a whole number")
     if value < 1:
         raise ValueError(f"Monitor: {name} must be positive, got {value}")
     return value
-
-
-def _hooked(optimizer: Any) -> Optimizer:
-    """The optimizer whose steps can be followed: itself, or the one that a wrapper holds."""
-    seen = optimizer
-    for _ in range(8):
-        if isinstance(seen, Optimizer) and "_optimizer_step_pre_hooks" in seen.__dict__:
-            return seen
-        seen = getattr(seen, "optimizer", None)
-    raise TypeError(
-        f"Monitor: expected a torch.optim.Optimizer to attach to, got a {type(optimizer).__name__}"
-    )
-
-
-def _held(optimizer: Optimizer) -> set[int]:
-    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-
-
-def _left_out(optimizer: Optimizer) -> bool:
-    """Whether a GradScaler found infinite gradients, so that a fused optimizer's step will change nothing."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)
-
-
-def _grad_scale(optimizer: Optimizer) -> float:
-    scale = getattr(optimizer, "grad_scale", None)
-    return 1.0 if scale is None else float(scale)
-
-
-def _all_finite(table: ParamTable, grad: bool) -> bool:
-    """Whether the norm says so. It may be infinite of finite values, which measuring then shows."""
-    try:
-        norm = total_norm(table, grad=grad)
-    except TypeError:
-        dense = _dense_gradients(table)[0] if grad else None
-        if dense is None:
-            raise
-        norm = total_norm(dense)
-    return math.isfinite(norm.item())
-
-
-def _dense_gradients(table: ParamTable) -> tuple[ParamTable | None, list[str]]:
-    """Gradients as a table, sparse ones by the values they have, and the names of parameters without one;
-    None where no gradient is sparse."""
-    names, values, missing, sparse = [], [], [], False
-    for name, parameter in table:
-        gradient = parameter.grad
-        if gradient is None:
-            missing.append(name)
-            continue
-        if gradient.layout in _SPARSE:
-            sparse = True
-            gradient = gradient.coalesce() if gradient.layout == torch.sparse_coo else gradient
-            gradient = gradient.values()
-        names.append(name)
-        values.append(gradient)
-    return (ParamTable(names, values) if sparse else None), missing
 
 
 def _share_names(stats: Stats, earlier: Stats) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -32,6 +33,9 @@ class Record:
     """The same over ||before||: 0 for a parameter that did not change, infinite for one that was all zero."""
     seconds: float
     """What measuring took."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """The parameters (and "the gradient of ..." one) without a row, since they cannot be read: name to the
+    reason. On the meta device, sparse, nested, quantized, wrappers of other tensors, freed memory."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class NonFinite:
     """The number of the optimizer whose step it was."""
     optimizers: int = 1
     """How many were attached."""
+    since: int | None = None
+    """Where steps in between were not looked at: the last one after which everything was finite. The step
+    at which it happened is then not known, and ``name`` is the first in the model's order, not in time."""
 
     @property
     def name(self) -> str:
@@ -72,6 +79,11 @@ class NonFinite:
         if len(self.names) > 1:
             others = len(self.names) - 1
             text += f"; {others:,} more of {len(self.stats):,} are not, the last {self.names[-1]!r}"
+        if self.since is not None and self.since < self.step - 1:
+            text += (
+                f". It became so after step {self.since}, in steps that were not looked at, so the first to "
+                "become so is not known: check='every' looks at each"
+            )
         return text
 
 
