@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
+import dtypes
 import torch
+from dtypes import FLOATS, INTEGERS
 from torch import Tensor
 
-FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
-FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]
-INTEGERS = [
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.uint16,
-    torch.uint32,
-    torch.uint64,
-]
-COMPLEX = [torch.complex64, torch.complex128]
+FLOAT8 = dtypes.FLOAT8[:4]
+COMPLEX = dtypes.COMPLEX[:2]
 DTYPES = [*FLOATS, *FLOAT8, *INTEGERS, *COMPLEX, torch.bool]
 
 

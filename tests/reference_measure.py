@@ -5,29 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import dtypes
 import torch
+from dtypes import FLOAT8
 from torch import Tensor
 
-FLOAT8 = [
-    torch.float8_e4m3fn,
-    torch.float8_e5m2,
-    torch.float8_e4m3fnuz,
-    torch.float8_e5m2fnuz,
-    torch.float8_e8m0fnu,
-]
-FLOATS = [torch.float32, torch.float64, torch.float16, torch.bfloat16, *FLOAT8]
-INTEGERS = [
-    torch.bool,
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.uint16,
-    torch.int32,
-    torch.uint32,
-    torch.int64,
-    torch.uint64,
-]
-COMPLEX = [torch.complex64, torch.complex128, torch.complex32]
+FLOATS = [*dtypes.FLOATS, *FLOAT8]
 
 # Smallest normal numbers; torch.finfo calls them tiny.
 SMALLEST_NORMAL = {dtype: torch.finfo(dtype).tiny for dtype in FLOATS if dtype is not torch.float8_e8m0fnu}

@@ -9,10 +9,11 @@ from pathlib import Path
 import host_kernels
 import pytest
 import torch
+from dtypes import FLOATS
 from host_kernels import DTYPE_NUMBERS, Table, address
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_flatten import DTYPES, FLOATS, filled, flattened, same, zoo
+from reference_flatten import DTYPES, filled, flattened, same, zoo
 from torch import Tensor
 
 from pyparam._base.native import _C

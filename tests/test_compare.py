@@ -12,38 +12,12 @@ from collections.abc import Callable
 import pytest
 import reference_compare as reference
 import torch
+from dtypes import COMPLEX, FLOAT8, FLOATS, INTEGERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
-
-
-EIGHTS = [
-    torch.float8_e4m3fn,
-    torch.float8_e4m3fnuz,
-    torch.float8_e5m2,
-    torch.float8_e5m2fnuz,
-    torch.float8_e8m0fnu,
-]
-
-
-INTEGERS = [
-    torch.uint8,
-    torch.int8,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.uint16,
-    torch.uint32,
-    torch.uint64,
-]
-
-
-COMPLEX = [torch.complex32, torch.complex64, torch.complex128]
-
-
-DTYPES = [*FLOATS, *EIGHTS, *INTEGERS, *COMPLEX, torch.bool]
+DTYPES = [*FLOATS, *FLOAT8, *INTEGERS, *COMPLEX, torch.bool]
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf:UserWarning")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from cuda_helpers import bits, captured, churn, fill_pools, launches, no_waiting, on_device
-from reference_flatten import COMPLEX, DTYPES, FLOATS, filled, same, zoo
+from dtypes import FLOATS
+from reference_flatten import COMPLEX, DTYPES, filled, same, zoo
 from torch import Tensor, nn
 
 import pyparam

@@ -10,8 +10,9 @@ import weakref
 
 import pytest
 import torch
+from dtypes import FLOATS
 from flat_models import mlp
-from reference_flatten import DTYPES, FLOAT8, FLOATS, filled, flattened, same, zoo
+from reference_flatten import DTYPES, FLOAT8, filled, flattened, same, zoo
 from torch import nn
 
 import pyparam

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from dtypes import COMPLEX, FLOAT8, INTEGERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measuring import as_bits, assert_row
-from reference_measure import COMPLEX, FLOAT8, FLOATS, INTEGERS, statistics
+from reference_measure import FLOATS, statistics
 from torch import Tensor
 
 import pyparam

@@ -8,6 +8,7 @@ import reference_share as reference
 import safetensors
 import safetensors.torch
 import torch
+from dtypes import FLOAT8, FLOATS, INTEGERS
 from tied_models import Zoo, same_values, slice_model, small_models, snapshot
 from torch import nn
 
@@ -186,26 +187,7 @@ def test_strides_come_back(path):
 
 @pytest.mark.parametrize(
     "dtype",
-    [
-        *(
-            torch.bool,
-            torch.uint8,
-            torch.int8,
-            torch.int16,
-            torch.int32,
-            torch.int64,
-            torch.uint16,
-            torch.uint32,
-        ),
-        *(torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64),
-        *(
-            torch.float8_e4m3fn,
-            torch.float8_e5m2,
-            torch.float8_e4m3fnuz,
-            torch.float8_e5m2fnuz,
-            torch.float8_e8m0fnu,
-        ),
-    ],
+    [torch.bool, *INTEGERS, *FLOATS, torch.complex64, *FLOAT8],
     ids=str,
 )
 def test_dtypes(dtype, path):

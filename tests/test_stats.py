@@ -10,9 +10,10 @@ import sys
 
 import pytest
 import torch
+from dtypes import FLOAT8
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_measure import FLOAT8, values_of
+from reference_measure import values_of
 from torch import Tensor, nn
 
 import pyparam
