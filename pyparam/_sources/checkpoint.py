@@ -197,7 +197,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         total = sum(self.tensor_info(name).nbytes for name in self)
-        facts = [_counted(len(self), "tensor"), _in_units(total), _counted(len(self._parts), "file")]
+        facts = [_counted(len(self), "tensor"), _in_units(total), _counted(len(self.files), "file")]
         if self._closed:
             facts.append("closed")
         return f"<Checkpoint {str(self._path)!r}: {', '.join(facts)}>"

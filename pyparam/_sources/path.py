@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import torch
 
-from pyparam._sources import pickled, programs, safetensors, sharded
+from pyparam._sources import distributed, distributed_metadata, pickled, programs, safetensors, sharded
 from pyparam._sources.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def open(path: str | os.PathLike[str]) -> Opened:
         return opened
     if not stat.S_ISREG(mode):
         raise ValueError(f"{where} is neither a file nor a directory")
+    if where.name == distributed_metadata.METADATA:
+        return distributed.open_directory(where.parent)
     if where.name.endswith(".index.json"):
         return sharded.open_index(where, _open_file)
     return _open_file(where)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pyparam._sources import distributed
 from pyparam._sources.checkpoint import Checkpoint
 
 LONGEST_INDEX = 500_000_000
@@ -33,6 +34,11 @@ def open_directory(path: Path, opener: Opener) -> Any:
     Raises:
         ValueError: for a directory with no checkpoint, with several, or with parts of one missing.
     """
+    if distributed.is_distributed(path):
+        return distributed.open_directory(path)
+    pieces = _in_pieces(path, opener)
+    if pieces is not None:
+        return pieces
     for suffix in ("safetensors", "bin"):
         indices = sorted(path.glob(f"*.{suffix}.index.json"))
         if len(indices) > 1:
@@ -51,14 +57,18 @@ def open_directory(path: Path, opener: Opener) -> Any:
             raise ValueError(f"{path} holds several checkpoints ({_listed(files)}): open one of them")
         if files:
             return opener(files[0])
-    if (path / ".metadata").is_file():
-        raise ValueError(
-            f"{path} is a distributed checkpoint; turn it into one file with "
-            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save, and open that"
-        )
     raise ValueError(
         f"{path} is a directory without a checkpoint (looked for an index and for {', '.join(_SUFFIXES)})"
     )
+
+
+def _in_pieces(path: Path, opener: Opener) -> Checkpoint | None:
+    """The safetensors flavour of a distributed checkpoint, where each file says which pieces it holds."""
+    files = sorted(path.glob("shard-*.safetensors"))
+    if not files:
+        return None
+    shards = [_as_checkpoint(file, opener(file)) for file in files]
+    return distributed.open_shards(path, shards) if any(map(distributed.is_sharded, shards)) else None
 
 
 def open_index(path: Path, opener: Opener, *, opened: Path | None = None) -> Checkpoint:
