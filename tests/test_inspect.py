@@ -399,3 +399,21 @@ def test_repr_of_the_mixture_takes_less_than_two_seconds():
     start = time.perf_counter()
     assert "61 x MixtureLayer" in repr(inspect(model))
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("name", ["0.weight.data", "0.weight.grad", "weight.data", "0.weight.weight.weight"])
+def test_a_name_goes_on_below_a_tensor(name: str) -> None:
+    net = nn.Sequential(nn.Linear(1, 1)) if name.startswith("0") else nn.Linear(1, 1)
+    tensor, _, left = name.partition("weight.")
+    with pytest.raises(KeyError) as raised:
+        inspect(net)[name]
+    message = str(raised.value.args[0])
+    assert f"{tensor + 'weight'!r} is a tensor, and names end there; its {left!r} is an attribute" in message
+    assert name not in inspect(net)
+
+
+def test_names_close_to_one_another_do_not_ask_each_other() -> None:
+    net = nn.Sequential(nn.Sequential(nn.Linear(1, 1)))
+    for name in ("0.0.weight.weight", "0.0.weigth.data", "0.O.weight", "0.0.0.weight", "O.0.weight"):
+        with pytest.raises(KeyError, match="is no parameter, buffer or module"):
+            inspect(net)[name]

@@ -129,8 +129,22 @@ def test_other_orders_are_refused(p: float) -> None:
         ValueError, match="total_norm: the order of the norm must be 0, positive, inf or -inf"
     ):
         pyparam.total_norm([torch.ones(2)], p)
-    with pytest.raises(ValueError, match="clip_grad_norm_: the order of the norm must be"):
-        pyparam.clip_grad_norm_([torch.ones(2, requires_grad=True)], 1.0, p)
+    if math.isnan(p):
+        with pytest.raises(ValueError, match="clip_grad_norm_: the order of the norm must be"):
+            pyparam.clip_grad_norm_([torch.ones(2, requires_grad=True)], 1.0, p)
+
+
+@pytest.mark.parametrize("p", [-1, -0.5, -2.0, -math.inf])
+def test_negative_orders_clip_as_pytorchs_do(p: float) -> None:
+    grads = [torch.tensor([1.0, -4.0, 2.0]), None, torch.tensor([[0.5, 8.0]])]
+    ours, theirs = (with_gradients([None if g is None else g.clone() for g in grads]) for _ in range(2))
+    norm = pyparam.clip_grad_norm_(ours, 0.01, p)
+    torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, 0.01, p))
+    assert norm > 0.01
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.grad is None) == (b.grad is None)
+        if a.grad is not None:
+            torch.testing.assert_close(a.grad, b.grad)
 
 
 # clip_grad_norm_
@@ -262,7 +276,7 @@ def test_error_if_nonfinite_names_the_first(value: float) -> None:
     before = {n: p.grad.clone() for n, p in net.named_parameters() if p.grad is not None}
     with pytest.raises(
         RuntimeError,
-        match=r"The total norm of order 2 for gradients from `parameters` is non-finite, so it cannot be clipped: "
+        match=r"The total norm of order 2\.0 for gradients from `parameters` is non-finite, so it cannot be clipped: "
         r"the first gradient with a NaN or an infinity is that of parameter '2.weight'.*`error_if_nonfinite=False`",
     ):
         pyparam.clip_grad_norm_(net, 1.0, error_if_nonfinite=True)

@@ -7,6 +7,7 @@
 #include "walk/module_table.h"
 #include "walk/module_type.h"
 #include "walk/state_dict.h"
+#include "walk/str_dict.h"
 
 namespace py = pybind11;
 
@@ -32,6 +33,7 @@ py::object owned(Ref ref) { return py::reinterpret_steal<py::object>(ref.release
 
 void bind_walk(py::module_& m) {
   raising([&] {
+    walk::check_dict_layout();
     walk::create_iterator_types(m.ptr());
     return 0;
   });

@@ -83,7 +83,7 @@ PyObject* access(PyObject*, PyObject* const* args, Py_ssize_t count, PyObject* k
     // named_modules.
     constexpr unsigned asked = (own && named ? 0u : static_cast<unsigned>(method)) |
                                (what == What::kModules ? 0u : static_cast<unsigned>(kNamedMembers));
-    if (view.type.is_module && view.overridden(asked) == 0) {
+    if (view.type().is_module && view.overridden(asked) == 0) {
       if constexpr (what == What::kModules) {
         return module_iterator(given.source, given.memo, prefix, given.remove_duplicate != 0, named,
                                false)

@@ -29,18 +29,22 @@ Detacher::Detacher() {
               local.excluded_ == c10::default_excluded_set;
 }
 
+PyObject* Detacher::detach_plain(PyObject* object) const {
+  if (!ordinary_ || !THPVariable_CheckExact(object)) return nullptr;
+  c10::TensorImpl* impl = THPVariable_Unpack(object).unsafeGetTensorImpl();
+  if ((impl->key_set().raw_repr() & ~kOrdinaryKeys.raw_repr()) != 0 || impl->is_inference())
+    return nullptr;
+  // What the dispatcher's detach comes to: the same storage and version counter, no autograd
+  // history.
+  return THPVariable_Wrap(at::Tensor(impl->shallow_copy_and_detach(
+      impl->version_counter(), /*allow_tensor_metadata_change=*/false)));
+}
+
 PyObject* Detacher::detach(PyObject* object) const {
-  if (!native_ || !THPVariable_CheckExact(object)) return nullptr;
+  if (PyObject* plain = detach_plain(object)) return plain;
+  if (PyErr_Occurred() != nullptr || !native_ || !THPVariable_CheckExact(object)) return nullptr;
   const at::Tensor& tensor = THPVariable_Unpack(object);
-  const c10::DispatchKeySet keys = tensor.key_set();
-  if (keys.has(c10::DispatchKey::Python)) return nullptr;
-  c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-  if (ordinary_ && (keys.raw_repr() & ~kOrdinaryKeys.raw_repr()) == 0 && !impl->is_inference()) {
-    // What the dispatcher's detach comes to: the same storage and version counter, no autograd
-    // history.
-    return THPVariable_Wrap(at::Tensor(impl->shallow_copy_and_detach(
-        impl->version_counter(), /*allow_tensor_metadata_change=*/false)));
-  }
+  if (tensor.key_set().has(c10::DispatchKey::Python)) return nullptr;
   return THPVariable_Wrap(tensor.detach());
 }
 

@@ -15,6 +15,10 @@ class Detacher {
   // transform).
   PyObject* detach(PyObject* tensor) const;
 
+  // The same, made without the dispatcher, so that no code but this runs; null also where it would
+  // be needed.
+  PyObject* detach_plain(PyObject* tensor) const;
+
  private:
   bool native_;    // no torch function or dispatch mode wants to see a detach
   bool ordinary_;  // no inference mode, transform or other key that changes what detach does

@@ -34,6 +34,7 @@ struct Iterator {
   Ready ready;
   bool named;
   bool running;
+  bool started;  // asked for an item, as generators tell
 };
 
 using MemberIterator = Iterator<MemberWalker>;
@@ -71,18 +72,18 @@ bool make_ready(const MemberWalker& walker, bool named, std::vector<PyObject*>& 
   PlainWalk::Wanted wanted;
   wanted.parameters = !buffers;
   wanted.buffers = buffers;
-  PlainWalk& walk = PlainWalk::shared();
-  if (!walk.read(walker.root(), wanted)) return false;
-  const PlainWalk::Members& members = buffers ? walk.buffers() : walk.parameters();
+  PlainWalk::Lease walk;
+  if (!walk->read(walker.root(), wanted)) return false;
+  const PlainWalk::Members& members = buffers ? walk->buffers() : walk->parameters();
   items.reserve(members.all.size());
   BorrowedIdSet seen;
   Path path;
   path.assign(walker.prefix());
-  return walk.for_each(path, options.remove_duplicate, [&](uint32_t module, Path& at) {
+  return walk->for_each(path, options.remove_duplicate, [&](uint32_t module, Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
       if (i + kAhead < members.all.size()) prefetch(members.all[i + kAhead].value);
       const auto [key, value] = members.all[i];
-      if (options.remove_duplicate && walk.may_repeat(value) && !seen.insert(value)) continue;
+      if (options.remove_duplicate && walk->may_repeat(value) && !seen.insert(value)) continue;
       items.push_back(named ? pair(at.joined(key), value).release() : Py_NewRef(value));
     }
   });
@@ -92,13 +93,13 @@ bool make_ready(const ModuleWalker& walker, bool named, std::vector<PyObject*>& 
   if (walker.has_memo()) return false;
   PlainWalk::Wanted wanted;
   wanted.ask_root = walker.asks_root();
-  PlainWalk& walk = PlainWalk::shared();
-  if (!walk.read(walker.root(), wanted)) return false;
-  items.reserve(walk.modules().size());
+  PlainWalk::Lease walk;
+  if (!walk->read(walker.root(), wanted)) return false;
+  items.reserve(walk->modules().size());
   Path path;
   path.assign(walker.prefix());
-  return walk.for_each(path, walker.removes_duplicates(), [&](uint32_t index, Path& at) {
-    PyObject* module = walk.modules()[index];
+  return walk->for_each(path, walker.removes_duplicates(), [&](uint32_t index, Path& at) {
+    PyObject* module = walk->modules()[index];
     items.push_back(named ? pair(at.str(), module).release() : Py_NewRef(module));
   });
 }
@@ -112,11 +113,15 @@ PyObject* length_hint(PyObject* self, PyObject*) {
   return guarded([&]() -> PyObject* {
     Ready& ready = iterator->ready;
     if (iterator->walker.fresh() && !iterator->running) {
-      const GcPause pause;
       Ready made;
-      if (make_ready(iterator->walker, iterator->named, made.items)) {
-        iterator->walker.clear();
+      bool all = false;
+      {
+        const GcPause pause;
+        all = make_ready(iterator->walker, iterator->named, made.items);
+      }
+      if (all) {
         std::swap(ready.items, made.items);
+        iterator->walker.clear();
       }
     }
     if (ready.items.empty()) return Py_NewRef(Py_NotImplemented);
@@ -146,11 +151,66 @@ template <typename Walker>
 PyObject* next(PyObject* self) {
   auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
   Ready& ready = iterator->ready;
+  iterator->started = true;
   if (ready.taken < ready.items.size()) return ready.items[ready.taken++];
   return guarded([&]() -> PyObject* {
     const Running running(iterator->running);
     return iterator->walker.next() ? item(iterator->walker, iterator->named).release() : nullptr;
   });
+}
+
+// What follows makes an iterator what a generator is to whoever asks: nn.Module's methods give
+// generators, and code tells them from lists by `isinstance(it, types.GeneratorType)`.
+
+PyObject* generator_class(PyObject*, void*) {
+  return Py_NewRef(reinterpret_cast<PyObject*>(&PyGen_Type));
+}
+
+template <typename Walker>
+PyObject* is_running(PyObject* self, void*) {
+  return PyBool_FromLong(reinterpret_cast<Iterator<Walker>*>(self)->running ? 1 : 0);
+}
+
+template <typename Walker>
+PyObject* send(PyObject* self, PyObject* value) {
+  if (value != Py_None && !reinterpret_cast<Iterator<Walker>*>(self)->started) {
+    PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
+    return nullptr;
+  }
+  PyObject* made = next<Walker>(self);
+  if (made == nullptr && PyErr_Occurred() == nullptr) PyErr_SetNone(PyExc_StopIteration);
+  return made;
+}
+
+template <typename Walker>
+PyObject* close(PyObject* self, PyObject*) {
+  auto* iterator = reinterpret_cast<Iterator<Walker>*>(self);
+  return guarded([&]() -> PyObject* {
+    const Running running(iterator->running);
+    iterator->started = true;
+    iterator->ready.clear();
+    iterator->walker.clear();
+    return Py_NewRef(Py_None);
+  });
+}
+
+// Ends the iterator, and raises what was thrown.
+template <typename Walker>
+PyObject* throw_into(PyObject* self, PyObject* args) {
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  if (PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &traceback) == 0) return nullptr;
+  const Ref closed = Ref::steal(close<Walker>(self, nullptr));
+  if (!closed) return nullptr;
+  if (PyExceptionInstance_Check(type)) {
+    PyErr_SetObject(PyExceptionInstance_Class(type), type);
+  } else if (PyExceptionClass_Check(type)) {
+    PyErr_SetObject(type, value == Py_None ? nullptr : value);
+  } else {
+    PyErr_Format(PyExc_TypeError,
+                 "exceptions must be classes or instances deriving from BaseException, not %.200s",
+                 Py_TYPE(type)->tp_name);
+  }
+  return nullptr;
 }
 
 template <typename Walker>
@@ -185,10 +245,19 @@ PyTypeObject* create_type(PyObject* extension, const char* name, const char* doc
   static PyMethodDef methods[] = {
       {"__length_hint__", length_hint<Walker>, METH_NOARGS,
        "The number of items left, where it is known; finds them all where none was asked for yet."},
+      {"send", send<Walker>, METH_O, "The next item, as of a generator."},
+      {"throw", throw_into<Walker>, METH_VARARGS, "Raises, and is at its end."},
+      {"close", close<Walker>, METH_NOARGS, "Is at its end."},
       {nullptr, nullptr, 0, nullptr},
+  };
+  static PyGetSetDef attributes[] = {
+      {"__class__", generator_class, nullptr, "types.GeneratorType", nullptr},
+      {"gi_running", is_running<Walker>, nullptr, "Whether it is making an item.", nullptr},
+      {nullptr, nullptr, nullptr, nullptr, nullptr},
   };
   PyType_Slot slots[] = {
       {Py_tp_methods, methods},
+      {Py_tp_getset, attributes},
       {Py_tp_doc, const_cast<char*>(doc)},
       {Py_tp_iter, reinterpret_cast<void*>(PyObject_SelfIter)},
       {Py_tp_iternext, reinterpret_cast<void*>(next<Walker>)},
@@ -216,6 +285,7 @@ Ref create(PyTypeObject* type, bool named, Args&&... args) {
   new (&iterator->ready) Ready();
   iterator->named = named;
   iterator->running = false;
+  iterator->started = false;
   PyObject_GC_Track(self.get());
   return self;
 }

@@ -15,14 +15,16 @@ bool MemberWalker::next() {
     for (;;) {
       if (items_) {
         while (items_->next(key_, value_)) {
-          if (value_ == Py_None) continue;
-          if (options_.remove_duplicate && !memo_.insert(value_)) continue;
+          if (value_.get() == Py_None) continue;
+          if (options_.remove_duplicate && !memo_.insert(value_.get())) continue;
           return true;
         }
         items_.reset();
       }
       if (!next_module()) {
         done_ = true;
+        key_ = Ref();
+        value_ = Ref();
         return false;
       }
       ++module_index_;
@@ -49,7 +51,7 @@ bool MemberWalker::next_module() {
 
 int MemberWalker::visit(visitproc visit, void* arg) const {
   if (const int stopped = modules_.visit(visit, arg)) return stopped;
-  for (const Ref* ref : {&root_, &prefix_, &module_}) {
+  for (const Ref* ref : {&root_, &prefix_, &module_, &key_, &value_}) {
     if (const int stopped = ref->visit(visit, arg)) return stopped;
   }
   if (items_) {
@@ -61,6 +63,7 @@ int MemberWalker::visit(visitproc visit, void* arg) const {
 void MemberWalker::clear() {
   done_ = true;
   Ref root = std::move(root_), module = std::move(module_);
+  Ref key = std::move(key_), value = std::move(value_);
   std::optional<Items> items = std::move(items_);
   items_.reset();
   modules_.clear();

@@ -21,8 +21,8 @@ class MemberWalker {
   // Moves to the next member; false at the end. Throws PythonError, after which the walk is over.
   bool next();
 
-  PyObject* value() const { return value_; }  // borrowed from the module until the next call
-  PyObject* key() const { return key_; }      // likewise
+  PyObject* value() const { return value_.get(); }  // held until the next call
+  PyObject* key() const { return key_.get(); }      // likewise
   PyObject* module() const { return module_.get(); }
   Path& path() { return modules_.path(); }  // of the owning module
   // Counts the modules visited so far; it changes with the module.
@@ -48,7 +48,7 @@ class MemberWalker {
   std::optional<Items> items_;
   size_t module_index_ = 0;
   IdSet memo_;
-  PyObject *key_ = nullptr, *value_ = nullptr;
+  Ref key_, value_;
 };
 
 }  // namespace pyparam::walk

@@ -79,29 +79,29 @@ bool walk_plain(PyObject* module, bool buffers, bool remove_duplicate, WalkedMod
   PlainWalk::Wanted wanted;
   wanted.parameters = true;
   wanted.buffers = buffers;
-  PlainWalk& walk = PlainWalk::shared();
-  if (!walk.read(module, wanted)) return false;
-  const size_t count = walk.parameters().all.size() + walk.buffers().all.size();
+  PlainWalk::Lease walk;
+  if (!walk->read(module, wanted)) return false;
+  const size_t count = walk->parameters().all.size() + walk->buffers().all.size();
   out.table.names.reserve(count);
   out.table.tensors.reserve(count);
   const auto walk_kind = [&](const PlainWalk::Members& members) {
     NodeFinder finder(out.table.names);
     BorrowedIdSet seen;
     Path path;
-    return walk.for_each(path, remove_duplicate, [&](uint32_t index, Path& at) {
+    return walk->for_each(path, remove_duplicate, [&](uint32_t index, Path& at) {
       if (members.begin(index) == members.end(index)) return;
       const NameColumn::Node node = finder.find(at);
       Ref owner;
-      if (out.owners) owner = Ref::checked(PyWeakref_NewRef(walk.modules()[index], nullptr));
+      if (out.owners) owner = Ref::checked(PyWeakref_NewRef(walk->modules()[index], nullptr));
       for (uint32_t i = members.begin(index); i < members.end(index); ++i) {
         prefetch_tensors(members.all, i);
         const auto [key, value] = members.all[i];
-        if (remove_duplicate && walk.may_repeat(value) && !seen.insert(value)) continue;
+        if (remove_duplicate && walk->may_repeat(value) && !seen.insert(value)) continue;
         append(out, node, key, value, at, owner);
       }
     });
   };
-  return walk_kind(walk.parameters()) && (!buffers || walk_kind(walk.buffers()));
+  return walk_kind(walk->parameters()) && (!buffers || walk_kind(walk->buffers()));
 }
 
 }  // namespace

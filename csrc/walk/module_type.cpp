@@ -3,6 +3,8 @@
 #include <array>
 #include <vector>
 
+#include "walk/str_dict.h"
+
 namespace pyparam::walk {
 
 namespace {
@@ -13,19 +15,11 @@ PyObject* interned(const char* text) {
   return made;
 }
 
-PyObject* method_name(unsigned bit) {
-  const Names& n = names();
-  const std::array<PyObject*, kMethods> all{
-      n.named_modules, n.named_parameters,   n.named_buffers,  n.named_members,
-      n.state_dict,    n.save_to_state_dict, n.get_extra_state};
-  return all[bit];
-}
-
-// Functions that are nn.Module's own, a list a method. They live as long as the process: PyTorch's
-// own stand in nn.Module or are kept by install() to be put back.
-std::array<std::vector<PyObject*>, kMethods>& known_methods() {
-  static std::array<std::vector<PyObject*>, kMethods> known;
-  return known;
+// Functions that are nn.Module's own, a list a method; the last list is of versioned loads. Never
+// destroyed: the interpreter may be gone by then.
+std::array<std::vector<Ref>, kMethods + 1>& known_methods() {
+  static auto* known = new std::array<std::vector<Ref>, kMethods + 1>;
+  return *known;
 }
 
 PyTypeObject* module_class = nullptr;  // nn.Module
@@ -46,14 +40,29 @@ unsigned version_tag_of(PyTypeObject* type) {
 }
 
 bool is_known(unsigned bit, PyObject* function) {
-  for (PyObject* known : known_methods()[bit]) {
-    if (known == function) return true;
+  for (const Ref& known : known_methods()[bit]) {
+    if (known.get() == function) return true;
   }
   return false;
 }
 
+// Whether a look-up in the class compares plain strs only. Classes made in C have no other keys.
+bool has_plain_namespace(PyTypeObject* type) {
+  PyObject* bases = type->tp_mro;
+  if (bases == nullptr) return false;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(bases); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(bases, i));
+    if (PyType_HasFeature(base, Py_TPFLAGS_HEAPTYPE) &&
+        (base->tp_dict == nullptr || !has_str_keys(base->tp_dict))) {
+      return false;
+    }
+  }
+  return true;
+}
+
 ModuleType describe(PyTypeObject* type) {
   const Names& n = names();
+  const Ref held = Ref::borrow(reinterpret_cast<PyObject*>(type));
   ModuleType facts;
   facts.type = type;
   // A look-up in the class also gives it its version tag.
@@ -66,6 +75,10 @@ ModuleType describe(PyTypeObject* type) {
   facts.identity_hash = type->tp_hash == PyBaseObject_Type.tp_hash;
   for (unsigned bit = 0; bit < kMethods; ++bit) {
     if (!is_known(bit, _PyType_Lookup(type, method_name(bit)))) facts.overridden |= 1u << bit;
+  }
+  if (is_known(kMethods, _PyType_Lookup(type, n.load_from_state_dict))) {
+    facts.versioned_load = true;
+    facts.overridden &= ~static_cast<unsigned>(kLoadFromStateDict);
   }
   facts.state_version = _PyType_Lookup(type, n.version);
   facts.version_tag = version_tag_of(type);
@@ -102,30 +115,66 @@ const Names& names() {
     n.keep_vars = interned("keep_vars");
     n.getattribute = interned("__getattribute__");
     n.state_dict_attr_suffix = interned("_extra_state");
+    n.add = interned("add");
+    n.load_from_state_dict = interned("_load_from_state_dict");
+    n.set_extra_state = interned("set_extra_state");
+    n.load_state_dict_pre_hooks = interned("_load_state_dict_pre_hooks");
+    n.load_state_dict_post_hooks = interned("_load_state_dict_post_hooks");
     return n;
   }();
   return made;
 }
 
+PyObject* method_name(unsigned bit) {
+  const Names& n = names();
+  const std::array<PyObject*, kMethods> all{
+      n.named_modules,   n.named_parameters,     n.named_buffers,
+      n.named_members,   n.state_dict,           n.save_to_state_dict,
+      n.get_extra_state, n.load_from_state_dict, n.set_extra_state};
+  return all[bit];
+}
+
+namespace {
+
+ModuleType& slot_of(PyTypeObject* type) {
+  return cache()[(reinterpret_cast<uintptr_t>(type) >> 5) % kCacheSize];
+}
+
+bool describes(const ModuleType& facts, PyTypeObject* type) {
+  return facts.type == type && facts.version_tag != 0 && facts.version_tag == version_tag_of(type);
+}
+
+}  // namespace
+
 const ModuleType& module_type(PyTypeObject* type) {
-  ModuleType& slot = cache()[(reinterpret_cast<uintptr_t>(type) >> 5) % kCacheSize];
-  if (slot.type != type || slot.version_tag == 0 || slot.version_tag != version_tag_of(type))
-    slot = describe(type);
+  ModuleType& slot = slot_of(type);
+  if (!describes(slot, type)) slot = describe(type);
   return slot;
+}
+
+const ModuleType* plain_module_type(PyTypeObject* type) {
+  ModuleType& slot = slot_of(type);
+  if (!describes(slot, type)) {
+    if (!has_plain_namespace(type)) return nullptr;
+    slot = describe(type);
+  }
+  return &slot;
 }
 
 void set_known_methods(PyObject* type, PyObject* functions) {
   if (module_class == nullptr) module_class = reinterpret_cast<PyTypeObject*>(Py_NewRef(type));
-  for (unsigned bit = 0; bit < kMethods; ++bit) {
-    const Ref listed = Ref::checked(PyObject_GetItem(functions, method_name(bit)));
-    const Ref sequence =
-        Ref::checked(PySequence_Fast(listed.get(), "a sequence of functions is needed"));
-    auto& known = known_methods()[bit];
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
-      PyObject* function = PySequence_Fast_GET_ITEM(sequence.get(), i);
-      if (!is_known(bit, function)) known.push_back(Py_NewRef(function));
-    }
-  }
+  const auto listed = [&](PyObject* name) {
+    const Ref given = Ref::checked(PyObject_GetItem(functions, name));
+    const Ref sequence = Ref::checked(PySequence_Tuple(given.get()));
+    std::vector<Ref> made;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(sequence.get()); ++i)
+      made.push_back(Ref::borrow(PyTuple_GET_ITEM(sequence.get(), i)));
+    return made;
+  };
+  std::array<std::vector<Ref>, kMethods + 1> told;
+  for (unsigned bit = 0; bit < kMethods; ++bit) told[bit] = listed(method_name(bit));
+  told[kMethods] = listed(Ref::checked(PyUnicode_FromString("versioned_load")).get());
+  std::swap(known_methods(), told);  // what was known goes when the new stands
   cache().fill(ModuleType{});
 }
 

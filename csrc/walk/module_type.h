@@ -11,12 +11,14 @@ namespace pyparam::walk {
 // Attribute and method names as interned strings; made once, when the module is imported.
 struct Names {
   PyObject *modules, *parameters, *buffers, *non_persistent, *items, *version, *version_key,
-      *metadata;
+      *metadata, *add;
   PyObject *named_modules, *named_parameters, *named_buffers, *named_members, *state_dict,
       *save_to_state_dict;
   PyObject *get_extra_state, *state_dict_hooks, *state_dict_pre_hooks, *from_public_api, *detach,
       *values;
   PyObject *prefix, *destination, *keep_vars, *getattribute, *state_dict_attr_suffix;
+  PyObject *load_from_state_dict, *set_extra_state, *load_state_dict_pre_hooks,
+      *load_state_dict_post_hooks;
 };
 const Names& names();
 
@@ -29,8 +31,10 @@ enum Method : unsigned {
   kStateDict = 1u << 4,
   kSaveToStateDict = 1u << 5,
   kGetExtraState = 1u << 6,
+  kLoadFromStateDict = 1u << 7,
+  kSetExtraState = 1u << 8,
 };
-constexpr unsigned kMethods = 7;
+constexpr unsigned kMethods = 9;
 
 struct ModuleType {
   PyTypeObject* type = nullptr;
@@ -43,17 +47,28 @@ struct ModuleType {
   bool identity_hash = false;
   // Methods that are neither PyTorch's own nor ours.
   unsigned overridden = 0;
+  // Its `_load_from_state_dict` is nn.Module's for state dicts of version 2 and later, and does
+  // more for older ones: that of PyTorch's batch and instance norms.
+  bool versioned_load = false;
   // The class attribute `_version`, borrowed; null where there is none.
   PyObject* state_version = nullptr;
 };
 
-// Facts about the class of `module`. The reference holds until the next call.
+// Facts about a class. The reference holds until the next call. Looking at a class for the first
+// time may run Python code, where its namespace has keys that are no plain strs.
 const ModuleType& module_type(PyTypeObject* type);
+
+// The same where that runs no Python code; null where it might.
+const ModuleType* plain_module_type(PyTypeObject* type);
 
 // Makes known which class is nn.Module, and which functions count as nn.Module's own: PyTorch's,
 // and those that install() puts there. `functions` maps a method's name to a sequence of function
-// objects.
+// objects, and takes the place of what was told before; under "versioned_load" it has the
+// `_load_from_state_dict` of PyTorch's norms.
 void set_known_methods(PyObject* module_class, PyObject* functions);
+
+// The name of the method with this bit, interned.
+PyObject* method_name(unsigned bit);
 
 // The instance's __dict__, borrowed, or null where it has none.
 PyObject* instance_dict(PyObject* object);

@@ -24,7 +24,7 @@ bool ModuleWalker::next() {
     }
     while (!stack_.empty()) {
       Frame& frame = stack_.back();
-      PyObject *key = nullptr, *child = nullptr;
+      Ref key, child;
       if (!frame.items.next(key, child)) {
         if (!remove_duplicate_ && frame.module && !python_memo_) memo_.erase(frame.module.get());
         const Frame done = std::move(frame);  // dropped after the stack is whole again
@@ -32,14 +32,14 @@ bool ModuleWalker::next() {
         continue;
       }
       if (frame.foreign) {
-        path_.assign(key);
-        current_ = Ref::borrow(child);
+        path_.assign(key.get());
+        current_ = std::move(child);
         return true;
       }
-      if (child == Py_None) continue;
+      if (child.get() == Py_None) continue;
       path_.truncate(frame.path_length);
-      path_.push(key);
-      if (enter(Ref::borrow(child), true)) return true;
+      path_.push(key.get());
+      if (enter(std::move(child), true)) return true;
     }
   } catch (...) {
     state_ = State::kDone;
@@ -60,7 +60,7 @@ bool ModuleWalker::enter(Ref module, bool ask) {
     stack_.push_back({Items::of_pairs(std::move(iterable)), Ref(), path_.size(), true});
     return false;
   }
-  if (!view.type.identity_hash && !python_memo_) use_python_memo();
+  if (!view.type().identity_hash && !python_memo_) use_python_memo();
   if (seen(module.get())) return false;
   current_ = std::move(module);
   state_ = State::kExpand;
@@ -69,11 +69,11 @@ bool ModuleWalker::enter(Ref module, bool ask) {
 
 bool ModuleWalker::seen(PyObject* module) {
   if (python_memo_) {
-    const int found = PySet_Contains(python_memo_.get(), module);
+    const int found = PySequence_Contains(python_memo_.get(), module);
     if (found < 0) throw PythonError{};
     if (found == 1) return true;
     if (remove_duplicate_) {
-      if (PySet_Add(python_memo_.get(), module) < 0) throw PythonError{};
+      add_to_memo(python_memo_.get(), module);
     } else {
       for (const Frame& frame : stack_) {
         if (frame.module.get() == module) raise_cycle();
@@ -84,6 +84,15 @@ bool ModuleWalker::seen(PyObject* module) {
   const bool fresh = memo_.insert(module);
   if (!fresh && !remove_duplicate_) raise_cycle();
   return !fresh;
+}
+
+// As nn.Module does it: a caller's memo is anything with `in` and `add`.
+void ModuleWalker::add_to_memo(PyObject* memo, PyObject* module) {
+  if (PySet_CheckExact(memo)) {
+    if (PySet_Add(memo, module) < 0) throw PythonError{};
+  } else {
+    Ref::checked(PyObject_CallMethodOneArg(memo, names().add, module));
+  }
 }
 
 void ModuleWalker::raise_cycle() {

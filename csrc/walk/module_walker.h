@@ -11,9 +11,9 @@ namespace pyparam::walk {
 
 class ModuleWalker {
  public:
-  // `memo` is the user's set or null. With `ask_root`, a root whose class has its own named_modules
-  // is asked through that; without, the walk is nn.Module's own of the root (what
-  // super().named_modules() wants).
+  // `memo` is the caller's container of modules not to give, or null. With `ask_root`, a root whose
+  // class has its own named_modules is asked through that; without, the walk is nn.Module's own of
+  // the root (what super().named_modules() wants).
   ModuleWalker(Ref root, Ref prefix, bool remove_duplicate, Ref memo, bool ask_root);
 
   // Moves to the next module; false at the end. Throws PythonError, after which the walk is over.
@@ -44,6 +44,7 @@ class ModuleWalker {
   bool enter(Ref module, bool ask);
   bool seen(PyObject* module);
   void use_python_memo();
+  static void add_to_memo(PyObject* memo, PyObject* module);
   Ref call_named_modules(PyObject* module, bool as_root);
   void raise_cycle();
 
@@ -54,7 +55,8 @@ class ModuleWalker {
   Path path_;
   Ref current_;
   IdSet memo_;  // modules seen; with remove_duplicate=False the modules on the path, to find cycles
-  Ref python_memo_;  // the same as a Python set, from the moment that other code needs to see it
+  Ref python_memo_;  // the caller's memo; or the same as a Python set, once other code needs to see
+                     // it
 };
 
 }  // namespace pyparam::walk

@@ -66,15 +66,15 @@ class Builder {
   Outline build(PyObject* root) {
     enter(outline_.strings().number(""), root);
     while (!frames_.empty()) {
-      PyObject *key = nullptr, *child = nullptr;
+      Ref key, child;
       if (!frames_.back().next(key, child)) {
         outline_.close();
         const Items done = std::move(frames_.back());  // dropped after the stack is whole again
         frames_.pop_back();
         continue;
       }
-      if (child == Py_None) continue;
-      enter(numbers_.of_name(key), child);
+      if (child.get() == Py_None) continue;
+      enter(numbers_.of_name(key.get()), child.get());
     }
     outline_.finish();
     return std::move(outline_);
@@ -82,7 +82,6 @@ class Builder {
 
  private:
   void enter(uint32_t name, PyObject* module) {
-    const Ref held = Ref::borrow(module);  // labels and foreign items may run Python code
     const uint32_t label = numbers_.of_module(module);
     const auto [it, fresh] = seen_.try_emplace(module, static_cast<int64_t>(outline_.size()));
     if (!fresh) {
@@ -93,22 +92,22 @@ class Builder {
     kept_.push_back(Ref::borrow(module));
     outline_.open(name, label, Py_TYPE(module), -1);
     const ModuleView view(module);
-    add_members(view, names().parameters, false);
-    add_members(view, names().buffers, true);
+    add_members(module, view, names().parameters, false);
+    add_members(module, view, names().buffers, true);
     frames_.push_back(Items::of_mapping(view.attribute(names().modules)));
   }
 
-  void add_members(const ModuleView& view, PyObject* members, bool buffers) {
+  void add_members(PyObject* module, const ModuleView& view, PyObject* members, bool buffers) {
     Items items = Items::of_mapping(view.attribute(members));
-    PyObject *key = nullptr, *value = nullptr;
+    Ref key, value;
     while (items.next(key, value)) {
-      if (value == Py_None) continue;
-      if (!is_tensor(value)) {
-        PyErr_Format(PyExc_TypeError, "%R of a %.200s is no tensor but a %.200s", key,
-                     Py_TYPE(view.module)->tp_name, Py_TYPE(value)->tp_name);
+      if (value.get() == Py_None) continue;
+      if (!is_tensor(value.get())) {
+        PyErr_Format(PyExc_TypeError, "%R of a %.200s is no tensor but a %.200s", key.get(),
+                     Py_TYPE(module)->tp_name, Py_TYPE(value.get())->tp_name);
         throw PythonError{};
       }
-      outline_.add(numbers_.of_name(key), THPVariable_Unpack(value), buffers);
+      outline_.add(numbers_.of_name(key.get()), THPVariable_Unpack(value.get()), buffers);
     }
   }
 

@@ -11,13 +11,6 @@ namespace {
 // Enough to keep the processor's miss queue full, few enough for the first-level cache.
 constexpr size_t kBatch = 48;
 
-// Looks an interned name up in an instance's dict; a miss is no error.
-PyObject* look_up(PyObject* dict, PyObject* name) {
-  PyObject* found = PyDict_GetItemWithError(dict, name);
-  if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
-  return found;
-}
-
 void prefetch_object(PyObject* object) {
   prefetch(object);
   // CPython 3.11 and later keep the pointer to an instance's dict in front of the object.
@@ -31,19 +24,17 @@ void prefetch_entries(PyObject* dict) {
   prefetch(keys + 64);
 }
 
-// Reads the entries that are not None. False where a key is no str, which only PyTorch's own path
-// reports rightly.
-bool read_members(PyObject* mapping, PlainWalk::Members& out) {
+// Reads the entries that are not None and not in `skipped`, a set of strs or null.
+void read_members(PyObject* mapping, PyObject* skipped, PlainWalk::Members& out) {
   out.first.push_back(static_cast<uint32_t>(out.all.size()));
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
   while (PyDict_Next(mapping, &position, &key, &value)) {
     if (value == Py_None) continue;
-    if (!PyUnicode_CheckExact(key)) return false;
+    if (skipped != nullptr && PySet_Contains(skipped, key) == 1) continue;
     prefetch(value);
     out.all.push_back({key, value});
   }
-  return true;
 }
 
 }  // namespace
@@ -67,15 +58,17 @@ class PlainWalk::Index {
   std::unordered_map<PyObject*, uint32_t> records_;
 };
 
-PlainWalk& PlainWalk::shared() {
-  static PlainWalk walk;
+std::unique_ptr<PlainWalk>& PlainWalk::Lease::spare() {
+  static std::unique_ptr<PlainWalk> walk;  // under the GIL
   return walk;
 }
 
 void PlainWalk::clear() {
-  constexpr size_t kKept = size_t{1} << 20;  // modules
-  if (modules_.capacity() > kKept) *this = PlainWalk();
   modules_.clear();
+  types_.clear();
+  type_of_.clear();
+  type_at_.fill(0);
+  unremarkable_.fill(nullptr);
   children_.clear();
   first_child_.clear();
   found_.clear();
@@ -102,6 +95,47 @@ bool PlainWalk::read(PyObject* root, const Wanted& wanted) {
   return true;
 }
 
+// Finds what the next module's class has to do with the walk. False where it is not plain.
+bool PlainWalk::read_type(PyTypeObject* type, const Wanted& wanted, bool root) {
+  uint32_t& at = type_at_[(reinterpret_cast<uintptr_t>(type) >> 5) % type_at_.size()];
+  if (at >= types_.size() || types_[at].type != type) {
+    const ModuleType* facts = plain_module_type(type);
+    if (facts == nullptr) return false;
+    at = static_cast<uint32_t>(types_.size());
+    types_.push_back(*facts);
+  }
+  type_of_.push_back(at);
+  const ModuleType& facts = types_[at];
+  const unsigned asked = wanted.methods_of_all | wanted.methods_of_class |
+                         (root && !wanted.ask_root ? 0u : wanted.methods);
+  return facts.plain_attributes && facts.identity_hash && (facts.overridden & asked) == 0 &&
+         (!wanted.version ||
+          (facts.state_version != nullptr && PyLong_CheckExact(facts.state_version)));
+}
+
+// Whether the instance itself has a method, or a `_version`, where only the class may have one.
+bool PlainWalk::has_own_methods(PyObject* dict, const Wanted& wanted, bool root) {
+  const unsigned all = wanted.methods | wanted.methods_of_all;
+  const unsigned asked = root && !wanted.ask_root ? wanted.methods_of_all : all;
+  const auto has_any = [&](unsigned methods) {
+    for (unsigned bit = 0; bit < kMethods; ++bit) {
+      if ((methods & (1u << bit)) != 0 && find_str(dict, method_name(bit)) != nullptr) return true;
+    }
+    return wanted.version && find_str(dict, names().version) != nullptr;
+  };
+  const void* shared = shared_keys(dict);
+  if (shared == nullptr) return has_any(asked);
+  const void*& known =
+      unremarkable_[(reinterpret_cast<uintptr_t>(shared) >> 6) % unremarkable_.size()];
+  if (known == shared) return false;
+  bool among_keys = wanted.version && shared_keys_have(shared, names().version);
+  for (unsigned bit = 0; bit < kMethods && !among_keys; ++bit)
+    among_keys = (all & (1u << bit)) != 0 && shared_keys_have(shared, method_name(bit));
+  if (among_keys) return has_any(asked);
+  known = shared;
+  return false;
+}
+
 bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index& seen) {
   const Names& n = names();
   const size_t count = end - begin;
@@ -126,20 +160,20 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
     }
   }
   for (size_t i = 0; i < count; ++i) {
-    const ModuleView view(modules_[begin + i], dicts[i]);
-    const bool may_own = begin + i == 0 && !wanted.ask_root;
-    if (!view.type.plain_attributes || !view.type.identity_hash) return false;
-    if (!may_own && view.overridden(wanted.methods) != 0) return false;
-    if (wanted.accepts != nullptr && !wanted.accepts(view)) return false;
-    modules[i] = look_up(dicts[i], n.modules);
-    parameters[i] = wanted.parameters ? look_up(dicts[i], n.parameters) : modules[i];
-    buffers[i] = wanted.buffers ? look_up(dicts[i], n.buffers) : modules[i];
+    const bool root = begin + i == 0;
+    if (!has_str_keys(dicts[i]) || !read_type(Py_TYPE(modules_[begin + i]), wanted, root) ||
+        has_own_methods(dicts[i], wanted, root)) {
+      return false;
+    }
+    modules[i] = hints_.modules.find(dicts[i], n.modules);
+    parameters[i] = wanted.parameters ? hints_.parameters.find(dicts[i], n.parameters) : modules[i];
+    buffers[i] = wanted.buffers ? hints_.buffers.find(dicts[i], n.buffers) : modules[i];
     for (PyObject* mapping : {modules[i], parameters[i], buffers[i]}) {
       if (mapping == nullptr) return false;
       prefetch(mapping);
     }
     for (size_t e = 0; wants_empty && e < empty[i].size(); ++e) {
-      empty[i][e] = look_up(dicts[i], wanted.empty[e]);
+      empty[i][e] = hints_.empty[e].find(dicts[i], wanted.empty[e]);
       if (empty[i][e] == nullptr) return false;
       prefetch(empty[i][e]);
     }
@@ -154,15 +188,26 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
     }
   }
   for (size_t i = 0; i < count; ++i) {
-    if (wanted.parameters && !read_members(parameters[i], parameters_)) return false;
-    if (wanted.buffers && !read_members(buffers[i], buffers_)) return false;
+    for (PyObject* mapping : {modules[i], parameters[i], buffers[i]}) {
+      if (!has_str_keys(mapping)) return false;
+    }
+    if (wanted.parameters) read_members(parameters[i], nullptr, parameters_);
+    if (wanted.buffers) {
+      PyObject* skipped = nullptr;
+      if (wanted.persistent && PyDict_GET_SIZE(buffers[i]) != 0) {
+        skipped = hints_.non_persistent.find(dicts[i], n.non_persistent);
+        if (skipped == nullptr || !PySet_CheckExact(skipped) || !holds_strs(skipped)) return false;
+        if (PySet_GET_SIZE(skipped) == 0) skipped = nullptr;
+      }
+      read_members(buffers[i], skipped, buffers_);
+    }
     // Two modules can have one dict: copy.copy(module) makes such a pair.
     const bool own_dict = Py_REFCNT(dicts[i]) == 1;
     if (!own_dict || (wanted.parameters && Py_REFCNT(parameters[i]) > 1) ||
         (wanted.buffers && Py_REFCNT(buffers[i]) > 1)) {
       aliased_members_ = true;
     }
-    if (!read_children(modules[i], !own_dict || Py_REFCNT(modules[i]) > 1)) return false;
+    read_children(modules[i], !own_dict || Py_REFCNT(modules[i]) > 1);
   }
   for (const auto& [object, child, aliased] : found_) {
     const auto fresh = static_cast<uint32_t>(modules_.size());
@@ -174,18 +219,16 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
   return true;
 }
 
-bool PlainWalk::read_children(PyObject* mapping, bool aliased) {
+void PlainWalk::read_children(PyObject* mapping, bool aliased) {
   first_child_.push_back(static_cast<uint32_t>(children_.size()));
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
   while (PyDict_Next(mapping, &position, &key, &value)) {
     if (value == Py_None) continue;
-    if (!PyUnicode_CheckExact(key)) return false;
     prefetch_object(value);
     found_.push_back({value, static_cast<uint32_t>(children_.size()), aliased});
     children_.push_back({key, 0});
   }
-  return true;
 }
 
 }  // namespace pyparam::walk

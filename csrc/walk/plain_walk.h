@@ -1,19 +1,24 @@
 // The bulk walk: a model whose modules are all plain, read at the speed at which memory answers.
 //
 // A walk in depth-first order waits for one cache miss after another: module, its dict, the dict's
-// values,
-// `_modules`, its entries, the first child. This one reads breadth first, a batch of modules at a
-// time, each step for the whole batch before the next step, so that a batch's misses overlap;
-// depth-first order is restored from compact records. It runs no Python code and allocates no
-// Python object, so borrowed pointers stay good.
+// values, `_modules`, its entries, the first child. This one reads breadth first, a batch of
+// modules at a time, each step for the whole batch before the next step, so that a batch's misses
+// overlap; depth-first order is restored from compact records.
+//
+// It runs no Python code: it looks only into exact dicts and sets with exact strs as keys
+// (str_dict.h) and into classes whose namespaces are such dicts. So borrowed pointers stay good
+// from `read` to the end, as long as the caller, too, runs no Python code and lets no collector run
+// (GcPause) while it makes what it makes of them.
 #pragma once
 
 #include <array>
+#include <memory>
 #include <string_view>
 #include <vector>
 
 #include "walk/items.h"
 #include "walk/path.h"
+#include "walk/str_dict.h"
 
 namespace pyparam::walk {
 
@@ -27,23 +32,44 @@ class PlainWalk {
   struct Wanted {
     bool parameters = false;
     bool buffers = false;
+    // Of the buffers, those alone that a state dict has.
+    bool persistent = false;
     // Methods of nn.Module that the caller stands in for: a module with its own is not plain.
     unsigned methods = kNamedModules;
     // Whether the root, too, must not have its own of them.
     bool ask_root = true;
+    // Further such methods, of which the root must not have its own in any case.
+    unsigned methods_of_all = 0;
+    // Those that count only where the class has them.
+    unsigned methods_of_class = 0;
     // Attributes that must be empty dicts (hooks).
     std::array<PyObject*, 2> empty{};
-    // What else the caller needs of a module; false makes it not plain.
-    bool (*accepts)(const ModuleView&) = nullptr;
+    // `_version` must be an int of the class.
+    bool version = false;
   };
 
-  // The walk's own memory is used again by the next one: the caller holds the GIL and runs no
-  // Python code while it has the walk. What a very large model needed is given back.
-  static PlainWalk& shared();
+  // Walks use one another's memory: a lease takes the spare one, or makes a new one where that is
+  // taken already, and leaves it behind. What a very large model needed is given back.
+  class Lease {
+   public:
+    Lease() : walk_(spare() ? std::move(spare()) : std::make_unique<PlainWalk>()) {}
+    ~Lease() {
+      constexpr size_t kKept = size_t{1} << 20;  // modules
+      if (walk_->modules_.capacity() <= kKept) spare() = std::move(walk_);
+    }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    PlainWalk* operator->() const { return walk_.get(); }
+    PlainWalk& operator*() const { return *walk_; }
+
+   private:
+    static std::unique_ptr<PlainWalk>& spare();
+    std::unique_ptr<PlainWalk> walk_;
+  };
 
   // Reads the model. False where a part of it needs Python code (a class's own method, a mapping
-  // that is no dict, a
-  // __hash__ of its own): nothing is known then, and the lazy walk is the one to use.
+  // that is no dict, a key that is no plain str, a __hash__ of its own): nothing is known then, and
+  // the lazy walk is the one to use.
   bool read(PyObject* root, const Wanted& wanted);
 
   // Calls fn(index, path) for each module in the order of named_modules, once a module, or with
@@ -66,6 +92,8 @@ class PlainWalk {
   const Members& parameters() const { return parameters_; }
   const Members& buffers() const { return buffers_; }
   const std::vector<PyObject*>& modules() const { return modules_; }  // borrowed
+  // What modules with one class share; module(i)'s.
+  const ModuleType& type(uint32_t module) const { return types_[type_of_[module]]; }
 
  private:
   struct Child {
@@ -82,12 +110,26 @@ class PlainWalk {
     size_t path_length;
   };
   class Index;
+  // Where the attributes stand in instances' dicts.
+  struct Hints {
+    NameHint modules, parameters, buffers, non_persistent;
+    std::array<NameHint, 2> empty;
+  };
 
   bool read_batch(size_t begin, size_t end, const Wanted& wanted, Index& seen);
-  bool read_children(PyObject* mapping, bool aliased);
+  void read_children(PyObject* mapping, bool aliased);
+  bool read_type(PyTypeObject* type, const Wanted& wanted, bool root);
+  bool has_own_methods(PyObject* dict, const Wanted& wanted, bool root);
   void clear();
 
   std::vector<PyObject*> modules_;
+  std::vector<ModuleType> types_;       // of each class, some twice
+  std::vector<uint32_t> type_of_;       // of module i
+  std::array<uint32_t, 64> type_at_{};  // where in types_ a class may be, by its address
+  Hints hints_;
+  // Tables of keys, shared by instances' dicts, that have none of the names that would make a
+  // module not plain; for the length of one walk.
+  std::array<const void*, 64> unremarkable_{};
   std::vector<Child> children_;
   std::vector<uint32_t> first_child_;  // of module i; one more at the end
   Members parameters_, buffers_;

@@ -46,17 +46,11 @@ Ref local_metadata(PyObject* version) {
 // self._version where that is an int of the class; null where attribute access has to find it.
 PyObject* plain_version(const ModuleView& view) {
   PyObject* in_instance =
-      view.dict == nullptr ? nullptr : PyDict_GetItemWithError(view.dict, names().version);
+      view.dict() == nullptr ? nullptr : PyDict_GetItemWithError(view.dict(), names().version);
   if (in_instance == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
-  PyObject* in_class = view.type.state_version;
+  PyObject* in_class = view.type().state_version;
   return in_instance == nullptr && in_class != nullptr && PyLong_CheckExact(in_class) ? in_class
                                                                                       : nullptr;
-}
-
-// Whether nothing of a module's state dict needs Python code.
-bool has_plain_state(const ModuleView& view) {
-  return (view.type.overridden & kGetExtraState) == 0 && view.overridden(kSaveToStateDict) == 0 &&
-         plain_version(view) != nullptr;
 }
 
 // Whether a buffer stands in the set of those that are not persistent; parameters have no such set.
@@ -80,17 +74,16 @@ class StateDictBuilder {
     enter(root, target.get());
     for (;;) {
       Level& level = stack_.back();
-      PyObject *key = nullptr, *child = nullptr;
+      Ref key, child;
       if (level.children.next(key, child)) {
-        if (child == Py_None) continue;
+        if (child.get() == Py_None) continue;
         path_.truncate(level.path_length);
-        path_.push(key);
-        const Ref kept = Ref::borrow(child);
-        const ModuleView view(child);
-        if (view.overridden(kStateDict) != 0) {
-          call_state_dict(child, level.destination.get());
+        path_.push(key.get());
+        const Ref destination_there = Ref::borrow(level.destination.get());
+        if (ModuleView(child.get()).overridden(kStateDict) != 0) {
+          call_state_dict(child.get(), destination_there.get());
         } else {
-          enter(child, level.destination.get());
+          enter(child.get(), destination_there.get());
         }
         continue;
       }
@@ -140,12 +133,10 @@ class StateDictBuilder {
     Level level{Ref::borrow(module), Ref::borrow(destination), Ref(), Items(), path_.size()};
     const ModuleView view(module);
     const bool own_save = view.overridden(kSaveToStateDict) != 0;
-    const bool own_extra_state = (view.type.overridden & kGetExtraState) != 0;
-    PyObject* version = plain_version(view);
-    level.local_metadata =
-        local_metadata((version != nullptr ? Ref::borrow(version)
-                                           : Ref::checked(PyObject_GetAttr(module, n.version)))
-                           .get());
+    const bool own_extra_state = (view.type().overridden & kGetExtraState) != 0;
+    Ref version = Ref::borrow(plain_version(view));
+    if (!version) version = Ref::checked(PyObject_GetAttr(module, n.version));
+    level.local_metadata = local_metadata(version.get());
     record_metadata(destination, level.local_metadata.get());
 
     const Ref pre_hooks = view.attribute(n.state_dict_pre_hooks);
@@ -184,13 +175,11 @@ class StateDictBuilder {
 
   void save_members(PyObject* mapping, PyObject* skipped, PyObject* destination) {
     Items items = Items::of_mapping(Ref::borrow(mapping));
-    PyObject *key = nullptr, *value = nullptr;
+    Ref key, value;
     while (items.next(key, value)) {
-      if (value == Py_None) continue;
-      const Ref kept_key = Ref::borrow(key), kept_value = Ref::borrow(value);
-      if (is_skipped(skipped, key)) continue;
-      const Ref saved = keep_vars_ ? Ref::borrow(value) : detach(value);
-      put(destination, key, saved.get());
+      if (value.get() == Py_None || is_skipped(skipped, key.get())) continue;
+      const Ref saved = keep_vars_ ? Ref::borrow(value.get()) : detach(value.get());
+      put(destination, key.get(), saved.get());
     }
   }
 
@@ -277,14 +266,16 @@ class StateDictBuilder {
 // new dict: what a caller's own may drop as entries are replaced could run Python code.
 Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   const GcPause pause;
-  PlainWalk& walk = PlainWalk::shared();
+  PlainWalk::Lease walk;
   PlainWalk::Wanted wanted;
-  wanted.parameters = wanted.buffers = true;
+  wanted.parameters = wanted.buffers = wanted.persistent = true;
   wanted.methods = kStateDict;
   wanted.ask_root = false;
+  wanted.methods_of_all = kSaveToStateDict;
+  wanted.methods_of_class = kGetExtraState;
+  wanted.version = true;
   wanted.empty = {names().state_dict_hooks, names().state_dict_pre_hooks};
-  wanted.accepts = has_plain_state;
-  if (!walk.read(root, wanted)) return Ref();
+  if (!walk->read(root, wanted)) return Ref();
 
   const Detacher detacher;
   Ref target = new_destination();
@@ -292,25 +283,20 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   Path path(Path::Style::kPrefix);
   path.assign(prefix);
   bool plain = true;
-  const auto save = [&](const PlainWalk::Members& members, uint32_t module, PyObject* skipped,
-                        Path& at) {
+  const auto save = [&](const PlainWalk::Members& members, uint32_t module, Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module) && plain; ++i) {
       prefetch_tensors(members.all, i);
       const auto [key, value] = members.all[i];
-      if (is_skipped(skipped, key)) continue;
-      const Ref saved = keep_vars ? Ref::borrow(value) : Ref::steal(detacher.detach(value));
+      const Ref saved = keep_vars ? Ref::borrow(value) : Ref::steal(detacher.detach_plain(value));
       plain = static_cast<bool>(saved);
       if (plain && PyObject_SetItem(target.get(), at.joined(key).get(), saved.get()) < 0)
         throw PythonError{};
     }
   };
-  const bool ends = walk.for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
+  const bool ends = walk->for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
     if (!plain) return;
-    save(walk.parameters(), index, nullptr, at);
-    if (walk.buffers().begin(index) != walk.buffers().end(index)) {
-      const Ref skipped = ModuleView(walk.modules()[index]).attribute(names().non_persistent);
-      save(walk.buffers(), index, skipped.get(), at);
-    }
+    save(walk->parameters(), index, at);
+    save(walk->buffers(), index, at);
   });
   if (!plain || !ends) {
     if (PyErr_Occurred() != nullptr) throw PythonError{};
@@ -320,9 +306,8 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   Ref local;
   PyObject* version = nullptr;
   path.assign(prefix);
-  walk.for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
-    if (index + 16 < walk.modules().size()) prefetch(walk.modules()[index + 16]);
-    PyObject* own_version = module_type(Py_TYPE(walk.modules()[index])).state_version;
+  walk->for_each(path, /*remove_duplicate=*/false, [&](uint32_t index, Path& at) {
+    PyObject* own_version = walk->type(index).state_version;
     if (own_version != version) {
       version = own_version;
       local = local_metadata(version);

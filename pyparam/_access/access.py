@@ -35,7 +35,7 @@ __all__ = [
     "walk",
 ]
 
-overrides.tell_known_methods()
+overrides.tell_known_methods({})
 
 named_parameters = _C.named_parameters
 parameters = _C.parameters

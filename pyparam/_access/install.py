@@ -58,25 +58,33 @@ _NATIVE: dict[str, Callable[..., Any]] = {
 }
 
 
+@functools.cache
+def _methods() -> dict[str, Callable[..., Any]]:
+    """The methods to install, each around PyTorch's own; made once, as often as they are installed."""
+    own = overrides.TORCHS_OWN
+    methods = {name: _made_installable(own[name], native) for name, native in _NATIVE.items() if name in own}
+    if "state_dict" in own:
+        methods["state_dict"] = _state_dict_method(own["state_dict"])
+    overrides.tell_known_methods(methods)
+    return methods
+
+
 def install() -> None:
     """Makes every ``nn.Module`` of the process use the native traversal.
 
     ``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules``, ``modules`` and
     ``state_dict`` of ``nn.Module`` are replaced; classes that override them keep their own, and ``super()``
-    in them reaches the native ones. Installing again changes nothing. ``uninstall()`` puts back what was
-    there.
+    in them reaches the native ones. A method that something else has put into ``nn.Module`` is left as it is,
+    and asked like a class's own. Installing again changes nothing. ``uninstall()`` puts back what was there.
     """
     with _lock:
         if _replaced:
             return
-        methods = {
-            name: _made_installable(getattr(nn.Module, name), native) for name, native in _NATIVE.items()
-        }
-        methods["state_dict"] = _state_dict_method(nn.Module.state_dict)
-        overrides.tell_known_methods(methods)
-        for name, method in methods.items():
-            _replaced[name] = getattr(nn.Module, name)
-            setattr(nn.Module, name, method)
+        for name, method in _methods().items():
+            standing = nn.Module.__dict__.get(name)
+            if standing is overrides.TORCHS_OWN[name]:
+                _replaced[name] = standing
+                setattr(nn.Module, name, method)
 
 
 def uninstall() -> None:
@@ -86,7 +94,7 @@ def uninstall() -> None:
     """
     with _lock:
         for name, original in _replaced.items():
-            if getattr(getattr(nn.Module, name), "__wrapped__", None) is original:
+            if nn.Module.__dict__.get(name) is _methods()[name]:
                 setattr(nn.Module, name, original)
         _replaced.clear()
 

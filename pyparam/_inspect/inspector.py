@@ -189,11 +189,16 @@ class Inspector:
         return self.__by_number(number)
 
     def __by_name(self, name: str) -> Any:
+        found, deepest, left = self.__find(name)
+        return self.__unknown_name(name, deepest, left) if found is _MISSING else found
+
+    def __find(self, name: str) -> tuple[Any, Inspector, list[str]]:
+        """What has this name, or ``_MISSING``; with it the last module on the way, and what is left there."""
         entry = self.__entry(name)
         if entry is not _MISSING:
-            return entry
+            return entry, self, []
         if name == "":
-            return self
+            return self, self, []
         parts = name.split(".")
         at, i = self, 0
         while i < len(parts):
@@ -204,14 +209,14 @@ class Inspector:
                 if end == len(parts):
                     tensor = node.tensor(key)
                     if tensor is not None:
-                        return tensor
+                        return tensor, at, []
                 child = node.child(key)
                 if child is not None:
                     at, i = at.__wrap(key, child), end
                     break
             else:
-                return self.__unknown_name(name, at, parts[i:])
-        return at
+                return _MISSING, at, parts[i:]
+        return at, at, []
 
     def __unknown_name(self, name: str, deepest: Inspector, left: list[str]) -> Any:
         if (
@@ -224,17 +229,21 @@ class Inspector:
             except (KeyError, IndexError, TypeError, ValueError):
                 pass
         start = ".".join(name.split(".")[: -len(left)])
+        wrong = f"{name!r} is no parameter, buffer or module of {self.__where()}"
+        if deepest.__node.tensor(left[0]) is not None:
+            tensor = ".".join(filter(None, (start, left[0])))
+            below = ".".join(left[1:])
+            raise KeyError(
+                f"{wrong}: {tensor!r} is a tensor, and names end there; its {below!r} is an attribute"
+            )
         close = closest(left[0], deepest.__keys())
         whole = [".".join([key, *left[1:]]) for key in close]
         hints = [
-            ".".join(filter(None, (start, w if w in deepest else k)))
+            ".".join(filter(None, (start, k if deepest.__find(w)[0] is _MISSING else w)))
             for w, k in zip(whole, close, strict=True)
         ]
-        raise KeyError(
-            f"{name!r} is no parameter, buffer or module of {self.__where()}"
-            + (f": there is {start!r}, and no {left[0]!r} in it" if start else "")
-            + hint(hints)
-        )
+        there = f": there is {start!r}, and no {left[0]!r} in it" if start else ""
+        raise KeyError(wrong + there + hint(hints))
 
     def __ask_container(self, key: Any) -> Any:
         module: Any = self.__node.real

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import types
 import warnings
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pyparam._base.native import _C
 from pyparam._measure.measure import row_errors
@@ -57,7 +59,7 @@ def clip_grad_norm_(
         source: a tensor or an iterable of tensors, as PyTorch takes, or anything with parameters.
         max_norm: the largest norm to leave.
         norm_type: the order of the norm, as for ``total_norm``; of order 0 it is the number of gradients that
-            are not all zero, as PyTorch has it.
+            are not all zero, as PyTorch has it, and finite negative orders are left to PyTorch.
         error_if_nonfinite: raises if the norm is NaN or infinite.
         foreach: taken and ignored; all gradients are always done at once.
 
@@ -79,6 +81,12 @@ def clip_grad_norm_(
             warnings.warn(
                 "`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2
             )
+    order = float(norm_type)
     table = table_of(source)
+    if -math.inf < order < 0:
+        grads = [tensor.grad for _, tensor in table if tensor.grad is not None]
+        norm = get_total_norm(grads, order, error_if_nonfinite)
+        clip_grads_with_norm_([tensor for _, tensor in table], max_norm, norm)
+        return norm
     with row_errors(table, True, (TypeError, ValueError, RuntimeError)):
-        return _C.clip_grad_norm_(table._native, float(max_norm), float(norm_type), error_if_nonfinite)
+        return _C.clip_grad_norm_(table._native, float(max_norm), order, error_if_nonfinite)

@@ -7,9 +7,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules import batchnorm as _batchnorm
+from torch.nn.modules import instancenorm as _instancenorm
 from torch.nn.modules import module as _torch_module
 
 from pyparam._base.native import _C
+
+
+def is_torchs(method: object) -> bool:
+    """Whether a method of nn.Module is the one that PyTorch defines, and not put there by something else."""
+    code = getattr(method, "__code__", None)
+    return code is not None and code.co_filename == _torch_module.__file__
+
 
 # The methods of nn.Module that native code stands in for, and those it has to know to leave alone.
 TRAVERSAL = (
@@ -20,22 +29,35 @@ TRAVERSAL = (
     "state_dict",
     "_save_to_state_dict",
     "get_extra_state",
+    "_load_from_state_dict",
+    "set_extra_state",
 )
 
+# Those that are made of them, which install() replaces and nobody has to leave alone.
+_MADE_OF_THEM = ("parameters", "buffers", "modules", "load_state_dict", "zero_grad")
 
-def tell_known_methods(installed: dict[str, Callable[..., Any]] | None = None) -> None:
+# PyTorch's own, by name: what stands in nn.Module when this module is imported, and is from its file.
+TORCHS_OWN: dict[str, Callable[..., Any]] = {
+    name: method
+    for name in (*TRAVERSAL, *_MADE_OF_THEM)
+    if (method := nn.Module.__dict__.get(name)) is not None and is_torchs(method)
+}
+
+
+def tell_known_methods(installed: dict[str, Callable[..., Any]]) -> None:
     """Tells native code which functions are PyTorch's own, or ours in their place.
 
     A method that something else has put into nn.Module is none of them: it is asked like a class's own.
     """
-    known: dict[str, list[Callable[..., Any]]] = {name: [] for name in TRAVERSAL}
-    for name in TRAVERSAL:
-        method = nn.Module.__dict__.get(name)
-        code = getattr(method, "__code__", None)
-        if method is not None and code is not None and code.co_filename == _torch_module.__file__:
-            known[name].append(method)
-        if installed is not None and name in installed:
-            known[name].append(installed[name])
+    known: dict[str, list[Callable[..., Any]]] = {
+        name: [known[name] for known in (TORCHS_OWN, installed) if name in known] for name in TRAVERSAL
+    }
+    # Of a state dict of version 2 or later these load what nn.Module's own loads.
+    known["versioned_load"] = [
+        norm.__dict__["_load_from_state_dict"]
+        for norm in (_batchnorm._NormBase, _instancenorm._InstanceNorm)
+        if "_load_from_state_dict" in norm.__dict__ and norm._version == 2
+    ]
     _C.set_known_methods(nn.Module, known)
 
 

@@ -22,6 +22,7 @@ changed.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -277,6 +278,11 @@ def xavier_normal_(
     return _drawn(_xavier_normal_row, "xavier_normal_", tensor, (gain,), seed, stream, offset, shape, strides)
 
 
+def _warn_of_no_elements(tensor: Tensor) -> None:
+    if 0 in tensor.shape:
+        warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
+
+
 def kaiming_uniform_(
     tensor: Tensor,
     a: float = 0,
@@ -290,6 +296,7 @@ def kaiming_uniform_(
     strides: Shape | None = None,
 ) -> Tensor:
     """He's uniform: bound ``gain * sqrt(3 / fan)``, the fan of the whole."""
+    _warn_of_no_elements(tensor)
     arguments = (a, mode, nonlinearity)
     return _drawn(
         _kaiming_uniform_row, "kaiming_uniform_", tensor, arguments, seed, stream, offset, shape, strides
@@ -309,6 +316,7 @@ def kaiming_normal_(
     strides: Shape | None = None,
 ) -> Tensor:
     """He's normal: std ``gain / sqrt(fan)``, the fan of the whole."""
+    _warn_of_no_elements(tensor)
     arguments = (a, mode, nonlinearity)
     return _drawn(
         _kaiming_normal_row, "kaiming_normal_", tensor, arguments, seed, stream, offset, shape, strides

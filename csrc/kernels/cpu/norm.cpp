@@ -56,7 +56,10 @@ void refuse_nonfinite_norm(double norm_type, int64_t first) {
       first < 0 ? "no gradient has a NaN or an infinity, but their norm overflows"
                 : "the first gradient with a NaN or an infinity is that of tensors[" +
                       std::to_string(first) + "]";
-  TORCH_CHECK(false, "The total norm of order ", norm_type,
+  // As Python writes a float.
+  std::string order = c10::str(norm_type);
+  if (order.find_first_not_of("-0123456789") == std::string::npos) order += ".0";
+  TORCH_CHECK(false, "The total norm of order ", order,
               " for gradients from `parameters` is non-finite, so it cannot be clipped: ", cause,
               ". To disable this error and scale the gradients by the non-finite norm anyway, set "
               "`error_if_nonfinite=False`");
