@@ -71,6 +71,7 @@ def test_no_file_stays_open(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
     (tmp_path / "broken.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{]")
     torch.save({"a": pathlib.Path()}, tmp_path / "broken.pt")
+    gc.collect()
     before = open_files()
     for _ in range(3):
         for name in ("a.safetensors", "a.pt"):

@@ -10,7 +10,6 @@ import torch
 from reference_sources import assert_same_entries, installed, listed
 from torch import nn
 
-import pyparam
 from pyparam._sources import table_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -171,8 +170,7 @@ def test_a_class_with_its_own_traversal_is_asked():
 
 def test_silero():
     path = installed("silero_vad") / "data" / "silero_vad.jit"
-    module = pyparam.open(path)
-    assert isinstance(module, torch.jit.ScriptModule)
+    module = torch.jit.load(path)
     assert_same_entries(table_of(module), module.named_parameters())
     assert_same_entries(table_of(module, buffers=True), listed(module, buffers=True))
     assert len(table_of(module)) == 28

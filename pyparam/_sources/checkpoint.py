@@ -143,6 +143,10 @@ class Checkpoint(Mapping[str, Tensor]):
         files = [part.file for part in self._parts if part.file is not None]
         return [file.span() for file in files if file.is_pristine()]
 
+    def _listed(self, *, buffers: bool, remove_duplicate: bool) -> list[str]:
+        """The names a table has. Only a program tells parameters from buffers, and repeats from tensors."""
+        return list(self)
+
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._live.get(name)
         if tensor is None:
@@ -211,7 +215,8 @@ def accepts(source: object) -> bool:
 
 
 def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
-    return ParamTable(list(source), list(source.values()))
+    names = source._listed(buffers=buffers, remove_duplicate=remove_duplicate)
+    return ParamTable(names, [source[name] for name in names])
 
 
 def _counted(count: int, noun: str) -> str:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from pyparam._sources.archive import Archive
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
-from pyparam._sources.distributed_metadata import LONGEST_METADATA, METADATA, Reader
+from pyparam._sources.distributed_metadata import METADATA, Reader
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.pieces import Piece, Whole, check_cover, is_shape
-from pyparam._sources.stored import StorageKey, StoredTensor, TensorWorld, contiguous_stride
-from pyparam._sources.unpickle import PickleError, unpickled
+from pyparam._sources.saved_archive import Unread, saved_in
+from pyparam._sources.stored import StorageKey, StoredTensor, contiguous_stride
+from pyparam._sources.unpickle import PickleError
 
 LARGEST_ENTRY = 64 << 20
 """An entry of bytes (an optimizer's settings, a step) that is larger is not read."""
@@ -234,7 +235,7 @@ def _dense(dtype: torch.dtype, shape: tuple[int, ...], nbytes: int) -> StoredTen
 def _saved_layout(piece: Piece, file: MappedFile) -> tuple[int, StoredTensor]:
     with open(piece.file, "rb", buffering=0) as opened:
         archive = Archive(piece.file, opened, piece.begin, piece.length)
-        root, tensor = _saved(archive)
+        root, tensor = saved_in(archive)
         if not isinstance(tensor, StoredTensor):
             raise ValueError(f"{piece.file.name} has no tensor at byte {piece.begin}")
         member = f"{root}data/{tensor.storage.key}"
@@ -243,18 +244,6 @@ def _saved_layout(piece: Piece, file: MappedFile) -> tuple[int, StoredTensor]:
         if archive.members[member].size < tensor.storage.nbytes:
             raise ValueError(f"{piece.file.name} has too short a tensor at byte {piece.begin}")
         return archive.place(member), tensor
-
-
-def _saved(archive: Archive) -> tuple[str, Any]:
-    """What ``torch.save`` wrote into an archive, and the folder all its members are in."""
-    pickles = [name for name in archive.members if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(pickles) != 1:
-        raise ValueError(f"{archive.path.name} has an archive that torch.save did not write")
-    root = pickles[0].removesuffix("data.pkl")
-    order = f"{root}byteorder"
-    if order in archive and archive.read(order, 16).strip() not in (b"little", b""):
-        raise ValueError(f"{archive.path.name} was written on a machine of another byte order")
-    return root, unpickled(archive.read(pickles[0], LONGEST_METADATA), TensorWorld())
 
 
 def is_distributed(path: Path) -> bool:
@@ -280,21 +269,9 @@ def _extra(piece: Piece, here: bool) -> Any:
         return Unread(f"it has {piece.length} bytes")
     try:
         with open(piece.file, "rb", buffering=0) as opened:
-            return _saved(Archive(piece.file, opened, piece.begin, piece.length))[1]
+            return saved_in(Archive(piece.file, opened, piece.begin, piece.length))[1]
     except (PickleError, ValueError, OSError) as error:
         return Unread(str(error))
-
-
-class Unread:
-    """Stands for an entry that could not be read, and says why."""
-
-    __slots__ = ("why",)
-
-    def __init__(self, why: str) -> None:
-        self.why = why
-
-    def __repr__(self) -> str:
-        return f"<not read: {self.why}>"
 
 
 _SHARDING = "DCP_SHARDING_INFO"

@@ -5,19 +5,20 @@ from __future__ import annotations
 import builtins
 import os
 import stat
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO
 
-import torch
-
-from pyparam._sources import distributed, distributed_metadata, pickled, programs, safetensors, sharded
+from pyparam._sources import (
+    distributed,
+    distributed_metadata,
+    exported_archive,
+    pickled,
+    safetensors,
+    script_archive,
+    sharded,
+)
+from pyparam._sources.archive import Archive
 from pyparam._sources.checkpoint import Checkpoint
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-Opened: TypeAlias = "Checkpoint | torch.jit.ScriptModule | ExportedProgram"
 
 _LOOKED_AT = 512
 _ZIP = b"PK\x03\x04"
@@ -39,7 +40,7 @@ _FOREIGN = (
 )
 
 
-def open(path: str | os.PathLike[str]) -> Opened:
+def open(path: str | os.PathLike[str]) -> Checkpoint:
     """Opens a checkpoint, reading its headers alone: tensors are read when they are used.
 
     What a file is goes by its content:
@@ -47,8 +48,11 @@ def open(path: str | os.PathLike[str]) -> Opened:
     - a ``.safetensors`` file, a directory or index of several, or what ``torch.save`` wrote: a
       ``Checkpoint``, a mapping from names to tensors over a memory map. Nested dicts are flattened into
       dotted names.
-    - a TorchScript archive: the ``ScriptModule``, on the CPU.
-    - an exported program (``.pt2``): the ``ExportedProgram``.
+    - a TorchScript archive or an exported program (``.pt2``): a ``Checkpoint`` too, which tells parameters
+      from buffers as the program does. Nothing of the program is run. For the live program, pass what
+      ``torch.jit.load`` or ``torch.export.load`` gives.
+    - a directory of torch.distributed.checkpoint: a ``Checkpoint`` whose tensors are put together from
+    pieces.
 
     Raises:
         FileNotFoundError: for a path that is not there.
@@ -59,7 +63,7 @@ def open(path: str | os.PathLike[str]) -> Opened:
     where = Path(os.fsdecode(os.fspath(path)))
     mode = where.stat().st_mode
     if stat.S_ISDIR(mode):
-        opened: Opened = sharded.open_directory(where, _open_file)
+        opened: Checkpoint = sharded.open_directory(where, _open_file)
         return opened
     if not stat.S_ISREG(mode):
         raise ValueError(f"{where} is neither a file nor a directory")
@@ -70,13 +74,13 @@ def open(path: str | os.PathLike[str]) -> Opened:
     return _open_file(where)
 
 
-def _open_file(path: Path) -> Opened:
+def _open_file(path: Path) -> Checkpoint:
     # Unbuffered: a header is read to its last byte and no further.
     with builtins.open(path, "rb", buffering=0) as file:
         return _open_by_content(path, file)
 
 
-def _open_by_content(path: Path, file: BinaryIO) -> Opened:
+def _open_by_content(path: Path, file: BinaryIO) -> Checkpoint:
     size = os.fstat(file.fileno()).st_size
     start = file.read(_LOOKED_AT)
     if not start:
@@ -102,21 +106,14 @@ def _open_by_content(path: Path, file: BinaryIO) -> Opened:
     )
 
 
-def _open_zip(path: Path, file: BinaryIO) -> Opened:
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:  # zipfile lets whatever its parsing meets through
-        raise ValueError(f"{path} is truncated or corrupt: {error}") from None
-    with archive:
-        names = archive.namelist()
-        if programs.is_torchscript(names):
-            module: torch.jit.ScriptModule = programs.open_torchscript(path)
-            return module
-        if programs.is_exported(names):
-            program: ExportedProgram = programs.open_exported(path, archive)
-            return program
-        if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
-            return pickled.open_zip(path, file, archive)
+def _open_zip(path: Path, file: BinaryIO) -> Checkpoint:
+    archive = Archive(path, file)
+    if script_archive.is_torchscript(archive):
+        return script_archive.open_archive(path, file, archive)
+    if exported_archive.is_exported(archive):
+        return exported_archive.open_archive(path, file, archive)
+    if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in archive.members):
+        return pickled.open_zip(path, file, archive)
     raise ValueError(f"{path} is a zip archive, and not one that torch wrote: it has no data.pkl")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pyparam._sources import nested
+from pyparam._sources.archive import Archive
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
 from pyparam._sources.mapped import MappedFile
 
@@ -34,7 +34,7 @@ def is_legacy(start: bytes) -> bool:
     return any(magic in start[:40] for magic in _LEGACY)
 
 
-def open_zip(path: Path, file: BinaryIO, archive: zipfile.ZipFile) -> Checkpoint:
+def open_zip(path: Path, file: BinaryIO, archive: Archive) -> Checkpoint:
     """Opens a zip archive with a ``data.pkl``.
 
     Raises ValueError for a file that needs code to load, and for one that is corrupt.
@@ -84,9 +84,9 @@ def _load_mapped(path: Path, mapped: MappedFile) -> Any:
         return load(reader, "cpu", unpickler, overall_storage=storage, encoding="utf-8")
 
 
-def _is_plain(archive: zipfile.ZipFile) -> bool:
+def _is_plain(archive: Archive) -> bool:
     """Whether tensors lie in the file as in memory: torch writes them so, other tools may compress."""
-    return all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+    return all(map(archive.is_stored, archive.members))
 
 
 def _is_aligned(tensor: Tensor) -> bool:

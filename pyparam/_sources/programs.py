@@ -1,225 +1,172 @@
-"""Files that hold a program besides its weights: TorchScript archives and exported programs (.pt2)."""
+"""Programs in files, TorchScript archives and exported programs: their tensors, and none of their code."""
 
 from __future__ import annotations
 
-import ast
-import io
-import json
-import re
-import warnings
-import zipfile
-from collections.abc import Iterator
+import math
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
-# What torch writes symbolic sizes with. A name alone is harmless: only a call can do something.
-_FUNCTIONS = frozenset(
+from pyparam._sources.archive import Archive
+from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
+from pyparam._sources.mapped import MappedFile
+from pyparam._sources.stored import StoredTensor, check_layout
+from pyparam._sources.unpickle import PickleError
+
+_ALIGNMENT = 16  # of the widest element
+
+
+class Entry(NamedTuple):
+    """A tensor of a program, over a member of an archive; that may lie inside another archive."""
+
+    name: str
+    stored: StoredTensor
+    archive: Archive
+    member: str
+    is_buffer: bool
+
+
+class Program(Checkpoint):
+    """A Checkpoint that tells parameters from buffers: what a program's file holds, without its code.
+
+    As a mapping it has both, parameters under each of their names. Functions that take a source list what
+    they would of the loaded program: the same names, in the same order, tied as they are there. Tensors that
+    are neither, constants of the code and plain attributes, are among ``extras``.
+
+    For the live program, load the file with torch and pass what that gives.
     """
-    Abs Add And BitwiseFn_bitwise_and BitwiseFn_bitwise_or BitwiseFn_bitwise_xor CeilDiv CeilToInt CleanDiv
-    Eq Equality ExprCondPair Float FloatPow FloatTrueDiv FloorDiv FloorToInt Ge GreaterThan Gt Identity
-    IntTrueDiv Integer IsNonOverlappingAndDenseIndicator LShift Le LessThan Lt Max Min Mod ModularIndexing Mul
-    Ne Not Or Piecewise Pow PowByNatural PythonMod RShift Rational RoundDecimal RoundToInt StrictGreaterThan
-    StrictLessThan Symbol ToFloat TruncToFloat TruncToInt Unequality Where Xor ceiling exp floor log sign sqrt
-    """.split()  # noqa: SIM905
-)
-_POWERS = frozenset(["FloatPow", "LShift", "Pow", "PowByNatural"])
-_ARITHMETIC = (
-    ast.Expression,
-    ast.BinOp,
-    ast.UnaryOp,
-    ast.BoolOp,
-    ast.Compare,
-    ast.Tuple,
-    ast.operator,
-    ast.unaryop,
-    ast.boolop,
-    ast.cmpop,
-    ast.expr_context,
-    ast.Name,
-)
-_WORD = re.compile(r"[A-Za-z_]\w*|[+-]?[\d.]+(?:e[+-]?\d+)?", re.ASCII)
-_LONGEST_EXPRESSION = 100_000
-_LARGEST_POWER = 64
+
+    __slots__ = ("_buffers", "_distinct")
+
+    def __init__(
+        self,
+        path: Path,
+        part: StoredPart,
+        entries: Sequence[Entry],
+        *,
+        removes_duplicates: bool,
+        extras: Mapping[str, Any],
+    ) -> None:
+        places = {entry.name: position for position, entry in enumerate(entries)}
+        super().__init__(path, [part], places=places, extras=extras)
+        self._buffers = {entry.name for entry in entries if entry.is_buffer}
+        seen: set[int] = set()
+        # TorchScript removes a tensor's further names where PyTorch's own named_parameters would.
+        self._distinct = [
+            entry.name
+            for entry in entries
+            if not removes_duplicates or not (id(entry.stored) in seen or seen.add(id(entry.stored)))  # type: ignore[func-returns-value]
+        ]
+
+    def _listed(self, *, buffers: bool, remove_duplicate: bool) -> list[str]:
+        names: Iterable[str] = self._distinct if remove_duplicate else self
+        return list(names) if buffers else [name for name in names if name not in self._buffers]
+
+    def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """The parameters, as the loaded program's own method lists them."""
+        return ((name, self[name]) for name in self._listed(buffers=False, remove_duplicate=True))
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """The buffers, as the loaded program's own method lists them."""
+        return ((name, self[name]) for name in self._distinct if name in self._buffers)
 
 
-def is_torchscript(names: list[str]) -> bool:
-    return any(name.count("/") == 1 and name.endswith("/constants.pkl") for name in names)
+class StoredPart:
+    """The tensors of one file, made when they are asked for.
 
-
-def is_exported(names: list[str]) -> bool:
-    return "serialized_exported_program.json" in names or any(
-        name.count("/") == 1 and name.endswith("/archive_format") for name in names
-    )
-
-
-def open_torchscript(path: Path) -> Any:
-    """Raises ValueError for an archive that torch cannot load."""
-    try:
-        with warnings.catch_warnings():
-            # Which of the two depends on the version of torch.
-            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message=".*torch.jit", category=FutureWarning)
-            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except Exception as error:
-        raise ValueError(f"{path} cannot be loaded as a TorchScript archive: {_brief(error)}") from error
-
-
-def open_exported(path: Path, archive: zipfile.ZipFile) -> Any:
-    """Raises ValueError for a file that needs code to load, and for one that torch cannot load.
-
-    ``torch.export.load`` unpickles parts of the file with no restriction, evaluates the text of its symbolic
-    sizes as Python, and loads compiled libraries: each is looked for beforehand, and refused.
+    A member that is compressed, or not aligned as a tensor must be, is read at once and held.
     """
-    _check_exported(path, archive)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open(path, "rb") as file:  # by its path, torch.export warns where that has another suffix
-                return torch.export.load(file)
-    except Exception as error:
-        raise ValueError(f"{path} cannot be loaded as an exported program: {_brief(error)}") from error
 
+    def __init__(self, path: Path, file: BinaryIO, entries: Sequence[Entry]) -> None:
+        """Raises ValueError for an entry whose member is not there, or too short for it."""
+        self.path = path
+        self._map = MappedFile(path, file)
+        self._entries = entries
+        self._homes: list[_Home] = []
+        self._live: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
+        homes: dict[tuple[int, str], _Home] = {}
+        for entry in entries:
+            key = id(entry.archive), entry.member
+            if key not in homes:
+                homes[key] = _home(entry.archive, entry.member)
+            self._homes.append(homes[key])
+            self._check(entry, homes[key].size)
 
-def _brief(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
-
-
-def _needs_code(path: Path, what: str) -> NoReturn:
-    raise ValueError(
-        f"{path} is refused: it needs code to load ({what}). If you trust the file, load it with "
-        "torch.export.load and pass the program"
-    )
-
-
-def _check_exported(path: Path, archive: zipfile.ZipFile) -> None:
-    raw = _raw_payloads(archive)
-    for member in archive.infolist():
-        name = member.filename
-        if "/aotinductor/" in name or name.endswith((".so", ".dll", ".dylib")):
-            _needs_code(path, f"{name} is compiled code")
-        stem = name.rpartition("/")[2]
-        if "/constants/" in name and stem.startswith(("custom_obj_", "opaque_obj_")):
-            _needs_code(path, f"{name} is a pickled object")
+    def _check(self, entry: Entry, size: int) -> None:
+        stored = entry.stored
         try:
-            if name.lower().endswith(".json"):
-                _check_expressions(name, json.loads(archive.read(member)))
-            elif name.endswith(".pt") or (_stem(name) not in raw and _is_pickle(archive, member)):
-                data = archive.read(member)
-                if data:
-                    torch.load(io.BytesIO(data), map_location="meta", weights_only=True)
-        except _Refused as refused:
-            _needs_code(path, str(refused))
-        except RecursionError:
-            raise ValueError(
-                f"{path} cannot be loaded as an exported program: {name} is nested too deeply"
-            ) from None
-        except (zipfile.BadZipFile, ValueError) as error:
-            raise ValueError(
-                f"{path} cannot be loaded as an exported program: {name}: {_brief(error)}"
-            ) from None
-        except Exception:
-            _needs_code(path, f"{name} is a pickle that holds more than tensors")
+            check_layout(stored.dtype, stored.offset, stored.shape, stored.stride, size)
+        except PickleError as error:
+            raise ValueError(f"{self.path}: entry {entry.name!r} in {entry.member!r}: {error}") from None
+
+    @property
+    def file(self) -> MappedFile | None:
+        return self._map
+
+    @property
+    def names(self) -> list[str]:
+        return [entry.name for entry in self._entries]
+
+    def info(self, position: int) -> TensorInfo:
+        stored = self._entries[position].stored
+        return TensorInfo(stored.dtype, stored.shape, math.prod(stored.shape) * stored.dtype.itemsize)
+
+    def byte_range(self, position: int) -> ByteRange | None:
+        stored, home = self._entries[position].stored, self._homes[position]
+        if 0 in stored.shape or home.copy is not None:
+            return None
+        begin = home.place + stored.offset * stored.dtype.itemsize
+        return ByteRange(self.path, begin, begin + _span(stored) * stored.dtype.itemsize)
+
+    def tensor(self, position: int) -> Tensor:
+        stored = self._entries[position].stored
+        made = self._live.get(id(stored))
+        if made is None:
+            made = self._live[id(stored)] = self._made(stored, self._homes[position])
+        return made
+
+    def _made(self, stored: StoredTensor, home: _Home) -> Tensor:
+        size = stored.dtype.itemsize
+        if 0 in stored.shape:
+            data = torch.empty_strided(stored.shape, stored.stride, dtype=stored.dtype)
+        elif home.copy is not None:
+            flat = home.copy[: home.copy.numel() // size * size].view(stored.dtype)
+            data = flat.as_strided(stored.shape, stored.stride, stored.offset)
+        else:
+            data = self._map.tensor(home.place + stored.offset * size, stored.dtype, (_span(stored),))
+            data = data.as_strided(stored.shape, stored.stride)
+        if stored.parameter:
+            return nn.Parameter(data, requires_grad=stored.requires_grad)
+        return data.requires_grad_(stored.requires_grad)
+
+    def release(self, position: int) -> None:
+        place = self.byte_range(position)
+        if place is not None:
+            self._map.release(place.begin, place.end)
+
+    def close(self) -> None:
+        self._map.close()
 
 
-class _Refused(Exception):
-    pass
+def _span(stored: StoredTensor) -> int:
+    """How many elements lie between the first and the last, both counted."""
+    return 1 + sum((n - 1) * step for n, step in zip(stored.shape, stored.stride, strict=True))
 
 
-def _stem(name: str) -> str:
-    # torch finds a member whatever its case.
-    return name.replace("\\", "/").rpartition("/")[2].lower()
+class _Home(NamedTuple):
+    """Where a storage is: at a place of the file, or read already."""
+
+    place: int
+    size: int
+    copy: Tensor | None
 
 
-def _raw_payloads(archive: zipfile.ZipFile) -> set[str]:
-    """The payloads that are a tensor's bytes, which may begin like a pickle: those that some configuration in
-    the archive names, and that none says to unpickle."""
-    raw: set[str] = set()
-    pickled: set[str] = set()
-    for member in archive.infolist():
-        if not member.filename.lower().endswith(".json"):
-            continue
-        try:
-            stack = [json.loads(archive.read(member))]
-        except (zipfile.BadZipFile, ValueError, RecursionError):  # told when the member's turn comes
-            continue
-        while stack:
-            value = stack.pop()
-            if isinstance(value, dict):
-                if isinstance(value.get("path_name"), str):
-                    as_bytes = value.get("use_pickle") is False
-                    (raw if as_bytes else pickled).add(_stem(value["path_name"]))
-                stack.extend(value.values())
-            elif isinstance(value, list):
-                stack.extend(value)
-    return raw - pickled
-
-
-def _is_pickle(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
-    """Whether a payload begins as what torch.save writes does."""
-    with archive.open(member) as payload:
-        start = payload.read(4)
-    return start == b"PK\x03\x04" or start[:1] == b"\x80"
-
-
-def _check_expressions(name: str, parsed: Any) -> None:
-    for text in _expressions(parsed):
-        if not _is_arithmetic(text):
-            raise _Refused(f"{name} has {text[:80]!r} where a size belongs")
-
-
-def _expressions(parsed: Any) -> Iterator[str]:
-    """The texts that loading evaluates."""
-    stack = [parsed]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                if key == "expr_str" and isinstance(inner, str):
-                    yield inner
-                else:
-                    stack.append(inner)
-        elif isinstance(value, list):
-            stack.extend(value)
-
-
-def _is_arithmetic(text: str) -> bool:
-    """Whether evaluating ``text`` can only compute with numbers and symbols, and not for ever."""
-    if len(text) > _LONGEST_EXPRESSION:
-        return False
-    try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return all(_is_harmless(node) for node in ast.walk(tree))
-
-
-def _is_harmless(node: ast.AST) -> bool:
-    if isinstance(node, ast.Constant):
-        value = node.value
-        return isinstance(value, (int, float)) or (isinstance(value, str) and bool(_WORD.fullmatch(value)))
-    if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name) or node.func.id not in _FUNCTIONS:
-            return False
-        return node.func.id not in _POWERS or all(_is_small(argument) for argument in node.args[1:])
-    if isinstance(node, ast.keyword):
-        return isinstance(node.value, ast.Constant)
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Pow, ast.LShift)):
-        return _is_small(node.right)
-    return isinstance(node, _ARITHMETIC)
-
-
-def _is_small(exponent: ast.expr) -> bool:
-    """Whether an exponent is so small that a power cannot take for ever: no large number, no power in it."""
-    for node in ast.walk(exponent):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, (int, float))
-            and node.value > _LARGEST_POWER
-        ):
-            return False
-        if isinstance(node, (ast.Pow, ast.LShift)) or (isinstance(node, ast.Name) and node.id in _POWERS):
-            return False
-    return True
+def _home(archive: Archive, member: str) -> _Home:
+    place, size = archive.place(member), archive.members[member].size
+    if size and (not archive.is_stored(member) or place % _ALIGNMENT):
+        return _Home(place, size, torch.frombuffer(bytearray(archive.read(member)), dtype=torch.uint8))
+    return _Home(place, size, None)
