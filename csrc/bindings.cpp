@@ -73,6 +73,7 @@ void bind_device_table(py::module_& m);
 void bind_files(py::module_& m);
 void bind_script(py::module_& m);
 void bind_init(py::module_& m);
+void bind_parts(py::module_& m);
 }  // namespace pyparam
 
 PYBIND11_MODULE(_C, m) {
@@ -99,5 +100,6 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_flatten(m);
   pyparam::bind_pack(m);
   pyparam::bind_init(m);
+  pyparam::bind_parts(m);
   pyparam::bind_device_table(m);
 }

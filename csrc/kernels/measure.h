@@ -40,14 +40,15 @@ enum CountColumn {
 
 PYPARAM_HD inline void write_row(const Statistics& s, int64_t numel, int64_t nbytes, double* values,
                                  int64_t* counts) {
-  values[kMin] = min_of(s);
-  values[kMax] = max_of(s);
+  // Of zeros, whose order is not that of their signs, the positive one.
+  values[kMin] = min_of(s) + 0.0;
+  values[kMax] = max_of(s) + 0.0;
   values[kMean] = mean_of(s);
   values[kStd] = std_of(s);
   values[kRms] = rms_of(s);
   values[kL1] = l1_of(s);
   values[kL2] = l2_of(s);
-  values[kMaxAbs] = max_abs_of(s);
+  values[kMaxAbs] = max_abs_of(s) + 0.0;
   values[kM2] = s.m2;
   values[kMeanLow] = s.mean_low;
   values[kExponent] = static_cast<double>(s.exponent);

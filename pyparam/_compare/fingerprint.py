@@ -8,7 +8,10 @@ from typing import Any
 from pyparam._base.errors import named_errors
 from pyparam._base.native import _C
 from pyparam._base.pending import Pending, settled
+from pyparam._compare.whole_fingerprint import digests_of
+from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources.saved import is_on_disk, saved_table
+from pyparam._sources.table import ParamTable
 
 __all__ = ["Fingerprint", "fingerprint"]
 
@@ -24,7 +27,11 @@ class Fingerprint:
     are, and equal ones hash alike. ``a.diff(b)`` names what differs. Iterating gives (name, digits) pairs.
     """
 
-    __slots__ = ("_found", "_index", "_names")
+    __slots__ = ("_found", "_index", "_names", "diverged")
+
+    diverged: list[tuple[str, tuple[int, ...]]]
+    """Parameters that are not the same bits on all ranks that should repeat them, each with the ranks that
+    hold something else than most of the others (of two that differ, the later one)."""
 
     format: int = _C.FINGERPRINT_FORMAT
     """The number of the formula. Fingerprints of different formats do not compare."""
@@ -36,6 +43,7 @@ class Fingerprint:
     ) -> None:
         self._names = tuple(names)
         self._found = found  # the digests, and the total
+        self.diverged = []
         self._index = dict(zip(self._names, range(len(self._names)), strict=True))
 
     @property
@@ -147,7 +155,7 @@ def _parse(name: str, digits: object) -> bytes:
         ) from None
 
 
-def fingerprint(source: Any) -> Fingerprint:
+def fingerprint(source: Any, *, group: Any = None) -> Fingerprint:
     """128 bits for each parameter of a source and for the whole, by one pass over the bytes.
 
     Use it to find divergence: whether ranks, a checkpoint and its reload, or two runs hold the same values,
@@ -168,13 +176,25 @@ def fingerprint(source: Any) -> Fingerprint:
     Args:
         source: anything with parameters. A module counts with what its ``state_dict()`` holds: parameters
             and persistent buffers, tied ones under each name. So a model and its checkpoint agree.
+        group: a process group whose ranks should hold the same ordinary tensors, as with
+            ``DistributedDataParallel``; ``diverged`` tells which are not. Each of its ranks must call.
+
+    DTensors count as wholes: a sharded model has the fingerprint of the unsharded one and of its checkpoint,
+    on every rank. All ranks that hold parts must call, as for ``measure``; they exchange 24 bytes a parameter
+    for what is split, and 48 to find out whether what is replicated is the same.
 
     Raises:
-        TypeError: a parameter is sparse, quantized, nested, or a ``__torch_dispatch__`` subclass such as
-            DTensor.
-        ValueError: a parameter is on the meta device or has no data yet; two have the same name.
+        TypeError: a parameter is sparse, quantized, nested, another ``__torch_dispatch__`` subclass than
+            DTensor, a DTensor placed ``Partial`` or without one block here, or a piece of a parameter that
+            FullyShardedDataParallel flattened.
+        ValueError: a parameter is on the meta device or has no data yet; two have the same name; ranks call
+            with different parameters.
+        RuntimeError: for ranks that did not call within the group's timeout.
     """
     table = saved_table(source)
+    refuse_flat("fingerprint", table)
+    if group is not None or has_parts(table):
+        return _of_parts(table, group)
     with named_errors(table):
         digests = _C.fingerprint(table._native, is_on_disk(source))
     if isinstance(digests, tuple):
@@ -182,11 +202,23 @@ def fingerprint(source: Any) -> Fingerprint:
     else:
         native = table._native
         result = Fingerprint(table.names, Pending([digests], lambda d: _C.fingerprint_of(native, d)))
-    if len(result._index) != len(table):
+    _check_unique(table)
+    return result
+
+
+def _of_parts(table: ParamTable, group: Any) -> Fingerprint:
+    _check_unique(table)
+    digests, diverged = digests_of(table, group)
+    result = Fingerprint(table.names, _C.fingerprint_of(table._native, digests))
+    result.diverged = diverged
+    return result
+
+
+def _check_unique(table: ParamTable) -> None:
+    if len(set(table.names)) != len(table):
         raise ValueError(
             f"fingerprint: two parameters are named {_first_repeated(table.names)!r}; names must be unique"
         )
-    return result
 
 
 def _first_repeated(names: Sequence[str]) -> str:

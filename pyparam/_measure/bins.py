@@ -48,7 +48,7 @@ class Bins(NamedTuple):
 
 # Bins of normal values in an octave, and the bin of zero (csrc/kernels/histogram.h).
 BINS_PER_OCTAVE = 128
-_ZERO_BIN = 1 << 15
+ZERO_BIN = 1 << 15
 
 
 class Histogram(NamedTuple):
@@ -81,9 +81,9 @@ def histogram_of(bins: Bins, rows: Sequence[int], bins_per_octave: int = BINS_PE
         counts = torch.cat([bins.counts[part] for part in entries])
     # Counted from the bin of zero, numbers that agree but for their last bits are neighbours of one sign.
     dropped = (BINS_PER_OCTAVE // bins_per_octave).bit_length() - 1
-    coarse, place = torch.unique((number - _ZERO_BIN) >> dropped, return_inverse=True)
+    coarse, place = torch.unique((number - ZERO_BIN) >> dropped, return_inverse=True)
     summed = torch.zeros(len(coarse), dtype=torch.int64).index_add_(0, place, counts)
-    first = (coarse << dropped) + _ZERO_BIN
+    first = (coarse << dropped) + ZERO_BIN
     lower, _ = _C.bin_edges(first)
     _, upper = _C.bin_edges(first + (1 << dropped) - 1)
     return Histogram(lower, upper, summed)

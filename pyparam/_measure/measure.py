@@ -15,13 +15,22 @@ from pyparam._measure.bins import Bins
 from pyparam._measure.distinct import Distinct, distinct
 from pyparam._measure.rows import PickedLayouts
 from pyparam._measure.stats import Columns, Stats
+from pyparam._measure.united import united
+from pyparam._measure.whole import local_entries, measure_whole
+from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
 
 
 def measure(
-    source: Any, *, grad: bool = False, histogram: bool = False, quantiles: Sequence[float] = ()
+    source: Any,
+    *,
+    grad: bool = False,
+    histogram: bool = False,
+    quantiles: Sequence[float] = (),
+    local: bool = False,
+    group: Any = None,
 ) -> Stats:
     """Measures every parameter of a source, reading each element once.
 
@@ -49,11 +58,24 @@ def measure(
             too, for ``stats.histogram``, ``stats.quantile`` and ``stats.underflow``. On a CUDA device this
             waits once, for the number of bins; all else waits for nothing until someone reads from the Stats.
         quantiles: numbers in [0, 1], for ``stats.quantiles``; counts the histogram as well.
+        local: of DTensors, measures this rank's parts, each as if it were all. Nothing is communicated.
+        group: a process group whose ranks hold different parameters, such as the stages of a pipeline; each
+            of them must call. The rows of all are united by name; a name that several ranks have counts once,
+            as the first of them has it.
+
+    DTensors are measured as wholes: every rank gets the same bits, those of the parameter before it was
+    distributed. All ranks that hold parts must call; they are asked first whether they do, in the store of
+    their process group, and then reduce once to a minimum and once to a sum for all parameters together. What
+    is replicated is read where it is. Parts on a device are copied to host memory.
 
     Raises:
-        TypeError: naming a parameter that is sparse, quantized, nested, of a dtype without single numbers, or
-            a tensor subclass with its values elsewhere (DTensor).
-        ValueError: naming a parameter on the meta device, or a quantile outside [0, 1].
+        TypeError: naming a parameter that is sparse, quantized, nested, of a dtype without single numbers, a
+            tensor subclass with its values elsewhere, a DTensor placed ``Partial`` or with no one block on a
+            rank, or a piece of a parameter that FullyShardedDataParallel flattened.
+        ValueError: naming a parameter on the meta device, or a quantile outside [0, 1]; where ranks call with
+            different parameters.
+        RuntimeError: for ranks that did not call within the group's timeout. What is wrong on one rank is
+            raised on all.
     """
     points = _points(quantiles)
     if path.accepts(source):
@@ -61,6 +83,14 @@ def measure(
     maps = source.spare_maps() if isinstance(source, Checkpoint) else []
     table = table_of(source)
     histogram = histogram or bool(points)
+    if group is not None:
+        return united(group, lambda: measure(table, grad=grad, quantiles=points, histogram=histogram))
+    if not local:
+        refuse_flat("measure", table)
+    if has_parts(table):
+        if not local:
+            return measure_whole(table, grad, histogram, points)
+        table, grad = local_entries(table, grad), False
     with row_errors(table, grad):
         found = _C.measure(table._native, grad, histogram, maps, True)
     if found is None:

@@ -12,10 +12,12 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from pyparam._base.native import _C
 from pyparam._measure.measure import row_errors
+from pyparam._measure.whole_norm import clip_whole, norm_over, total_norm_whole
+from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources import table_of
 
 
-def total_norm(source: Any, p: float = 2.0, *, grad: bool = False) -> Tensor:
+def total_norm(source: Any, p: float = 2.0, *, grad: bool = False, group: Any = None) -> Tensor:
     """The p-norm of all parameters of a source, as of one vector.
 
     Each tensor that is listed counts, as in ``torch.nn.utils.get_total_norm``, also where two share memory; a
@@ -26,6 +28,10 @@ def total_norm(source: Any, p: float = 2.0, *, grad: bool = False) -> Tensor:
         p: the order: 0 counts what is not zero, 1, 2, any other positive number, ``inf`` the largest and
             ``-inf`` the least magnitude.
         grad: takes the gradients instead; parameters without one are left out.
+        group: a process group whose ranks hold different parameters, such as the stages of a pipeline; each
+            of them must call. A name that several ranks have counts once.
+
+    DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
 
     Returns:
         A tensor without dimensions, of the dtype that all promote to (float32 at the least). Sums are in
@@ -39,6 +45,11 @@ def total_norm(source: Any, p: float = 2.0, *, grad: bool = False) -> Tensor:
     """
     order = float(p)
     table = table_of([source] if isinstance(source, Tensor) else source)
+    refuse_flat("total_norm", table)
+    if group is not None:
+        return norm_over(group, table, order, grad)
+    if has_parts(table):
+        return total_norm_whole(table, order, grad)
     with row_errors(table, grad):
         return _C.total_norm(table._native, order, grad)
 
@@ -53,7 +64,8 @@ def clip_grad_norm_(
     """Scales gradients in place so that their norm is at most ``max_norm``: for
     ``torch.nn.utils.clip_grad_norm_``, with the same results.
 
-    Gradients are multiplied by ``max_norm / (norm + 1e-6)`` where that is below 1.
+    Gradients are multiplied by ``max_norm / (norm + 1e-6)`` where that is below 1. Gradients that are
+    DTensors, of any meshes, are scaled by the norm of all wholes; all ranks that hold parts must call.
 
     Args:
         source: a tensor or an iterable of tensors, as PyTorch takes, or anything with parameters.
@@ -83,6 +95,9 @@ def clip_grad_norm_(
             )
     order = float(norm_type)
     table = table_of(source)
+    refuse_flat("clip_grad_norm_", table)
+    if has_parts(table) and (order >= 0 or math.isinf(order)):
+        return clip_whole(table, float(max_norm), order, error_if_nonfinite)
     if -math.inf < order < 0:
         grads = [tensor.grad for _, tensor in table if tensor.grad is not None]
         norm = get_total_norm(grads, order, error_if_nonfinite)

@@ -20,6 +20,14 @@ class Layout(NamedTuple):
     device: torch.device | None
 
 
+@dataclass(frozen=True)
+class Where:
+    """Where a value lies: its index in the whole parameter, and the rank that holds it."""
+
+    index: tuple[int, ...]
+    rank: int
+
+
 class Layouts(Protocol):
     def __len__(self) -> int: ...
     def shape(self, index: int, /) -> tuple[int, ...]: ...

@@ -21,7 +21,7 @@ from pyparam._measure.bins import (
     Underflow,
     histogram_of,
 )
-from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, cells, merged_layout
+from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -68,6 +68,7 @@ class Stats:
         points: tuple[float, ...] = (),
         missing: Sequence[str] = (),
         shared: Mapping[str, str] | None = None,
+        places: Mapping[str, Where] | None = None,
     ) -> None:
         self._names = names
         self._found = columns
@@ -75,6 +76,7 @@ class Stats:
         self._points = points
         self._missing = list(missing)
         self._shared = dict(shared or {})
+        self._places = dict(places or {})
         self._index: dict[str, int] | None = None
         self._quantiles: Tensor | None = None
 
@@ -272,6 +274,12 @@ class Stats:
         found = (self.nans + self.posinfs + self.neginfs).nonzero().flatten().tolist()
         return [self._names[i] for i in found]
 
+    @property
+    def first_nonfinite(self) -> dict[str, Where]:
+        """Of parameters that lie on several ranks: the first value that is a NaN or an infinity, as its index
+        in the whole parameter and the rank that holds it. Parameters without one have no entry."""
+        return self._places
+
     def sort(self, by: str = "l2", descending: bool = True) -> Stats:
         """The same rows ordered by a column ("name" or any number); equal rows keep their order, and rows
         that are NaN there come last. ``total`` stays.
@@ -304,7 +312,24 @@ class Stats:
             points=self._points,
             missing=self._missing,
             shared=self._shared,
+            places=self._places,
         )
+
+    def _only(self, rows: Sequence[int]) -> Stats:
+        """Some rows, and a total of those alone."""
+        some = self._take(list(rows))
+        parts = [self._take([row]) for row in rows]
+        for part in parts:
+            columns = part._columns
+            part._found = Columns(columns.values[[0, 0]], columns.counts[[0, 0]], None)
+        total = sum(parts[1:], parts[0])
+        columns = some._columns
+        some._found = Columns(
+            torch.cat((columns.values[:-1], total._values[-1:])),
+            torch.cat((columns.counts[:-1], total._counts[-1:])),
+            None,
+        )
+        return some
 
     # Merging
 
@@ -333,6 +358,7 @@ class Stats:
             points=self._points if self._points == other._points and bins is not None else (),
             missing=[n for n in dict.fromkeys((*self._missing, *other._missing)) if n not in own | others],
             shared=other._shared | self._shared,
+            places=other._places | self._places,
         )
 
     def __radd__(self, other: object) -> Stats:

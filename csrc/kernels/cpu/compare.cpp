@@ -55,20 +55,23 @@ std::tuple<at::Tensor, at::Tensor> empty_differences(int64_t rows, at::Device de
           at::empty({rows, kDifferenceCounts}, options.dtype(at::kLong))};
 }
 
-std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
-                                           bool release_b) {
+ChunkPlan plan_comparison(at::TensorList a, at::TensorList b) {
   check_lengths(a, b);
-  const auto rows = static_cast<int64_t>(a.size());
   std::vector<int64_t> numels(a.size());
-  for (int64_t i = 0; i < rows; ++i) {
-    prefetch_tensor(a, static_cast<size_t>(i));
-    prefetch_tensor(b, static_cast<size_t>(i));
-    check_comparable("a", i, a[i]);
-    check_comparable("b", i, b[i]);
-    check_shapes(i, a[i], b[i]);
+  for (size_t i = 0; i < a.size(); ++i) {
+    const auto index = static_cast<int64_t>(i);
+    prefetch_tensor(a, i);
+    prefetch_tensor(b, i);
+    check_comparable("a", index, a[i]);
+    check_comparable("b", index, b[i]);
+    check_shapes(index, a[i], b[i]);
     numels[i] = a[i].numel();
   }
-  const ChunkPlan plan = plan_chunks(numels, kChunk, kChunk);
+  return plan_chunks(numels, kChunk, kChunk);
+}
+
+std::vector<Difference> compare_chunks(at::TensorList a, at::TensorList b, const ChunkPlan& plan,
+                                       bool release_a, bool release_b) {
   const PageReleaser pages_a(release_a);
   const PageReleaser pages_b(release_b);
   std::vector<Difference> partial(plan.chunks.size());
@@ -83,13 +86,21 @@ std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, b
     release(pages_a, a[chunk.tensor]);
     release(pages_b, b[chunk.tensor]);
   });
+  return partial;
+}
+
+std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
+                                           bool release_b) {
+  const auto rows = static_cast<int64_t>(a.size());
+  const ChunkPlan plan = plan_comparison(a, b);
+  const std::vector<Difference> partial = compare_chunks(a, b, plan, release_a, release_b);
   Columns out = empty_differences(rows, at::kCPU);
   double* values = std::get<0>(out).mutable_data_ptr<double>();
   int64_t* counts = std::get<1>(out).mutable_data_ptr<int64_t>();
   for (int64_t i = 0; i < rows; ++i) {
     Difference sum;
     for (int64_t c = plan.first[i]; c < plan.first[i + 1]; ++c) sum = combine(sum, partial[c]);
-    write_difference(sum, numels[i], values + i * kDifferenceValues,
+    write_difference(sum, a[i].numel(), values + i * kDifferenceValues,
                      counts + i * kDifferenceCounts);
   }
   return out;

@@ -4,6 +4,10 @@
 
 #include <cstdint>
 #include <tuple>
+#include <vector>
+
+#include "kernels/chunks.h"
+#include "kernels/difference.h"
 
 namespace pyparam::cpu {
 
@@ -19,5 +23,10 @@ std::tuple<at::Tensor, at::Tensor> empty_differences(int64_t rows, at::Device de
 // Raise unless the lists are as long, and the tensors of a pair of one shape.
 void check_lengths(at::TensorList a, at::TensorList b);
 void check_shapes(int64_t i, const at::Tensor& a, const at::Tensor& b);
+
+// The steps of it: checks the pairs and cuts them, and compares each piece.
+ChunkPlan plan_comparison(at::TensorList a, at::TensorList b);
+std::vector<Difference> compare_chunks(at::TensorList a, at::TensorList b, const ChunkPlan& plan,
+                                       bool release_a, bool release_b);
 
 }  // namespace pyparam::cpu

@@ -18,6 +18,7 @@
 #include "kernels/chunks.h"
 #include "kernels/cpu/bins.h"
 #include "kernels/cpu/elements.h"
+#include "kernels/cpu/exact.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
@@ -39,8 +40,16 @@ Scratch& scratch() {
   return *memory;
 }
 
+// A sum of this thread that begins at zero.
+exact::Sums& exact_scratch() {
+  static thread_local const std::unique_ptr<exact::Sums> sums = std::make_unique<exact::Sums>();
+  sums->clear();
+  return *sums;
+}
+
+// `sums`, unless null, gets the sums without rounding.
 Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes,
-                         BinCounter* counter) {
+                         BinCounter* counter, exact::Sums* sums) {
   const ExactFloats mode;
   Scratch& memory = scratch();
   const Format format = list[chunk.tensor].format;
@@ -55,8 +64,13 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
     const int64_t n = std::min(kBlock, chunk.length - done);
     if (measure_stored != nullptr) {
       const void* stored = list.stored(chunk.tensor, chunk.begin + done, n, memory.stored);
-      const Statistics part = measure_stored(stored, n, reinterpret_cast<float*>(memory.widened));
+      auto* widened = reinterpret_cast<float*>(memory.widened);
+      const Statistics part = measure_stored(stored, n, widened);
       out = done == 0 ? part : combine(out, part);
+      if (sums != nullptr) {
+        lanes.widen(format, stored, n, widened);
+        add_exactly(*sums, widened, n);
+      }
       continue;
     }
     const BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
@@ -65,6 +79,8 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
                                 ? lanes.measure_float(block.floats, n, normal, &range)
                                 : lanes.measure_double(block.doubles, n);
     out = done == 0 ? part : combine(out, part);
+    if (sums != nullptr && block.floats != nullptr) add_exactly(*sums, block.floats, n);
+    if (sums != nullptr && block.doubles != nullptr) add_exactly(*sums, block.doubles, n);
     if (counter == nullptr) continue;
     if (block.doubles != nullptr) lanes.narrow(block.doubles, n, memory.narrowed);
     counter->take(chunk.tensor, block, memory.narrowed, n, part, range, lanes);
@@ -94,17 +110,25 @@ void release(const FileMaps& maps, const void* data, int64_t bytes) {
 #endif
 }
 
-Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps) {
+// `numbers`, unless null, gets each row's exact sums, and then rows are rounded from those.
+Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps,
+             std::vector<exact::Numbers>* numbers) {
   const ElementList list("measure", tensors);
   const auto rows = static_cast<int64_t>(list.size());
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
   Measured out = empty_measured(rows, at::kCPU);
   double* values = out.values.mutable_data_ptr<double>();
   int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
-  const auto write = [&](int64_t row, const Statistics& s) {
+  if (numbers != nullptr) numbers->resize(list.size());
+  const auto write = [&](int64_t row, const Statistics& s, exact::Numbers&& sums) {
     const Elements& e = list[row];
+    double* row_values = values + row * kValueColumns;
+    int64_t* row_counts = counts + row * kCountColumns;
     write_row(s, e.is_complex ? e.values / 2 : e.values, e.values * value_size(e.format),
-              values + row * kValueColumns, counts + row * kCountColumns);
+              row_values, row_counts);
+    if (numbers == nullptr) return;
+    exact::write_sums(sums, row_values, row_counts);
+    (*numbers)[row] = std::move(sums);
   };
 
   // Only tensors of several chunks need their partial results kept.
@@ -118,6 +142,7 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     }
   }
   std::vector<Statistics> parts(static_cast<size_t>(kept));
+  std::vector<exact::Numbers> part_sums(numbers == nullptr ? 0 : static_cast<size_t>(kept));
   const LaneKernels& lanes = lane_kernels();
   int64_t in_all = 0;
   for (int64_t t = 0; t < rows; ++t) in_all += list[t].values * value_size(list[t].format);
@@ -127,7 +152,9 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
       list.prefetch(plan.chunks[index + kAhead]);
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
-    const Statistics part = measure_chunk(list, chunk, lanes, counter);
+    exact::Sums* sums = numbers == nullptr ? nullptr : &exact_scratch();
+    const Statistics part = measure_chunk(list, chunk, lanes, counter, sums);
+    exact::Numbers of_chunk = sums == nullptr ? exact::Numbers{} : exact::numbers_of(*sums);
     const Elements& e = list[chunk.tensor];
     if (chunk.length == kChunk)
       bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
@@ -136,9 +163,10 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
               chunk.length * value_size(e.format));
     }
     if (plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1) {
-      write(chunk.tensor, part);
+      write(chunk.tensor, part, std::move(of_chunk));
     } else {
       parts[place[chunk.tensor] + index] = part;
+      if (sums != nullptr) part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
     }
   });
 
@@ -147,17 +175,26 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
   int64_t nbytes = 0;
   for (int64_t t = 0; t < rows; ++t) {
     const int64_t chunks = plan.first[t + 1] - plan.first[t];
-    if (chunks == 0) write(t, Statistics{});
+    if (chunks == 0) write(t, Statistics{}, {});
     if (chunks > 1) {
-      Statistics sum = parts[place[t] + plan.first[t]];
-      for (int64_t c = 1; c < chunks; ++c) sum = combine(sum, parts[place[t] + plan.first[t] + c]);
-      write(t, sum);
+      const int64_t first = place[t] + plan.first[t];
+      Statistics sum = parts[first];
+      for (int64_t c = 1; c < chunks; ++c) sum = combine(sum, parts[first + c]);
+      exact::Sums& sums = exact_scratch();
+      for (int64_t c = 0; c < chunks && numbers != nullptr; ++c)
+        exact::add(sums, part_sums[first + c]);
+      write(t, sum, exact::numbers_of(sums));
     }
     total = combine(total, read_row(values + t * kValueColumns, counts + t * kCountColumns));
     numel += counts[t * kCountColumns + kNumel];
     nbytes += counts[t * kCountColumns + kBytes];
   }
   write_row(total, numel, nbytes, values + rows * kValueColumns, counts + rows * kCountColumns);
+  if (numbers == nullptr) return out;
+  exact::Sums& sums = exact_scratch();
+  for (const exact::Numbers& row : *numbers) exact::add(sums, row);
+  exact::write_sums(exact::numbers_of(sums), values + rows * kValueColumns,
+                    counts + rows * kCountColumns);
   return out;
 }
 
@@ -195,10 +232,11 @@ Measured empty_measured(int64_t rows, at::Device device) {
   return out;
 }
 
-Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps) {
-  if (!histogram) return run(tensors, nullptr, maps);
+Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps,
+                         std::vector<exact::Numbers>* numbers) {
+  if (!histogram) return run(tensors, nullptr, maps, numbers);
   std::vector<BinCounter> counters(at::get_num_threads());
-  Measured out = run(tensors, &counters, maps);
+  Measured out = run(tensors, &counters, maps, numbers);
   for (auto& counter : counters) counter.flush();
   const auto rows = static_cast<int64_t>(tensors.size());
   const SparseBins bins = collect(counters, rows);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/exact.h"
 #include "kernels/measure.h"
 
 namespace pyparam {
@@ -24,8 +25,9 @@ Measured empty_measured(int64_t rows, at::Device device);
 using FileMaps = std::vector<std::pair<uintptr_t, size_t>>;
 
 // What the ops `measure` and `measure_histogram` compute, giving back the pages of `maps` along the
-// way.
-Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps);
+// way. `numbers`, unless null, gets the exact sums of each row.
+Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps,
+                         std::vector<exact::Numbers>* numbers = nullptr);
 
 // Bytes read so far and bytes in all of the measuring under way in this process, or of the last;
 // for a progress bar, which does not mind that two at once count together.

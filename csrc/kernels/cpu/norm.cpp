@@ -149,10 +149,8 @@ NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p,
   return out;
 }
 
-// The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0
-// alone.
-double norm_of_list(const ElementList& list, double p, bool of_norms) {
-  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
+// What each chunk adds to the norm.
+std::vector<NormPart> chunk_norms(const ElementList& list, const ChunkPlan& plan, double p) {
   std::vector<NormPart> parts(plan.chunks.size());
   const LaneKernels& lanes = lane_kernels();
   for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
@@ -160,6 +158,14 @@ double norm_of_list(const ElementList& list, double p, bool of_norms) {
       list.prefetch(plan.chunks[index + kAhead]);
     parts[index] = chunk_norm(list, chunk, p, lanes);
   });
+  return parts;
+}
+
+// The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0
+// alone.
+double norm_of_list(const ElementList& list, double p, bool of_norms) {
+  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
+  const std::vector<NormPart> parts = chunk_norms(list, plan, p);
   if (p == 0 && of_norms) {
     int64_t nonzero = 0;
     for (const auto t : c10::irange(list.size())) {
@@ -316,6 +322,18 @@ at::Tensor clip_grad_norm_meta(at::TensorList grads, double, double norm_type, b
 at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms) {
   const ElementList list(op, tensors);
   return scalar_tensor(norm_of_list(list, p, of_norms), norm_dtype(tensors));
+}
+
+std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p) {
+  const ElementList list(op, tensors);
+  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
+  const std::vector<NormPart> parts = chunk_norms(list, plan, p);
+  std::vector<NormPart> out(list.size(), NormPart{norm_of_nothing(p, true)});
+  for (const auto t : c10::irange(list.size())) {
+    for (int64_t c = plan.first[t]; c < plan.first[t + 1]; ++c)
+      out[t] = c == plan.first[t] ? parts[c] : combine_norms(out[t], parts[c], p);
+  }
+  return out;
 }
 
 void clip_to_norm(at::TensorList grads, const at::Tensor& norm, double max_norm) {

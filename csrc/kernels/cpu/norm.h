@@ -4,6 +4,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
+
+#include "kernels/norm.h"
 
 namespace pyparam {
 
@@ -24,6 +27,8 @@ namespace cpu {
 
 // The norm of CPU tensors; of order 0, with `of_norms`, the number of those that are not all zero.
 at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms);
+// What each CPU tensor adds to a norm.
+std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p);
 // Scales CPU tensors in place by what makes their norm, if it is the given one, at most max_norm.
 void clip_to_norm(at::TensorList grads, const at::Tensor& norm, double max_norm);
 
