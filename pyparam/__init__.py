@@ -18,7 +18,7 @@ from pyparam._access.install import install, installed, uninstall
 from pyparam._base.public import publish as _publish
 from pyparam._compare.compare import Comparison, compare
 from pyparam._compare.fingerprint import Fingerprint, fingerprint
-from pyparam._findings import Finding
+from pyparam._findings import Finding, findings
 from pyparam._inspect.inspector import Inspector, inspect
 from pyparam._measure.measure import measure
 from pyparam._measure.norm import clip_grad_norm_, total_norm
@@ -64,6 +64,7 @@ __all__ = [
     "buffers",
     "clip_grad_norm_",
     "compare",
+    "findings",
     "fingerprint",
     "flatten",
     "flatten_groups",

@@ -464,6 +464,8 @@ def test_a_finding_as_data():
         "reason": "Because.",
         "names": ["a"],
         "details": {"a": "2 times larger"},
+        "advice": "",
+        "confidence": "certain",
     }
     many = Finding("tied", "info", "6 names are tied", "", tuple("abcdef"))
     assert str(many) == "info: 6 names are tied: a, b, c, d and 2 more"

@@ -162,18 +162,24 @@ def test_a_freshly_built_model_has_nothing_uninitialized() -> None:
             assert left == [], name
 
 
+def of_parameters(names: list[str]) -> list[str]:
+    """Without running statistics, which are named where the memory they got shows that nothing wrote there."""
+    return [name for name in names if "running" not in name]
+
+
 def test_after_to_empty_and_a_partial_load_the_rest_is_named() -> None:
     for empty in (lambda m: m.to_empty(device="cpu"), lambda m: init.to_empty(m, device="cpu")):
         with torch.device("meta"):
             m = model()
         empty(m)
-        assert len(uninitialized(m)) == 6
+        assert len(of_parameters(uninitialized(m))) == 6
         full = model().state_dict()
         m.load_state_dict({k: v for k, v in full.items() if k.startswith("0.")}, strict=False)
-        assert uninitialized(m) == ["1.weight", "1.bias", "2.1.weight", "2.1.bias"]
+        assert of_parameters(uninitialized(m)) == ["1.weight", "1.bias", "2.1.weight", "2.1.bias"]
         m[2][1].reset_parameters()
-        assert uninitialized(m) == ["1.weight", "1.bias"]
+        assert of_parameters(uninitialized(m)) == ["1.weight", "1.bias"]
         initialize_(m, seed=0)
+        m[1].reset_running_stats()
         assert uninitialized(m) == []
         assert repr(uninitialized(m)) == "Uninitialized: none"
 

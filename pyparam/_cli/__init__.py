@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from pyparam._cli import compare, report, show, stats, ties
+from pyparam._cli import check, compare, report, show, stats, ties
 from pyparam._cli.source import INTERRUPTED, READER_GONE, discard_output
 
 _EPILOG = (
     "Exit status: 0 when all is well, 1 when a command found what it looks for (stats: a value that is not "
-    "finite; compare: a difference; report: an error or a warning), 2 after a mistake, 130 when interrupted, "
+    "finite; compare: a difference; check and report: an error or a warning), 2 after a mistake, 130 when "
+    "interrupted, "
     "141 when the reader of the output went away."
 )
 
@@ -50,13 +51,14 @@ def _options(
     Examples:
       pyparam show demo
       pyparam stats model.safetensors
+      pyparam check model.safetensors
       pyparam compare before.pt after.pt
       pyparam report model.safetensors --open
     """
     del version
 
 
-for _command in (show.show, stats.stats, compare.compare, ties.ties, report.report):
+for _command in (show.show, stats.stats, check.check, compare.compare, ties.ties, report.report):
     app.command(_command.__name__)(_command)
 
 

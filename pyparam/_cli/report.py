@@ -12,11 +12,10 @@ import typer
 from pyparam._base.words import plain, plural, size
 from pyparam._cli.source import Meta, Source, complete_source, load, mistakes
 from pyparam._cli.terminal import working
+from pyparam._cli.told import lines_of
 from pyparam._measure.rows import finite_or_none
 from pyparam._view.report import Report
 from pyparam._view.report import report as write_report
-
-_NAMES = 6
 
 
 def report(
@@ -98,12 +97,5 @@ def _lines(made: Report) -> list[str]:
     if not made.faults:
         lines.append("nothing wrong was found")
     for finding in made.findings:
-        lines.append(f"{finding.severity:<8} {plain(finding.title)}")
-        shown = [
-            plain(name) + (f"  {plain(finding.details[name])}" if name in finding.details else "")
-            for name in finding.names[:_NAMES]
-        ]
-        lines += [f"{'':<8}   {name}" for name in shown]
-        more = len(finding.names) - len(shown)
-        lines += [f"{'':<8}   and {more:,} more"] if more else []
+        lines += lines_of(finding, advice=False)
     return lines

@@ -6,14 +6,12 @@ import re
 from collections.abc import Iterator
 
 from pyparam._base.words import plural
-from pyparam._findings.families import Family
+from pyparam._findings.families import NORM, SHIFT, WEIGHT, Family
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 
 # The half of an adapter that starts at zero, so that the adapted model starts as the one it adapts.
 _ADAPTER = re.compile(r"(^|[._])(lora_B|lora_up|lora_embedding_B|zero_convs?|oft_R|hada_w2_a)([._]|$)", re.I)
-_WEIGHT = re.compile(r"(weight|kernel|proj|original\d?|matrix|(^|\.)w\d*)[^.]*$", re.I)
-_SHIFT = re.compile(r"(bias|beta|shift|offset)[^.]*$", re.I)
 # Scales of norms, biases, tables of positions start out constant. A part of those of one role this small that
 # is zero, or of one value, where the others are not, is odd: training moves all or none of them.
 _MINORITY = 0.34
@@ -40,14 +38,20 @@ def constant(seen: Survey) -> Iterator[Finding]:
     others: list[int] = []
     shifts: list[int] = []
     design: list[Family] = []
+    adapters: list[int] = []
     for family in seen.roles:
         rows = [row for row in family.rows if seen.is_float(row)]
         same = [row for row in rows if is_constant(row)]
-        if not same or _ADAPTER.search(family.key):
-            continue
         zero = [row for row in same if low[row] == 0]
+        if not same:
+            continue
+        if _ADAPTER.search(family.key):
+            # All of them are at the start, and in a file that somebody saved it has not begun.
+            if len(zero) < len(rows) or seen.is_file:
+                adapters += zero
+            continue
         # A layer with one output has a matrix of one row; one value in it is told only where it is zero.
-        is_weight = _WEIGHT.search(family.key) is not None
+        is_weight = WEIGHT.search(family.key) is not None
         if is_weight and (seen.is_matrix(same[0]) or (len(seen.sizes(same[0])) == 2 and bool(zero))):
             if len(same) == len(rows) and len(rows) > 1 and _others_vary(seen, family, low, high):
                 design.append(family)
@@ -56,11 +60,15 @@ def constant(seen: Survey) -> Iterator[Finding]:
                 others += [row for row in same if low[row] != 0]
             continue
         odd = _minority(zero, rows) or _minority(same, rows)
-        if _SHIFT.search(family.key):
+        if SHIFT.search(family.key):
             shifts += odd
         else:
             zeros += [row for row in odd if low[row] == 0]
-            others += [row for row in odd if low[row] != 0]
+            # A gain of 1 is as it was made: see ``untrained``.
+            others += [
+                row for row in odd if low[row] != 0 and not (NORM.search(family.key) and low[row] == 1)
+            ]
+    zeros += _last_norms(seen, low, high)
     dead = _with_biases(seen, zeros, low, high)
     if dead:
         yield Finding(
@@ -70,6 +78,22 @@ def constant(seen: Survey) -> Iterator[Finding]:
             "A layer whose weights are all zero gives nothing but its bias, and where the layers around it "
             "are zero too it gets no gradient either: it is dead.",
             seen.take(dead),
+            {},
+            "Initialise it again (pyparam.init), or load it from a good checkpoint.",
+        )
+    if adapters:
+        adapters.sort()
+        yield Finding(
+            "all-zero",
+            "warning",
+            f"{plural(len(adapters), 'half', 'halves')} of an adapter {_are(adapters)} zero",
+            "An adapter's second factor starts at zero and leaves the model as it was; training moves it. "
+            "This one adapts nothing.",
+            seen.take(adapters),
+            {},
+            "Look whether the adapter was in the optimizer and active in training, and under which names it "
+            "was saved.",
+            "likely",
         )
     if others:
         others.sort()
@@ -82,6 +106,7 @@ def constant(seen: Survey) -> Iterator[Finding]:
             "part.",
             seen.take(others),
             {seen.names[row]: f"{low[row]:.4g} everywhere" for row in others},
+            "Initialise it again (pyparam.init), unless a constant was meant.",
         )
     shifts = sorted(set(shifts).difference(dead))
     if shifts:
@@ -93,6 +118,8 @@ def constant(seen: Survey) -> Iterator[Finding]:
             "Training moves the biases of all layers that it reaches. These may be frozen, or new.",
             seen.take(shifts),
             {seen.names[row]: f"{low[row]:.4g} everywhere" for row in shifts},
+            "Look whether its layer is trained.",
+            "possible",
         )
     for family in design:
         value = low[family.rows[0]]
@@ -104,7 +131,22 @@ def constant(seen: Survey) -> Iterator[Finding]:
             f"starts "
             "at zero leaves its block the identity. In a trained model it would be a fault.",
             seen.take(family.rows),
+            {},
+            "Nothing before training; after it, look whether the branch gets a gradient.",
+            "likely",
         )
+
+
+def _last_norms(seen: Survey, low: list[float], high: list[float]) -> list[int]:
+    """Gains of norms outside the blocks that are zero, where those of others are not: nothing gets past them.
+
+    Inside blocks a zero gain may begin a branch, and a norm that adds 1 to its gain starts all of them at 0.
+    """
+    gains = [row for row in seen.rows if NORM.search(seen.names[row]) and not seen.statistic[row]]
+    zero = [row for row in gains if low[row] == high[row] == 0]
+    if len(zero) == len(gains):
+        return []
+    return [row for row in zero if seen.role_of(row) == seen.names[row]]
 
 
 def _minority(some: list[int], rows: list[int]) -> list[int]:

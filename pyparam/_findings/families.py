@@ -8,6 +8,14 @@ from typing import NamedTuple
 _NUMBERS = re.compile(r"\d+")
 _BARE = re.compile(r"[\d.]*")
 _INDICES = re.compile(r"(?<![^.])\d+(?![^.])")
+# The matrix or the kernel of a layer.
+WEIGHT = re.compile(r"(weight|kernel|proj|original\d?|matrix|(^|\.)w\d*)[^.]*$", re.I)
+# Rows that are looked up by an index, of which some may never be.
+TABLE = re.compile(r"embed|wte|wpe|token|vocab|lm_head|position|(^|\.)shared\.", re.I)
+# What is computed and not trained, though a file may list it among the weights.
+COMPUTED = re.compile(r"stft|dft|fourier|filter_?bank|window|basis|mask|(^|[._])mel([._]|$)", re.I)
+SHIFT = re.compile(r"(bias|beta|shift|offset)[^.]*$", re.I)
+NORM = re.compile(r"(^|[._])(\w*norm\w*|ln\w*|bn\d*)\.(weight|gamma|scale|g)$", re.I)
 
 
 class Family(NamedTuple):

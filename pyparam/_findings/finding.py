@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pyparam._base.words import plain
 
 Severity = Literal["error", "warning", "info"]
+Confidence = Literal["certain", "likely", "possible"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 _SHOWN = 4
@@ -19,9 +20,7 @@ class Finding:
     """One thing to tell, and the parameters it is about."""
 
     kind: str
-    """A word for programs: ``non-finite``, ``never-initialised``, ``all-zero``, ``constant``,
-    ``duplicate-rows``, ``scale``, ``range``, ``mixed-devices``, ``mixed-dtypes``, ``tied`` or
-    ``unreadable``."""
+    """A word for programs, one of ``pyparam.findings``' table."""
 
     severity: Severity
 
@@ -37,6 +36,13 @@ class Finding:
     details: Mapping[str, str] = field(default_factory=dict)
     """What is to be said of single parameters: name to words, for some or all of ``names``."""
 
+    advice: str = ""
+    """What to do next."""
+
+    confidence: Confidence = "certain"
+    """How sure it is that this is so: "certain" of what was read off the values, "likely" and "possible" of
+    what is concluded from them. How bad it is, is ``severity``."""
+
     @property
     def is_fault(self) -> bool:
         """An error or a warning, not what is told for information."""
@@ -51,6 +57,8 @@ class Finding:
             "reason": self.reason,
             "names": list(self.names),
             "details": dict(self.details),
+            "advice": self.advice,
+            "confidence": self.confidence,
         }
 
     def __str__(self) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
+from pyparam._measure.measure import measure
+from pyparam._measure.readable import read_of
 
 _BOUND = re.compile(r"(^|[._])(min|max|low|high|lower|upper|bound|limit|clamp|clip)[^.]*$", re.I)
 
@@ -16,7 +18,8 @@ def nonfinite(seen: Survey) -> Iterator[Finding]:
     """NaNs and infinities.
 
     Two things are infinite on purpose: a mask, whose finite values are all zero beside negative infinities,
-    and a bound that bounds nothing, a single number in a buffer or under a name that says so.
+    and a bound that bounds nothing: a single number in a buffer, under a name that says so, or in what a
+    training checkpoint holds beside model and optimizer (the best score so far of a callback).
     """
     if not seen.stats.nonfinite():
         return
@@ -31,7 +34,9 @@ def nonfinite(seen: Survey) -> Iterator[Finding]:
         is_bound = (
             numel[row] == 1
             and not nans[row]
-            and (seen.is_buffer[row] or _BOUND.search(seen.names[row]) is not None)
+            and (
+                seen.is_buffer[row] or seen.part[row] == "other" or _BOUND.search(seen.names[row]) is not None
+            )
         )
         if is_mask or is_bound:
             continue
@@ -49,4 +54,26 @@ def nonfinite(seen: Survey) -> Iterator[Finding]:
         "A NaN or an infinity spreads to every output that it touches, and from there to every gradient.",
         seen.take(rows),
         details,
+        "Go back to the last checkpoint without; Monitor(check='every') names step and layer in the run.",
     )
+
+
+def gradients(seen: Survey) -> Iterator[Finding]:
+    """Gradients of a model that are not finite, where its weights are."""
+    if not seen.is_model or seen.stats.nonfinite():
+        return
+    rows = [row for row in seen.rows if not seen.is_buffer[row] and seen.tensors[row].grad is not None]
+    if not rows:
+        return
+    stats, _ = read_of(seen.table._take(rows), lambda table: measure(table, grad=True))
+    bad = stats.nonfinite()
+    if bad:
+        yield Finding(
+            "non-finite",
+            "error",
+            f"{plural(len(bad), 'gradient')} {'is' if len(bad) == 1 else 'are'} not finite",
+            "The next step of an optimizer writes them into the weights.",
+            tuple(bad),
+            {name: f"{stats[name].nonfinite:,} of {stats[name].numel:,}" for name in bad},
+            "zero_grad() before the next step, or a GradScaler, which leaves such a step out.",
+        )

@@ -34,6 +34,7 @@ def devices(seen: Survey) -> Iterator[Finding]:
         "whose parameters or inputs lie on another device raises, unless something moves them.",
         seen.take(rows),
         {seen.names[row]: device for row, device in placed if device != most},
+        "module.to(device), unless the model is split on purpose.",
     )
 
 
@@ -57,6 +58,7 @@ def dtypes(seen: Survey) -> Iterator[Finding]:
             "raise in most operations, or are converted without a word.",
             seen.take(listed),
             {seen.names[row]: odd[row] for row in listed},
+            "Convert them with the rest: module.to(dtype).",
         )
     others = [row for row in rows if seen.layouts[row].dtype != most and row not in odd]
     if not others:
@@ -67,11 +69,17 @@ def dtypes(seen: Survey) -> Iterator[Finding]:
         "info",
         f"parameters have {len(counts)} floating-point dtypes: "
         f"{_counted({dtype_name(d): n for d, n in counts.items()})}",
-        f"{plural(len(others), 'parameter')} {'is' if len(others) == 1 else 'are'} not {dtype_name(most)} as "
-        f"most are. Norms "
-        "and scales are often kept in a wider type on purpose.",
+        (
+            f"{plural(len(others), 'parameter')} {'is' if len(others) == 1 else 'are'} not "
+            f"{dtype_name(most)} "
+            "as most are. "
+            if 2 * counts[most] > len(rows)
+            else "None of them is that of most. "
+        )
+        + "Norms and scales are often kept in a wider type on purpose.",
         seen.take(others),
         {names[row]: dtype_name(seen.layouts[row].dtype) for row in others},
+        "Nothing, if it was meant; model.to(dtype) makes them one.",
     )
 
 
@@ -115,6 +123,7 @@ def unreadable(seen: Survey) -> Iterator[Finding]:
         "them.",
         seen.take(rows),
         {names[row]: seen.unreadable[names[row]] for row in rows},
+        "Pass the plain tensors that they stand for (to_dense, dequantize, full_tensor).",
     )
 
 

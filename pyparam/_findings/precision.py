@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import torch
@@ -18,6 +19,7 @@ _SATURATED = 0.01
 _LOST = 0.4
 _LOW = {torch.float16, torch.bfloat16, *(t for t in LIMIT_TYPES if t.itemsize == 1)}
 _FEW_VALUES = 16
+_RUNNING = re.compile(r"(^|\.)running_(mean|var)$")
 
 
 def precision(seen: Survey) -> Iterator[Finding]:
@@ -33,7 +35,9 @@ def _subnormal(seen: Survey) -> Iterator[Finding]:
     for row in seen.rows:
         # Complex numbers count two values an element.
         nonzero = numel[row] * (2 if seen.layouts[row].dtype.is_complex else 1) - zeros[row]
-        if seen.statistic[row] or nonzero < _FEW_VALUES or subnormals[row] <= _SUBNORMAL * nonzero:
+        # Of a vector in part: the bias of an attention's keys, which softmax cancels, shrinks to nothing.
+        limit = _LOST if len(seen.sizes(row)) < 2 else _SUBNORMAL
+        if seen.statistic[row] or nonzero < _FEW_VALUES or subnormals[row] <= limit * nonzero:
             continue
         share = subnormals[row] / nonzero
         told[row] = f"{share:.0%} of its values are subnormal in {dtype_name(seen.layouts[row].dtype)}"
@@ -44,7 +48,7 @@ def _subnormal(seen: Survey) -> Iterator[Finding]:
             "lies below the normal range of its dtype",
             "lie below the normal range of their dtypes",
             "Subnormal numbers have fewer significant bits the smaller they are, and many kernels take them "
-            "for zero. "
+            "for zero.",
             "Keep these in a wider type, or store them with a scale.",
         )
 
@@ -74,6 +78,7 @@ def _saturated(seen: Survey) -> Iterator[Finding]:
             "is cut off at the largest number of its dtype",
             "are cut off at the largest number of their dtypes",
             "Values that did not fit were set to the largest that does: what they were is lost.",
+            "Convert again from the original, with a scale or to a wider type.",
         )
 
 
@@ -86,12 +91,15 @@ def _beyond_half(seen: Survey) -> Iterator[Finding]:
     told = {}
     for row in seen.rows:
         dtype = seen.layouts[row].dtype
-        if dtype not in (torch.float32, torch.float64) or seen.statistic[row] or numel[row] < 2:
+        running = seen.part[row] == "model" and _RUNNING.search(seen.names[row]) is not None
+        if dtype not in (torch.float32, torch.float64) or numel[row] < 2:
+            continue
+        if seen.statistic[row] and not running:
             continue
         lost = zero[row] * numel[row] / max(1, numel[row] - zeros[row])
         if overflow[row] > 0:
             told[row] = f"{_share(overflow[row])} beyond 65,504, infinite in float16"
-        elif lost > _LOST and numel[row] >= _FEW_VALUES:
+        elif not running and lost > _LOST and numel[row] >= _FEW_VALUES:
             told[row] = f"{_share(lost)} below 3e-8, zero in float16"
     if told:
         yield _finding(
@@ -99,18 +107,17 @@ def _beyond_half(seen: Survey) -> Iterator[Finding]:
             told,
             "does not fit into half precision",
             "do not fit into half precision",
-            "Converted to float16, as for inference or mixed precision, these values would be lost. "
-            "bfloat16 has the "
-            "range, with fewer digits.",
+            "Converted to float16, as for inference or mixed precision, these values would be lost.",
+            "Use bfloat16, which has the range with fewer digits, or leave these in float32.",
         )
 
 
-def _finding(seen: Survey, told: dict[int, str], one: str, many: str, reason: str) -> Finding:
+def _finding(seen: Survey, told: dict[int, str], one: str, many: str, reason: str, advice: str) -> Finding:
     rows = sorted(told)
     names = seen.names
     title = f"{plural(len(rows), 'parameter')} {one if len(rows) == 1 else many}"
     return Finding(
-        "range", "warning", title, reason, seen.take(rows), {names[row]: told[row] for row in rows}
+        "range", "warning", title, reason, seen.take(rows), {names[row]: told[row] for row in rows}, advice
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyparam._base.words import plural
+from pyparam._findings.families import TABLE, WEIGHT
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 
@@ -18,10 +19,8 @@ _WIDE = 8
 _PROBES = 8
 _BLOCK = 1 << 22
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_TABLE = re.compile(r"embed|wte|wpe|token|vocab|lm_head|position|(^|\.)shared\.", re.I)
 # Pixel shuffles start with every filter several times over, so that the first images have no checkerboard.
 _SHUFFLE = re.compile(r"up_?sampl|shuffle|up_?scal", re.I)
-_WEIGHT = re.compile(r"(weight|kernel|proj|original\d?|matrix|(^|\.)w\d*)[^.]*$", re.I)
 
 
 class Repeats(NamedTuple):
@@ -53,7 +52,9 @@ def repeated(seen: Survey) -> Iterator[Finding]:
         if found is None:
             continue
         name = seen.names[row]
-        faults[_is_table(seen, row, found)].append(row)
+        if WEIGHT.search(name) is None and found.rows == sizes[0] - 1:
+            continue  # one row for all of what is no layer's weight: spread over its rows, as Mamba's A
+        faults[_is_table(name)].append(row)
         details[name] = (
             f"{plural(found.rows, 'row')} of {sizes[0]:,} {'copies' if found.rows == 1 else 'copy'} another: "
             f"row {found.second:,} is row {found.first:,}"
@@ -70,6 +71,7 @@ def repeated(seen: Survey) -> Iterator[Finding]:
             "get the same gradient and never part.",
             seen.take(rows),
             {name: details[name] for name in seen.take(rows)},
+            "Draw one of them again, or drop it.",
         )
     if faults[True]:
         rows = faults[True]
@@ -80,15 +82,12 @@ def repeated(seen: Survey) -> Iterator[Finding]:
             "Entries that no training touched keep what they were filled with, and padding often is one row.",
             seen.take(rows),
             {name: details[name] for name in seen.take(rows)},
+            "Nothing, unless all entries are used.",
         )
 
 
-def _is_table(seen: Survey, row: int, found: Repeats) -> bool:
-    name = seen.names[row]
-    if _TABLE.search(name) or _SHUFFLE.search(name):
-        return True
-    # One row for all in what is no layer's weight: a parameter that was spread over its rows, as Mamba's A.
-    return _WEIGHT.search(name) is None and found.rows == seen.sizes(row)[0] - 1
+def _is_table(name: str) -> bool:
+    return bool(TABLE.search(name) or _SHUFFLE.search(name))
 
 
 def repeats(matrix: Tensor) -> Repeats | None:
@@ -97,7 +96,7 @@ def repeats(matrix: Tensor) -> Repeats | None:
     Looks at a few columns of all rows first, and at whole rows of only those that agree there. Rows of zeros
     are left out.
     """
-    bits = _bits(matrix)
+    bits = bits_of(matrix)
     width = bits.shape[1]
     probes = torch.tensor(sorted({i * (width - 1) // (_PROBES - 1) for i in range(_PROBES)}))
     keys = _hashed(bits[:, probes.to(bits.device)])
@@ -132,7 +131,7 @@ def repeats(matrix: Tensor) -> Repeats | None:
     return None if example is None else Repeats(count, *example)
 
 
-def _bits(matrix: Tensor) -> Tensor:
+def bits_of(matrix: Tensor) -> Tensor:
     """Integers of the same bits, two-dimensional, without a copy where strides allow."""
     plain = matrix.resolve_conj().resolve_neg()
     if plain.is_complex():

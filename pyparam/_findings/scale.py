@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pyparam._base.words import plural
+from pyparam._findings.families import NORM, Family
 from pyparam._findings.finding import Finding
+from pyparam._findings.outlying import outliers
 from pyparam._findings.survey import Survey
 
 # How far the root mean square may lie from the median of its siblings, as a power of two.
@@ -16,6 +18,14 @@ _OTHER_ROLES = 8.0
 _PAIRS = 6.0
 _SPREADS = 6.0
 _FEWEST = 3
+# Of one role in alike blocks, which differ less: what is allowed at the least, and in their own spread.
+_CLOSE_SIBLINGS = 4
+_MANY = 6
+_ROLE_SPREADS = 12.0
+_ROLE_MATRICES = 2.5
+_ROLE_FEW = 2.9
+_ROLE_GAINS = 5.0
+_ROLE_VECTORS = 8.0
 # By chance alone a few values can all be small.
 _FEW_VALUES = 16
 
@@ -28,9 +38,26 @@ def scale(seen: Survey) -> Iterator[Finding]:
     also held against how far the siblings lie apart among themselves.
     """
     rms, numel = seen.column("rms"), seen.column("numel")
-    level = {row: math.log2(rms[row]) for row in seen.rows if rms[row] > 0 and seen.is_float(row)}
+    low, high = seen.column("min"), seen.column("max")
+    explained = outliers(seen)  # a single row that makes the whole large is told of by itself
+    level = {
+        row: math.log2(rms[row])
+        for row in seen.rows
+        if rms[row] > 0
+        and seen.is_float(row)
+        and (low[row] < high[row] or not seen.is_matrix(row))
+        and row not in explained.rows
+        and row not in explained.damaged
+    }
     told: dict[int, str] = {}
     alone: dict[tuple[int, ...], list[int]] = {}
+    for role in seen.roles:
+        rows = [row for row in role.rows if row in level]
+        if len(rows) >= _CLOSE_SIBLINGS:
+            floor = _floor(seen, role, len(rows))
+            told |= _outliers(
+                seen, rows, level, numel, floor, f"its {len(rows) - 1:,} siblings", spreads=_ROLE_SPREADS
+            )
     for family in seen.families:
         rows = [row for row in family.rows if row in level]
         if not rows:
@@ -66,15 +93,31 @@ def scale(seen: Survey) -> Iterator[Finding]:
             "training that diverged.",
             seen.take(rows),
             {names[row]: told[row] for row in rows},
+            "Compare with the checkpoint or the initialisation it came from; look at when it left its course "
+            "with a Monitor.",
+            "likely",
         )
 
 
+def _floor(seen: Survey, role: Family, count: int) -> float:
+    if seen.is_matrix(role.rows[0]):
+        return _ROLE_MATRICES if count >= _MANY else _ROLE_FEW
+    return _ROLE_GAINS if NORM.search(role.key) else _ROLE_VECTORS
+
+
 def _outliers(
-    seen: Survey, rows: list[int], level: dict[int, float], numel: list[int], allowed: float, whom: str
+    seen: Survey,
+    rows: list[int],
+    level: dict[int, float],
+    numel: list[int],
+    allowed: float,
+    whom: str,
+    *,
+    spreads: float = _SPREADS,
 ) -> dict[int, str]:
     middle = _median([level[row] for row in rows])
     spread = _median([abs(level[row] - middle) for row in rows])
-    limit = max(allowed, _SPREADS * spread)
+    limit = max(allowed, spreads * spread)
     return {
         row: _told(level[row] - middle, whom)
         for row in rows

@@ -26,7 +26,12 @@ def sharing(seen: Survey) -> Iterator[Finding]:
     for tie in seen.ties:
         kinds.setdefault(tie.kind, []).append(tie)
     for kind, ties in kinds.items():
-        groups = [[tie] for tie in ties] if len(ties) <= _SINGLY else [ties]
+        # A layer that is shared with its weight and its bias is one fact.
+        layers: dict[tuple[str, ...], list[Tie]] = {}
+        for tie in ties:
+            owners = tuple(name.rpartition(".")[0] for name in tie.names)
+            layers.setdefault(owners if len(set(owners)) > 1 else tie.names, []).append(tie)
+        groups = list(layers.values()) if len(layers) <= _SINGLY else [ties]
         for group in groups:
             yield _finding(seen, kind, group)
 
@@ -47,4 +52,9 @@ def _finding(seen: Survey, kind: Kind, ties: list[Tie]) -> Finding:
     reason = _REASONS[kind]
     if kind == "storage" and isinstance(seen.source, nn.Module):
         reason += " An optimizer takes each for its own, and steps twice."
-    return Finding("tied", "warning" if kind == "overlap" else "info", title, reason, names, details)
+    advice = {
+        "parameter": "Nothing, if it was meant; keep_ties keeps it through loading and moving.",
+        "storage": "pyparam.retie_ makes them one Parameter again.",
+        "overlap": "Clone one of them before anything writes in place.",
+    }[kind]
+    return Finding("tied", "warning" if kind == "overlap" else "info", title, reason, names, details, advice)

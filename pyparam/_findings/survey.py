@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyparam._findings.families import Family, family_key, role_key
+from pyparam._findings.families import TABLE, Family, family_key, role_key
+from pyparam._findings.parts import Part, parts_of
 from pyparam._measure.measure import measure
 from pyparam._measure.readable import read_of, unreadable_in
 from pyparam._measure.stats import Stats
@@ -21,6 +22,8 @@ from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
 from pyparam._sources.tied import Tie
+
+T = TypeVar("T")
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
@@ -60,6 +63,7 @@ class Survey:
         self.unreadable = unreadable
         self.is_buffer = is_buffer
         self._columns: dict[str, list[Any]] = {}
+        self._made: dict[Callable[[Survey], Any], Any] = {}
 
     @property
     def names(self) -> list[str]:
@@ -110,13 +114,40 @@ class Survey:
         return [numbers[at] for at in self.at.tolist()]
 
     @cached_property
+    def part(self) -> list[Part]:
+        """Which part of a training checkpoint each row is of; of a model, every row is of the model."""
+        return parts_of(self.names, saved=not isinstance(self.source, nn.Module))
+
+    @cached_property
     def statistic(self) -> list[bool]:
-        """Whether a row is a buffer, or what a checkpoint has of a layer's running statistics."""
+        """Whether a row is no weight: a buffer, what a checkpoint has of a layer's running statistics, or
+        what else a training checkpoint holds beside the model."""
         running = _RUNNING.search
         return [
-            buffer or running(name) is not None
-            for buffer, name in zip(self.is_buffer, self.names, strict=True)
+            buffer or part != "model" or running(name) is not None
+            for buffer, part, name in zip(self.is_buffer, self.part, self.names, strict=True)
         ]
+
+    @cached_property
+    def weights(self) -> list[int]:
+        """Floating-point rows with statistics that are weights, each tensor once."""
+        return [row for row in self.rows if not self.statistic[row] and self.is_float(row)]
+
+    def quantile(self, q: float) -> list[float]:
+        """A column of one of ``QUANTILES``."""
+        key = f"q{q}"
+        if key not in self._columns:
+            self._columns[key] = self.spread(self.stats.quantiles[:, QUANTILES.index(q)])
+        return self._columns[key]
+
+    @property
+    def is_model(self) -> bool:
+        return isinstance(self.source, nn.Module)
+
+    @property
+    def is_file(self) -> bool:
+        """Something saved, and so finished."""
+        return isinstance(self.source, Checkpoint)
 
     def is_float(self, row: int) -> bool:
         return self.layouts[row].dtype.is_floating_point
@@ -138,6 +169,21 @@ class Survey:
         """Parameters that play one role in alike blocks: one name but for its indices, and one shape."""
         return self._families(role_key)
 
+    def is_table(self, row: int) -> bool:
+        """Whether rows of it are looked up by an index: by its layer where there is one, else by its name."""
+        if TABLE.search(self.names[row]):
+            return True
+        owner = self._owners[row]
+        return isinstance(owner, (nn.Embedding, nn.EmbeddingBag))
+
+    @cached_property
+    def _owners(self) -> list[nn.Module | None]:
+        # A table that a TorchScript model gave has no owners at all.
+        return self.table.owners or [None] * len(self)
+
+    def role_of(self, row: int) -> str:
+        return role_key(self.names[row])
+
     def _families(self, key_of: Callable[[str], str]) -> list[Family]:
         groups: dict[tuple[str, tuple[int, ...] | None], list[int]] = {}
         names, layouts = self.names, self.layouts
@@ -145,6 +191,26 @@ class Survey:
             if not self.statistic[row]:
                 groups.setdefault((key_of(names[row]), layouts[row].sizes), []).append(row)
         return [Family(key, rows) for (key, _), rows in groups.items()]
+
+    def without(self, patterns: list[str]) -> Survey:
+        """The same without the rows whose names a glob matches."""
+        matched = set(self.table.select(patterns).names)
+        kept = [row for row, name in enumerate(self.names) if name not in matched]
+        return Survey(
+            self.source,
+            self.table._take(kept),
+            self.stats,
+            self.at[torch.tensor(kept, dtype=torch.int64)],
+            {name: reason for name, reason in self.unreadable.items() if name not in matched},
+            [self.is_buffer[row] for row in kept],
+        )
+
+    def once(self, made: Callable[[Survey], T]) -> T:
+        """What a function gives of this survey, which several checks ask for."""
+        if made not in self._made:
+            self._made[made] = made(self)
+        found: T = self._made[made]
+        return found
 
     def take(self, rows: list[int]) -> tuple[str, ...]:
         names = self.names
@@ -176,7 +242,8 @@ def survey(source: Any) -> Survey:
 
     unreadable = unreadable_in(table)
     layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64)
-    if streamed is not None:
+    # A program in a file tells buffers from parameters, of which alone it streams.
+    if streamed is not None and len(streamed) == len(table):
         stats, wanted = streamed, list(range(len(table)))
     else:
         first = (layout == torch.arange(len(table))).tolist()

@@ -9,12 +9,7 @@ from torch import nn
 from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam.init._written import uninitialized
-
-# What memory that was never written to looks like: subnormal numbers (pointers and small integers, read as
-# floats), or numbers beyond anything a model has.
-_SUBNORMAL = 0.01
-_HUGE = 1e10
+from pyparam.init._written import STALE_HUGE, STALE_SUBNORMAL, uninitialized
 
 
 def unwritten(seen: Survey) -> Iterator[Finding]:
@@ -24,11 +19,7 @@ def unwritten(seen: Survey) -> Iterator[Finding]:
     whose values look wrong.
     """
     lazy = [row for row, tensor in enumerate(seen.tensors) if nn.parameter.is_lazy(tensor)]
-    meta = [
-        row
-        for row, tensor in enumerate(seen.tensors)
-        if tensor.is_meta and row not in set(lazy) and not seen.is_buffer[row]
-    ]
+    meta = [row for row, tensor in enumerate(seen.tensors) if tensor.is_meta and row not in set(lazy)]
     if lazy:
         yield Finding(
             "never-initialised",
@@ -38,18 +29,27 @@ def unwritten(seen: Survey) -> Iterator[Finding]:
             "A lazy module learns its shapes from the first input; until then it has no parameters to train "
             "or save.",
             seen.take(lazy),
+            {},
+            "Run the model once on an input of the right shape.",
         )
     if meta:
-        whole = len(meta) == seen.is_buffer.count(False)
+        whole = all(tensor.is_meta for tensor in seen.tensors)
+        if whole:
+            meta = [row for row in meta if not seen.is_buffer[row]] or meta
         yield Finding(
             "never-initialised",
             "info" if whole else "error",
-            f"{plural(len(meta), 'parameter')} {'is' if len(meta) == 1 else 'are'} on the meta device",
+            f"{plural(len(meta), *_noun(seen, meta))} {'is' if len(meta) == 1 else 'are'} on the meta device",
             "The whole model is on the meta device, which has shapes and no values: nothing could be "
             "measured."
             if whole
             else "The meta device has shapes and no values: loading or initialising forgot these.",
             seen.take(meta),
+            {},
+            "pyparam.init.initialize_(model, device=...), or to_empty and load_state_dict."
+            if whole
+            else "Load them, or compute them as the module's __init__ does; a buffer that is not persistent "
+            "is in no checkpoint.",
         )
     yield from _raw(seen)
 
@@ -61,8 +61,8 @@ def _raw(seen: Survey) -> Iterator[Finding]:
     suspects = [
         row
         for row in seen.rows
-        if not seen.is_buffer[row]
-        and (nans[row] or subnormals[row] > _SUBNORMAL * numel[row] or largest[row] > _HUGE)
+        if seen.part[row] == "model"
+        and (nans[row] or subnormals[row] > STALE_SUBNORMAL * numel[row] or largest[row] > STALE_HUGE)
     ]
     if not suspects:
         return
@@ -77,18 +77,31 @@ def _raw(seen: Survey) -> Iterator[Finding]:
             "They hold the mark that pyparam.init.to_empty leaves: loading or initialising forgot them.",
             tuple(certain),
             {name: found.reasons[name] for name in certain},
+            "initialize_ or load them.",
         )
     if not isinstance(seen.source, nn.Module):
         return  # a version says something of a module's parameters alone
     doubtful = tuple(name for name in found if name not in set(found.certain))
+    places = [row for row in suspects if seen.names[row] in set(doubtful)]
     if doubtful:
         yield Finding(
             "never-initialised",
             "warning",
-            f"{plural(len(doubtful), 'parameter')} {'looks' if len(doubtful) == 1 else 'look'} like memory "
+            f"{plural(len(doubtful), *_noun(seen, places))} {'looks' if len(doubtful) == 1 else 'look'} like "
+            f"memory "
             f"that was never written",
             "Nothing has written to them in place since they were made, and their values are what stale "
-            "memory looks "
-            "like when it is read as numbers.",
+            "memory looks like when it is read as numbers. to_empty leaves buffers so that no checkpoint "
+            "holds.",
             doubtful,
+            {},
+            "Load or initialise them; compute a buffer as the module's __init__ does.",
+            "likely",
         )
+
+
+def _noun(seen: Survey, rows: list[int]) -> tuple[str, str]:
+    some = {seen.is_buffer[row] for row in rows}
+    if some == {True}:
+        return "buffer", "buffers"
+    return ("parameter", "parameters") if some == {False} else ("tensor", "parameters and buffers")

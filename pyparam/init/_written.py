@@ -22,6 +22,11 @@ _MARKS: dict[torch.dtype, tuple[torch.dtype, int]] = {
     torch.complex128: (torch.int64, 0x7FF8_0000_00E5_0D1E),
 }
 
+# What memory that was never written to looks like: a share of subnormal numbers (pointers and small integers,
+# read as floats), or numbers beyond anything a model has.
+STALE_SUBNORMAL = 0.01
+STALE_HUGE = 1e10
+
 # Modules that to_empty of this module gave memory to.
 _MARKED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
@@ -48,14 +53,15 @@ class Uninitialized(list[str]):
 def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bool = True) -> nn.Module:
     """``model.to_empty`` that marks the memory, so that :func:`uninitialized` knows for certain.
 
-    Every element of every floating-point parameter gets one NaN with a payload of its own. Returns the model.
+    Every element of every floating-point parameter and buffer gets one NaN with a payload of its own. Returns
+    the model.
     """
     model.to_empty(device=device, recurse=recurse)
     modules = model.modules() if recurse else [model]
     with torch.no_grad():
         for module in modules:
             _MARKED.add(module)
-            for parameter in module._parameters.values():
+            for parameter in (*module._parameters.values(), *module._buffers.values()):
                 if parameter is not None and parameter.dtype in _MARKS and not parameter.is_meta:
                     _bits(parameter).fill_(_MARKS[parameter.dtype][1])
                     torch._C._increment_version([parameter])
@@ -68,7 +74,8 @@ def _bits(parameter: Tensor) -> Tensor:
 
 
 def uninitialized(model: Any) -> Uninitialized:
-    """The parameters nothing has written to since they got memory, after ``to_empty`` or a partial load.
+    """The parameters and buffers nothing has written to since they got memory, after ``to_empty`` or a
+    partial load.
 
     How it knows, strongest evidence first:
 
@@ -83,17 +90,25 @@ def uninitialized(model: Any) -> Uninitialized:
     (``nn.Parameter(torch.zeros(3))``, ``load_state_dict(assign=True)``, ``copy.deepcopy``, with which
     ``nn.TransformerEncoder`` makes its layers), so such a parameter is listed though it is good; and writes
     through ``.data`` or NumPy leave the version alone. Only what the first two say is in ``.certain``. Of
-    integer parameters, which have no NaN, only the version speaks. In a loaded TorchScript model every
-    parameter was made around finished data, so there the version says nothing and is not asked.
+    integer parameters, which have no NaN, only the version speaks. Buffers mostly are finished data, so of
+    them the version counts only where the values are what stale memory looks like too (NaNs, subnormal or
+    absurd numbers): memory that happened to hold zeros or plausible numbers is not known to be unwritten. In
+    a loaded TorchScript model every parameter was made around finished data, so there the version says
+    nothing and is not asked.
     """
     reasons: dict[str, str] = {}
     certain: list[str] = []
     owners = Owners(model)
     script = isinstance(kind_of(model), str)
-    for name, parameter in table_of(model):
+    table = table_of(model, buffers=True)
+    parameters = len(table_of(model))
+    for row, (name, parameter) in enumerate(table):
         reason = _certain_reason(parameter)
         if reason is not None:
             certain.append(name)
+        elif row >= parameters:
+            if not script and _untouched(parameter) and looks_stale(parameter):
+                reason = "nothing has written to it in place, and its values are what stale memory looks like"
         elif not script and owners.of(name) not in _MARKED and _untouched(parameter):
             reason = "nothing has written to it in place; a false alarm if it was made around finished data"
         if reason is not None:
@@ -113,6 +128,21 @@ def _certain_reason(parameter: Tensor) -> str | None:
         return None
     total = parameter.numel() * (2 if parameter.is_complex() else 1)
     return f"{marked:,} of {total:,} elements hold the mark of to_empty"
+
+
+def looks_stale(tensor: Tensor) -> bool:
+    """Whether a floating-point tensor's values are what memory holds that was something else before: pointers
+    and small integers read as numbers are subnormal, others NaN or beyond anything a model has."""
+    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.numel() == 0:
+        return False
+    values = tensor.detach().double().abs()
+    tiny = torch.finfo(tensor.dtype).smallest_normal
+    subnormal = int(((values > 0) & (values < tiny)).sum())
+    return bool(
+        values.isnan().any()
+        or subnormal > STALE_SUBNORMAL * values.numel()
+        or values.isfinite().logical_and(values > STALE_HUGE).any()
+    )
 
 
 def _untouched(parameter: Tensor) -> bool:

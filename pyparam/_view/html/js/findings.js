@@ -26,12 +26,20 @@
     return list;
   };
 
+  // What to do next, and how sure it is that this is a fault, where that is not certain.
+  const advice = (finding) => {
+    const sure = finding.confidence === "certain" ? "" : ` This is ${finding.confidence}, not certain.`;
+    if (!finding.advice && !sure) return [];
+    return [el("p", { class: "reason next" }, el("strong", { text: "Next: " }), el("span", { text: `${finding.advice}${sure}` }))];
+  };
+
   const card = (model, finding, table) =>
     el("article", { class: `finding ${finding.severity}`, "data-kind": finding.kind },
       el("p", { class: "badge", text: WORDS[finding.severity] }),
       el("div", {},
         el("h3", { text: pyparam.shown(finding.title) }),
         el("p", { class: "reason", text: finding.reason }),
+        ...advice(finding),
         names(model, finding, table)));
 
   pyparam.showFindings = (model, table) => {

@@ -1,0 +1,77 @@
+"""``pyparam check``."""
+
+from __future__ import annotations
+
+import enum
+import json
+from typing import Annotated
+
+import typer
+
+from pyparam._base.words import plural
+from pyparam._cli.source import Meta, Source, load, mistakes
+from pyparam._cli.terminal import working
+from pyparam._cli.told import lines_of
+from pyparam._findings import SEVERITIES, findings
+
+
+class FailOn(str, enum.Enum):
+    error = "error"
+    warning = "warning"
+    info = "info"
+    never = "never"
+
+
+def check(
+    source: Source,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="The least severity that makes the exit status 1.")
+    ] = FailOn.warning,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore",
+            metavar="KIND|GLOB",
+            help="Leave out a kind of finding, or the parameters that a glob matches; several times.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    meta: Meta = False,
+) -> None:
+    """Says what is wrong with a source's parameters, why, and what to do next.
+
+    Exit status: 0 when nothing of the severity of --fail-on or above was found, 1 when something was, 2 after
+    a mistake. Needs neither a browser nor the packages of the report.
+
+    JSON: findings (a list, the gravest first, each with kind, severity, title, reason, names, details, advice
+    and confidence) and counts (by severity).
+
+    \b
+    Examples:
+      pyparam check model.safetensors
+      pyparam check checkpoint.pt --fail-on error --ignore tied
+      pyparam check mypackage.models:build --ignore scale --ignore "*.lora_B.*"
+      pyparam check model.pt --json | jq -r '.findings[] | .kind + ": " + .title'
+    """
+    with mistakes():
+        model = load(source, meta=meta)
+        with working(f"reading {source}"):
+            found = findings(model, ignore=ignore or ())
+        counts = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
+        if as_json:
+            typer.echo(json.dumps({"findings": [f.to_dict() for f in found], "counts": counts}, indent=2))
+        else:
+            for finding in found:
+                for line in lines_of(finding, advice=True):
+                    typer.echo(line)
+            told = ", ".join(
+                plural(counts[s], w) for s, w in zip(SEVERITIES, _WORDS, strict=True) if counts[s]
+            )
+            typer.echo(told or "nothing was found")
+    limit = -1 if fail_on is FailOn.never else SEVERITIES.index(fail_on.value)
+    if any(SEVERITIES.index(finding.severity) <= limit for finding in found):
+        raise typer.Exit(1)
+
+
+_WORDS = ("error", "warning", "note")

@@ -1,0 +1,133 @@
+"""Buffers: running statistics that cannot be, and frequencies that are none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from statistics import median
+
+from pyparam._findings.finding import Finding
+from pyparam._findings.survey import Survey
+from pyparam._findings.telling import told
+
+_RUNNING_VAR = re.compile(r"(^|\.)running_var$")
+# Inverse frequencies of rotary embeddings: positive and at most 1 (a scaling makes them smaller).
+_FREQUENCIES = re.compile(r"(^|[._])inv_freq$")
+# How far a running variance may lie from the median of the model's, as a power of two: activations of one
+# network differ by thousands, not by hundreds of thousands.
+_OCTAVES = 16.0
+_SPREADS = 6.0
+_FEWEST = 3
+
+_BUFFER = ("buffer", "buffers")
+
+
+def buffers(seen: Survey) -> Iterator[Finding]:
+    yield from _variances(seen)
+    yield from _unseen(seen)
+    yield from _frequencies(seen)
+
+
+def _variances(seen: Survey) -> Iterator[Finding]:
+    low, high, rms = seen.column("min"), seen.column("max"), seen.column("rms")
+    rows = [row for row in seen.rows if _RUNNING_VAR.search(seen.names[row])]
+    negative = {row: f"down to {low[row]:.4g}" for row in rows if low[row] < 0}
+    if negative:
+        yield told(
+            seen,
+            negative,
+            "running-statistics",
+            "error",
+            "is a running variance below zero",
+            "are running variances below zero",
+            reason="A variance is never negative: its root makes every output NaN in evaluation.",
+            advice="Load it again, or estimate it anew: reset_running_stats() and a pass over training data "
+            "in train mode.",
+            noun=_BUFFER,
+        )
+    odd = {row: "0 everywhere" for row in rows if low[row] == high[row] == 0}
+    level = {row: math.log2(rms[row]) for row in rows if rms[row] > 0 and row not in negative}
+    if len(level) >= _FEWEST:
+        middle = median(level.values())
+        limit = max(_OCTAVES, _SPREADS * median(abs(value - middle) for value in level.values()))
+        odd |= {
+            row: f"2^{value - middle:.0f} times the median of {len(level):,}"
+            for row, value in level.items()
+            if value - middle > limit
+        }
+    if odd:
+        yield told(
+            seen,
+            odd,
+            "running-statistics",
+            "warning",
+            "is a running variance that is hardly one",
+            "are running variances that are hardly ones",
+            reason="In evaluation a norm divides by its root: outputs are lost in noise where it is far too "
+            "large, and multiplied by 1 / sqrt(eps) where it is zero.",
+            advice="Estimate it anew: reset_running_stats() and a pass over training data in train mode.",
+            confidence="likely",
+            noun=_BUFFER,
+        )
+
+
+def _unseen(seen: Survey) -> Iterator[Finding]:
+    """Batch norms that saw no batch, where others did or where their own gain was trained."""
+    low, high = seen.column("min"), seen.column("max")
+    at = {seen.names[row]: row for row in seen.rows}
+    saw, unseen = 0, {}
+    for name, row in at.items():
+        prefix, _, attribute = name.rpartition(".")
+        if attribute != "num_batches_tracked":
+            continue
+        if high[row] > 0:
+            saw += 1
+            continue
+        mean, variance = (
+            at.get(f"{prefix}.{key}" if prefix else key) for key in ("running_mean", "running_var")
+        )
+        if mean is None or variance is None:
+            continue
+        if low[mean] == high[mean] == 0 and low[variance] == high[variance] == 1:
+            gain = at.get(f"{prefix}.weight" if prefix else "weight")
+            unseen[mean] = gain is not None and low[gain] < high[gain]
+    rows = {row: "" for row, trained in unseen.items() if saw or trained}
+    if rows:
+        yield told(
+            seen,
+            rows,
+            "running-statistics",
+            "warning",
+            "is of a batch norm that never saw a batch",
+            "are of batch norms that never saw a batch",
+            reason="Its running mean is 0 and its variance 1, as when it was made, though the model was "
+            "trained: in evaluation it does not normalise.",
+            advice="Look whether the layer is used in train mode; else estimate its statistics with a pass "
+            "over training data.",
+            noun=_BUFFER,
+        )
+
+
+def _frequencies(seen: Survey) -> Iterator[Finding]:
+    low, high = seen.column("min"), seen.column("max")
+    rows = {
+        row: f"from {low[row]:.4g} to {high[row]:.4g}"
+        for row in seen.rows
+        if _FREQUENCIES.search(seen.names[row]) and not (low[row] > 0 and high[row] <= 1)
+    }
+    if rows:
+        yield told(
+            seen,
+            rows,
+            "never-initialised",
+            "error",
+            "holds no rotary frequencies",
+            "hold no rotary frequencies",
+            reason="Inverse frequencies lie above 0 and at most at 1. This buffer is not saved with the "
+            "model, "
+            "and nothing filled it after the model was made on the meta device and given memory by to_empty.",
+            advice="Compute it again as the module's __init__ does, after to_empty and before the first use.",
+            confidence="likely",
+            noun=_BUFFER,
+        )
