@@ -68,6 +68,31 @@ def test_bulk(benchmark: Any, model: tuple[str, nn.Module], job: str) -> None:
     print(f"\n{job}, {name}: {pair}")
 
 
+LOADING_FLOORS = {"mixture": 15, "tree": 15, "chain": 30, "mlp": 5}
+
+
+def test_load_state_dict(benchmark: Any, model: tuple[str, nn.Module]) -> None:
+    name, built = model
+    state = built.state_dict()
+    for key, tensor in state.items():
+        state[key] = tensor.clone()
+    peer = nn.Module.load_state_dict
+
+    def ours() -> Any:
+        with pyparam.installed():
+            return built.load_state_dict(state)
+
+    assert ours() == peer(built, state)
+    pair = versus(
+        benchmark,
+        ours,
+        lambda: peer(built, state),
+        rounds={"mixture": 5}.get(name, ROUNDS[name]),
+        floor=LOADING_FLOORS[name],
+    )
+    print(f"\nload_state_dict, {name}: {pair}")
+
+
 def test_one_step_costs_the_same_on_every_model() -> None:
     times = {}
     for name in ("mixture", "mlp"):

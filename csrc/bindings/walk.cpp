@@ -1,9 +1,12 @@
 // Bindings of the walk over nn.Module: definitions only.
 #include "bindings/walk.h"
 
+#include "bindings/given.h"
+#include "table/copy.h"
 #include "walk/access.h"
 #include "walk/items.h"
 #include "walk/iterators.h"
+#include "walk/load_state_dict.h"
 #include "walk/module_table.h"
 #include "walk/module_type.h"
 #include "walk/state_dict.h"
@@ -72,6 +75,9 @@ void bind_walk(py::module_& m) {
           return owned(walk::state_dict(module.ptr(), destination.ptr(), prefix.ptr(), keep_vars));
         });
       });
+  m.def("load_state_dict", [](const py::object& module, const py::object& state, bool strict) {
+    return raising([&] { return owned(walk::load_state_dict(module.ptr(), state.ptr(), strict)); });
+  });
 }
 
 }  // namespace pyparam

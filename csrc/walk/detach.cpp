@@ -6,19 +6,9 @@
 #include <c10/core/impl/TorchDispatchModeTLS.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include "table/ordinary.h"
+
 namespace pyparam::walk {
-
-namespace {
-
-// The keys of an ordinary dense tensor on any device; another one means that detach does something
-// of its own.
-constexpr c10::DispatchKeySet kOrdinaryKeys =
-    c10::DispatchKeySet({c10::DispatchKey::Dense, c10::DispatchKey::ADInplaceOrView,
-                         c10::DispatchKey::AutogradFunctionality}) |
-    c10::DispatchKeySet(c10::DispatchKeySet::RAW, c10::full_backend_mask) |
-    c10::autocast_dispatch_keyset;
-
-}  // namespace
 
 Detacher::Detacher() {
   native_ =
@@ -32,8 +22,7 @@ Detacher::Detacher() {
 PyObject* Detacher::detach_plain(PyObject* object) const {
   if (!ordinary_ || !THPVariable_CheckExact(object)) return nullptr;
   c10::TensorImpl* impl = THPVariable_Unpack(object).unsafeGetTensorImpl();
-  if ((impl->key_set().raw_repr() & ~kOrdinaryKeys.raw_repr()) != 0 || impl->is_inference())
-    return nullptr;
+  if (!is_ordinary(*impl) || impl->is_inference()) return nullptr;
   // What the dispatcher's detach comes to: the same storage and version counter, no autograd
   // history.
   return THPVariable_Wrap(at::Tensor(impl->shallow_copy_and_detach(

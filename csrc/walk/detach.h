@@ -19,6 +19,9 @@ class Detacher {
   // be needed.
   PyObject* detach_plain(PyObject* tensor) const;
 
+  // Whether no mode, transform or the like changes what an op on ordinary tensors does.
+  bool ordinary() const { return ordinary_; }
+
  private:
   bool native_;    // no torch function or dispatch mode wants to see a detach
   bool ordinary_;  // no inference mode, transform or other key that changes what detach does

@@ -231,4 +231,17 @@ void PlainWalk::read_children(PyObject* mapping, bool aliased) {
   }
 }
 
+bool PlainWalk::has_dotted_children() const {
+  return std::any_of(children_.begin(), children_.end(), [](const Child& child) {
+    return PyUnicode_FindChar(child.key, '.', 0, PyUnicode_GET_LENGTH(child.key), 1) != -1;
+  });
+}
+
+bool PlainWalk::has_child(uint32_t module, std::string_view name) {
+  PyObject* children = hints_.modules.find(instance_dict(modules_[module]), names().modules);
+  const Ref key = Ref::checked(
+      PyUnicode_DecodeUTF8(name.data(), static_cast<Py_ssize_t>(name.size()), "surrogatepass"));
+  return PyDict_Contains(children, key.get()) == 1;
+}
+
 }  // namespace pyparam::walk

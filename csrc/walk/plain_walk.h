@@ -94,6 +94,10 @@ class PlainWalk {
   const std::vector<PyObject*>& modules() const { return modules_; }  // borrowed
   // What modules with one class share; module(i)'s.
   const ModuleType& type(uint32_t module) const { return types_[type_of_[module]]; }
+  // Whether a child's name has a dot, so that a qualified name may be read in two ways.
+  bool has_dotted_children() const;
+  // Whether a module has an entry of this name among its children, None or not.
+  bool has_child(uint32_t module, std::string_view name);
 
  private:
   struct Child {

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
+from torch.__future__ import get_swap_module_params_on_conversion
 from torch.compiler import is_dynamo_compiling
+from torch.nn.modules.module import _IncompatibleKeys
 
 from pyparam._base.native import _C
 from pyparam._sources import overrides
@@ -48,6 +50,20 @@ def _state_dict_method(original: Callable[..., Any]) -> Callable[..., Any]:
     return state_dict
 
 
+def _load_state_dict_method(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def load_state_dict(
+        self: nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        if not (assign or get_swap_module_params_on_conversion() or is_dynamo_compiling()):
+            keys = _C.load_state_dict(self, state_dict, bool(strict))
+            if keys is not None:
+                return _IncompatibleKeys(*keys)
+        return original(self, state_dict, strict, assign)
+
+    return load_state_dict
+
+
 _NATIVE: dict[str, Callable[..., Any]] = {
     "named_parameters": _C.own_named_parameters,
     "parameters": _C.own_parameters,
@@ -63,8 +79,8 @@ def _methods() -> dict[str, Callable[..., Any]]:
     """The methods to install, each around PyTorch's own; made once, as often as they are installed."""
     own = overrides.TORCHS_OWN
     methods = {name: _made_installable(own[name], native) for name, native in _NATIVE.items() if name in own}
-    if "state_dict" in own:
-        methods["state_dict"] = _state_dict_method(own["state_dict"])
+    made_around = {"state_dict": _state_dict_method, "load_state_dict": _load_state_dict_method}
+    methods |= {name: made(own[name]) for name, made in made_around.items() if name in own}
     overrides.tell_known_methods(methods)
     return methods
 
@@ -72,10 +88,11 @@ def _methods() -> dict[str, Callable[..., Any]]:
 def install() -> None:
     """Makes every ``nn.Module`` of the process use the native traversal.
 
-    ``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules``, ``modules`` and
-    ``state_dict`` of ``nn.Module`` are replaced; classes that override them keep their own, and ``super()``
-    in them reaches the native ones. A method that something else has put into ``nn.Module`` is left as it is,
-    and asked like a class's own. Installing again changes nothing. ``uninstall()`` puts back what was there.
+    ``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules``, ``modules``,
+    ``state_dict`` and ``load_state_dict`` of ``nn.Module`` are replaced; classes that override them keep
+    their own, and ``super()`` in them reaches the native ones. A method that something else has put into
+    ``nn.Module`` is left as it is, and asked like a class's own. Installing again changes nothing.
+    ``uninstall()`` puts back what was there.
     """
     with _lock:
         if _replaced:

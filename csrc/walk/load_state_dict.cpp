@@ -1,0 +1,289 @@
+#include "walk/load_state_dict.h"
+
+#include <algorithm>
+#include <exception>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "table/copy.h"
+#include "walk/detach.h"
+#include "walk/plain_walk.h"
+#include "walk/tensor.h"
+#include "walk/tensor_prefetch.h"
+
+namespace pyparam::walk {
+
+namespace {
+
+bool is_plain_dict(PyObject* object) {
+  return (PyDict_CheckExact(object) || PyODict_CheckExact(object)) && has_str_keys(object);
+}
+
+bool has_dot(PyObject* key) {
+  return PyUnicode_FindChar(key, '.', 0, PyUnicode_GET_LENGTH(key), 1) != -1;
+}
+
+// state_dict._metadata, null where it has none. An OrderedDict's attributes are looked up as any
+// object's, which may run code: before the walk.
+Ref metadata_of(PyObject* state) {
+  Ref found = Ref::steal(PyObject_GetAttr(state, names().metadata));
+  if (!found) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw PythonError{};
+    PyErr_Clear();
+  }
+  return found.get() == Py_None ? Ref() : std::move(found);
+}
+
+// What `_load_from_state_dict` reads of metadata[prefix[:-1]].
+class Metadata {
+ public:
+  explicit Metadata(PyObject* all) : all_(all) {}
+
+  // Whether it is plain data, and nowhere asks for tensors to be assigned (which an earlier load
+  // with `assign` leaves in it).
+  bool is_plain() const {
+    if (all_ == nullptr) return true;
+    if (!is_plain_dict(all_)) return false;
+    static PyObject* const assign = PyUnicode_InternFromString("assign_to_params_buffers");
+    if (assign == nullptr) throw PythonError{};
+    Py_ssize_t position = 0;
+    PyObject *key = nullptr, *value = nullptr;
+    while (PyDict_Next(all_, &position, &key, &value)) {
+      if (!is_plain_dict(value) || find_str(value, assign) != nullptr) return false;
+    }
+    return true;
+  }
+
+  // Whether a module's state is of version 2 or later.
+  bool is_current(const Path& path) const {
+    if (all_ == nullptr) return false;
+    const Ref key = path.size() == 0 ? path.str() : path.str_without_last_byte();
+    PyObject* local = PyDict_GetItemWithError(all_, key.get());
+    PyObject* version = local == nullptr ? nullptr : find_str(local, names().version_key);
+    if (version == nullptr || !PyLong_CheckExact(version)) return false;
+    int overflow = 0;
+    return PyLong_AsLongAndOverflow(version, &overflow) >= 2 && overflow == 0;
+  }
+
+ private:
+  PyObject* all_;
+};
+
+// Finds a state dict's values by name. Most state dicts have the model's own order: the next entry
+// is looked at before the name is made and hashed.
+class Finder {
+ public:
+  explicit Finder(PyObject* state) : state_(state) { advance(); }
+
+  // Borrowed; null where there is none.
+  PyObject* find(Path& path, PyObject* key) {
+    if (key_ != nullptr && is_joined(key_, path.view(), key)) {
+      PyObject* found = value_;
+      advance();
+      return found;
+    }
+    const Ref name = path.joined(key);
+    PyObject* found = PyDict_GetItemWithError(state_, name.get());
+    if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+    return found;
+  }
+
+ private:
+  void advance() {
+    if (PyDict_Next(state_, &position_, &key_, &value_) == 0) key_ = value_ = nullptr;
+  }
+
+  static bool is_joined(PyObject* whole, std::string_view path, PyObject* key) {
+    if (!PyUnicode_IS_COMPACT_ASCII(whole) || !PyUnicode_IS_COMPACT_ASCII(key)) return false;
+    const auto view = [](PyObject* text) {
+      return std::string_view(reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(text)),
+                              static_cast<size_t>(PyUnicode_GET_LENGTH(text)));
+    };
+    const std::string_view name = view(whole), end = view(key);
+    return name.size() == path.size() + end.size() && name.substr(path.size()) == end &&
+           name.substr(0, path.size()) == path;
+  }
+
+  PyObject* state_;
+  Py_ssize_t position_ = 0;
+  PyObject *key_ = nullptr, *value_ = nullptr;
+};
+
+class Loader {
+ public:
+  Loader(PlainWalk& walk, PyObject* state, PyObject* metadata)
+      : walk_(walk),
+        state_(state),
+        metadata_(metadata),
+        finder_(state),
+        missing_(Ref::checked(PyList_New(0))) {}
+
+  // Finds what to copy where. False where PyTorch has to do it.
+  bool match() {
+    if (!metadata_.is_plain()) return false;
+    Path path(Path::Style::kPrefix);
+    bool plain = true;
+    const bool ends = walk_.for_each(path, /*remove_duplicate=*/false, [&](uint32_t i, Path& at) {
+      plain = plain && (!walk_.type(i).versioned_load || metadata_.is_current(at)) &&
+              match_members(walk_.parameters(), i, at) && match_members(walk_.buffers(), i, at);
+    });
+    return plain && ends && !walk_.has_dotted_children();
+  }
+
+  bool all_expected() const { return found_ == PyDict_GET_SIZE(state_); }
+  bool none_missing() const { return PyList_GET_SIZE(missing_.get()) == 0; }
+  Ref take_missing() { return std::move(missing_); }
+  Ref unexpected();
+
+  // What to copy, held: it outlives the walk.
+  void hand_over(std::vector<at::Tensor>& targets, std::vector<at::Tensor>& sources) {
+    targets = std::move(targets_);
+    sources = std::move(sources_);
+  }
+
+ private:
+  bool match_members(const PlainWalk::Members& members, uint32_t module, Path& at) {
+    for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
+      prefetch_tensors(members.all, i);
+      const auto [key, value] = members.all[i];
+      if (has_dot(key)) return false;
+      PyObject* given = finder_.find(at, key);
+      if (given == nullptr) {
+        if (PyList_Append(missing_.get(), at.joined(key).get()) < 0) throw PythonError{};
+        continue;
+      }
+      ++found_;
+      if (!THPVariable_CheckExact(value) || !THPVariable_CheckExact(given)) return false;
+      const at::Tensor& target = THPVariable_Unpack(value);
+      const at::Tensor& source = THPVariable_Unpack(given);
+      if (!copies_plainly(target, source)) return false;
+      targets_.push_back(target);
+      sources_.push_back(source);
+    }
+    return true;
+  }
+
+  PlainWalk& walk_;
+  PyObject* state_;
+  Metadata metadata_;
+  Finder finder_;
+  Ref missing_;
+  Py_ssize_t found_ = 0;
+  std::vector<at::Tensor> targets_, sources_;
+};
+
+// The keys that no module has, in the order in which PyTorch's recursion finds them: module after
+// module, for each its `_extra_state` first, then in the state dict's order.
+Ref Loader::unexpected() {
+  struct Place {
+    uint32_t number, module;
+  };
+  std::unordered_map<std::string, Place> places;
+  std::unordered_set<std::string> expected;
+  Path path(Path::Style::kPrefix);
+  walk_.for_each(path, /*remove_duplicate=*/false, [&](uint32_t module, Path& at) {
+    const auto number = static_cast<uint32_t>(places.size());
+    places.emplace(at.view(), Place{number, module});
+    for (const PlainWalk::Members* members : {&walk_.parameters(), &walk_.buffers()}) {
+      for (uint32_t i = members->begin(module); i < members->end(module); ++i) {
+        const size_t length = at.size();
+        at.append_str(members->all[i].key);
+        expected.emplace(at.view());
+        at.truncate(length);
+      }
+    }
+  });
+
+  struct Found {
+    uint32_t module;
+    bool extra_state;
+    PyObject* key;
+  };
+  std::vector<Found> found;
+  Py_ssize_t position = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (PyDict_Next(state_, &position, &key, &value)) {
+    Path whole;
+    whole.append_str(key);
+    const std::string name(whole.view());
+    if (expected.count(name) != 0) continue;
+    for (size_t begin = 0;;) {
+      const Place place = places.at(name.substr(0, begin));
+      const size_t dot = name.find('.', begin);
+      if (dot == std::string::npos) {
+        found.push_back(
+            {place.number, name.compare(begin, std::string::npos, "_extra_state") == 0, key});
+        break;
+      }
+      if (places.count(name.substr(0, dot + 1)) != 0) {
+        begin = dot + 1;
+        continue;
+      }
+      // A child that is None is known to its parent, and nobody asks it what it expects.
+      if (!walk_.has_child(place.module, std::string_view(name).substr(begin, dot - begin)))
+        found.push_back({place.number, false, key});
+      break;
+    }
+  }
+  std::stable_sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
+    return a.module != b.module ? a.module < b.module : a.extra_state && !b.extra_state;
+  });
+  Ref listed = Ref::checked(PyList_New(0));
+  for (const Found& one : found) {
+    if (PyList_Append(listed.get(), one.key) < 0) throw PythonError{};
+  }
+  return listed;
+}
+
+class Unlocked {
+ public:
+  Unlocked() : state_(PyEval_SaveThread()) {}
+  ~Unlocked() { PyEval_RestoreThread(state_); }
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+}  // namespace
+
+Ref load_state_dict(PyObject* module, PyObject* state, bool strict) {
+  const auto not_here = [] { return Ref::borrow(Py_None); };
+  if (!PyDict_CheckExact(state) && !PyODict_CheckExact(state)) return not_here();
+  const Ref metadata = metadata_of(state);
+  const Detacher modes;
+  if (!modes.ordinary() || !has_str_keys(state)) return not_here();
+
+  PlainWalk::Lease walk;
+  PlainWalk::Wanted wanted;
+  wanted.parameters = wanted.buffers = wanted.persistent = true;
+  wanted.methods = 0;
+  wanted.methods_of_all = kLoadFromStateDict;
+  wanted.methods_of_class = kSetExtraState;
+  wanted.empty = {names().load_state_dict_pre_hooks, names().load_state_dict_post_hooks};
+
+  Ref missing, unexpected;
+  std::vector<at::Tensor> targets, sources;
+  {
+    const GcPause pause;
+    if (!walk->read(module, wanted)) return not_here();
+    Loader loader(*walk, state, metadata.get());
+    if (!loader.match()) return not_here();
+    if (strict && !(loader.all_expected() && loader.none_missing())) return not_here();
+    unexpected = loader.all_expected() ? Ref::checked(PyList_New(0)) : loader.unexpected();
+    missing = loader.take_missing();
+    loader.hand_over(targets, sources);
+  }
+  try {
+    const Unlocked unlocked;
+    copy_all(targets, sources);
+  } catch (const std::exception&) {
+    return not_here();  // PyTorch copies all of it again, and says what it was
+  }
+  return Ref::checked(PyTuple_Pack(2, missing.get(), unexpected.get()));
+}
+
+}  // namespace pyparam::walk
