@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -132,7 +134,9 @@ def test_the_format_before_zip_files(tmp_path):
     torch.save(state, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     opened = pyparam.open(tmp_path / "x.pt")
     assert_equal_tensors(opened, state)
-    assert opened.byte_range("a.weight") is None
+    assert opened["a.weight"].data_ptr() == opened["b.weight"].data_ptr()
+    place = opened.byte_range("a.bias")
+    assert (tmp_path / "x.pt").read_bytes()[place.begin : place.end] == state["a.bias"].numpy().tobytes()
 
 
 def test_an_archive_compressed_by_another_tool(tmp_path):
@@ -210,16 +214,15 @@ def test_what_the_user_declared_safe_loads(tmp_path):
     assert opened.extras["kept"].rate == 2
 
 
-@pytest.mark.parametrize("protocol", [2, 3])
-def test_pickle_protocols(tmp_path, protocol):
-    torch.save({"a": torch.ones(1)}, tmp_path / "x.pt", pickle_protocol=protocol)
-    assert list(pyparam.open(tmp_path / "x.pt")) == ["a"]
-
-
-def test_a_pickle_protocol_that_torch_cannot_read_safely(tmp_path):
-    torch.save({"a": torch.ones(1)}, tmp_path / "x.pt", pickle_protocol=4)
-    with pytest.raises(ValueError, match=r"x\.pt cannot be read: .* save it again with pickle_protocol=2"):
-        pyparam.open(tmp_path / "x.pt")
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_pickle_protocols(tmp_path, protocol, zipped):
+    state = {"a": torch.ones(1), "b": torch.arange(70000), "c": {"d": (torch.zeros(2, 2), b"x" * 300)}}
+    torch.save(state, tmp_path / "x.pt", pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    opened = pyparam.open(tmp_path / "x.pt")
+    assert list(opened) == ["a", "b", "c.d.0"]
+    assert torch.equal(opened["b"], state["b"])
+    assert opened.extras["c.d.1"] == b"x" * 300
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -242,7 +245,7 @@ def test_a_storage_that_claims_more_than_the_file_has(tmp_path):
 
     torch.save({"a": torch.arange(3.0)}, tmp_path / "x.pt")
     rewritten(tmp_path / "x.pt", tmp_path / "y.pt", claim)
-    with pytest.raises(ValueError, match=r"y\.pt cannot be read as a PyTorch checkpoint"):
+    with pytest.raises(ValueError, match=r"y\.pt: entry 'a' in 'x/data/0': .* beyond its storage of 12"):
         pyparam.open(tmp_path / "y.pt")
 
 
@@ -270,3 +273,67 @@ def test_a_pickle_that_holds_itself(tmp_path):
     torch.save(loop, tmp_path / "x.pt")
     with pytest.raises(ValueError, match=r"x\.pt: a dict holds itself"):
         pyparam.open(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_what_needs_code_can_be_listed(tmp_path, zipped):
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    saved = {"model": model, "epoch": 3, "best": torch.ones(2)}
+    torch.save(saved, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
+    opened = pyparam.open(tmp_path / "x.pt", refused="list")
+    expected = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {
+        "best": saved["best"]
+    }
+    assert sorted(opened) == sorted(expected)
+    for name, tensor in expected.items():
+        assert opened.tensor_info(name)[:2] == (tensor.dtype, tuple(tensor.shape))
+        assert opened.byte_range(name) is None
+    assert opened.extras["epoch"] == 3
+    with pytest.raises(
+        ValueError, match=r"'best' is listed only: .*it refers to torch\.nn\.modules\.\w+\.\w+"
+    ):
+        opened["best"]
+
+
+def test_listing_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": torch.ones(1), "b": Payload()}, "x.pt")
+    assert list(pyparam.open("x.pt", refused="list")) == ["a"]
+    assert not os.path.exists("ran")
+
+
+def test_refused_is_raise_or_list(tmp_path):
+    with pytest.raises(ValueError, match=r"open: refused is 'raise' or 'list', got 'run'"):
+        pyparam.open(tmp_path, refused="run")
+
+
+def test_a_refusal_tells_the_safe_ways_first(tmp_path):
+    torch.save(nn.Linear(1, 1), tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="is refused") as caught:
+        pyparam.open(tmp_path / "x.pt")
+    text = str(caught.value)
+    ways = ["model.state_dict()", "safe_globals", "refused='list'", "weights_only=False"]
+    places = [text.index(way) for way in ways]
+    assert places == sorted(places)
+
+
+SAVES_A_DTENSOR = """
+import sys, torch, torch.distributed as dist
+from torch.distributed.tensor import DeviceMesh, Shard, distribute_tensor
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+whole = torch.arange(6.0).view(3, 2)
+torch.save({"w": distribute_tensor(whole, DeviceMesh("cpu", [0]), [Shard(0)])}, sys.argv[1])
+dist.destroy_process_group()
+"""
+
+OPENS_IT = """
+import sys, pyparam
+opened = pyparam.open(sys.argv[1])
+assert opened["w"].to_local().tolist() == [[0, 1], [2, 3], [4, 5]]
+"""
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
+def test_dtensors_open_in_a_process_that_has_not_imported_them(tmp_path):
+    for script in (SAVES_A_DTENSOR, OPENS_IT):
+        subprocess.run([sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "x.pt")], check=True)

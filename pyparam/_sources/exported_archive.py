@@ -14,9 +14,10 @@ import torch
 
 from pyparam._sources.archive import Archive
 from pyparam._sources.bounds import Names
-from pyparam._sources.programs import Entry, Program, StoredPart
+from pyparam._sources.programs import Program
 from pyparam._sources.saved_archive import Unread, saved_in
 from pyparam._sources.stored import StorageKey, StoredTensor
+from pyparam._sources.stored_part import Entry, Home, Homes, StoredPart
 from pyparam._sources.unpickle import PickleError
 
 _OLD = "serialized_exported_program.json"
@@ -62,16 +63,14 @@ def open_archive(path: Path, file: BinaryIO, archive: Archive) -> Program:
     return _Reader(path, file, archive).opened()
 
 
-Found = tuple[Archive, str, StoredTensor]
-
-
 class _Reader:
     def __init__(self, path: Path, file: BinaryIO, archive: Archive) -> None:
         self.path = path
         self.file = file
         self.archive = archive
+        self.homes = Homes(archive)
         self.names = Names(path, archive.length)
-        self.found: dict[str, Found] = {}
+        self.found: dict[str, tuple[Home, StoredTensor]] = {}
         self.unread: dict[str, Unread] = {}
 
     def opened(self) -> Program:
@@ -89,13 +88,11 @@ class _Reader:
                 self.fail(f"it has no values for {name!r}, which its signature lists")
             if name in entries:
                 self.fail(f"its signature lists {name!r} twice")
-            archive, member, stored = self.found[name]
+            home, stored = self.found[name]
             stored.parameter = stored.parameter or not is_buffer
-            entries[name] = Entry(name, stored, archive, member, is_buffer)
+            entries[name] = Entry(name, stored, home, is_buffer)
         others = [
-            Entry(name, stored, archive, member, False)
-            for name, (archive, member, stored) in self.found.items()
-            if name not in entries
+            Entry(name, stored, home) for name, (home, stored) in self.found.items() if name not in entries
         ]
         part = StoredPart(self.path, self.file, [*entries.values(), *others])
         extras: dict[str, Any] = {entry.name: part.tensor(len(entries) + i) for i, entry in enumerate(others)}
@@ -162,7 +159,7 @@ class _Reader:
             )
         except PickleError as error:
             self.fail(f"{config}: entry {name!r} in {member!r}: {error}")
-        self.found[name] = self.archive, member, stored
+        self.found[name] = self.homes.of(member), stored
 
     def numbers(self, config: str, name: str, value: Any) -> tuple[int, ...]:
         items = value if isinstance(value, list) else [value]
@@ -181,6 +178,7 @@ class _Reader:
         try:
             inner = Archive(self.path, self.file, self.archive.place(member), size)
             root, value = saved_in(inner)
+            homes = Homes(inner)
         except PickleError as error:
             if name is None:
                 self.fail(f"its member {member!r}: {error}")
@@ -191,7 +189,7 @@ class _Reader:
                 self.fail(f"its member {member!r} names a tensor by a {type(key).__name__}")
             if isinstance(stored, StoredTensor):
                 self.names.spend(key)
-                self.found[key] = inner, f"{root}data/{stored.storage.key}", stored
+                self.found[key] = homes.of(f"{root}data/{stored.storage.key}"), stored
             else:
                 self.unread[key] = Unread(f"it is a {type(stored).__name__}")
 

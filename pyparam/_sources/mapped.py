@@ -65,6 +65,10 @@ class MappedFile:
             return torch.frombuffer(own, dtype=dtype).reshape(shape)
         return torch.frombuffer(view, dtype=dtype, count=count, offset=begin).reshape(shape)
 
+    def read(self, begin: int, size: int) -> memoryview:
+        """The bytes from ``begin``, as they are on disk or as they were written here."""
+        return memoryview(self._opened())[begin : begin + size]
+
     def span(self) -> tuple[int, int]:
         """Address and size in bytes of the file in memory."""
         return torch.frombuffer(self._opened(), dtype=torch.uint8).data_ptr(), self.size

@@ -7,6 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from pyparam._sources.bounds import Names
+from pyparam._sources.listing import entries
+from pyparam._sources.unpickle import Record
+
 # Containers that share parts can unfold into far more names than they have objects.
 MOST_ENTRIES = 50_000_000
 
@@ -21,14 +25,16 @@ class _Frame:
 
 
 def is_container(value: object) -> bool:
-    return isinstance(value, (Mapping, list, tuple))
+    return isinstance(value, (Mapping, list, tuple, Record))
 
 
 def children(node: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(node, Record):
+        return entries(node)
     return iter(node.items()) if isinstance(node, Mapping) else iter(enumerate(node))
 
 
-def count_tensors(root: Any) -> dict[int, int]:
+def count_tensors(root: Any, kind: type = Tensor) -> dict[int, int]:
     """How many names for tensors each container below ``root`` unfolds to, by ``id``.
 
     Raises ValueError for a container that holds itself and for one that unfolds without reason. Iterative,
@@ -40,7 +46,7 @@ def count_tensors(root: Any) -> dict[int, int]:
     while stack:
         frame = stack[-1]
         for _, value in frame.children:
-            if isinstance(value, Tensor):
+            if isinstance(value, kind):
                 frame.count += 1
             elif is_container(value):
                 known = counts.get(id(value))
@@ -65,32 +71,46 @@ def count_tensors(root: Any) -> dict[int, int]:
     return counts
 
 
-def flatten(root: Any, leaf: Callable[[str, Any], None] | None = None) -> dict[str, Tensor]:
+def flatten(
+    root: Any,
+    leaf: Callable[[str, Any], None] | None = None,
+    *,
+    kind: type = Tensor,
+    names: Names | None = None,
+) -> dict[str, Any]:
     """The tensors below ``root`` by dotted name, in order.
 
     Args:
         root: a mapping, list or tuple, nested to any depth. Keys are strings, or integers, which name by
         their digits.
         leaf: called with the dotted name of everything else. A container without any tensor is one leaf.
+        kind: the class of what counts as a tensor.
+        names: bounds what a file may unfold to.
 
     Raises:
         TypeError: for a key of another kind above a tensor.
         ValueError: for two tensors with one dotted name, or a container that holds itself.
     """
-    if isinstance(root, Mapping) and all(type(k) is str and isinstance(v, Tensor) for k, v in root.items()):
+    if isinstance(root, Mapping) and all(type(k) is str and isinstance(v, kind) for k, v in root.items()):
         return dict(root)
-    counts = count_tensors(root)
-    found: dict[str, Tensor] = {}
+    counts = count_tensors(root, kind)
+    found: dict[str, Any] = {}
     stack: list[tuple[str | None, Iterator[tuple[Any, Any]]]] = [(None, children(root))]
     while stack:
         prefix, entries = stack[-1]
         for key, value in entries:
             inner = is_container(value) and counts[id(value)] > 0
-            if not inner and not isinstance(value, Tensor):
+            if not inner and not isinstance(value, kind):
                 if leaf is not None:
-                    leaf(joined(prefix, key, strict=False), value)
+                    name = joined(prefix, key, strict=False)
+                    if names is not None:
+                        names.spend(name)
+                    leaf(name, value)
                 continue
             name = joined(prefix, key)
+            if names is not None:
+                names.spend(name)
+                names.check_depth(len(stack))
             if inner:
                 stack.append((name, children(value)))
                 break

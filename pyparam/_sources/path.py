@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from pyparam._sources import (
     distributed,
@@ -40,7 +41,7 @@ _FOREIGN = (
 )
 
 
-def open(path: str | os.PathLike[str]) -> Checkpoint:
+def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "raise") -> Checkpoint:
     """Opens a checkpoint, reading its headers alone: tensors are read when they are used.
 
     What a file is goes by its content:
@@ -54,33 +55,43 @@ def open(path: str | os.PathLike[str]) -> Checkpoint:
     - a directory of torch.distributed.checkpoint: a ``Checkpoint`` whose tensors are put together from
     pieces.
 
+    Args:
+        path: a file or a directory.
+        refused: what becomes of a pickle that needs code to load: ``"raise"``, or ``"list"`` the names,
+        dtypes
+            and shapes of what it holds, as far as they can be told without the code; reading a value raises
+            ValueError then.
+
     Raises:
         FileNotFoundError: for a path that is not there.
         ValueError: naming the file, and the entry where one is at fault, for a file that is truncated,
             corrupt, of another format, or that needs code to load; for a directory without a checkpoint, or
             with several.
     """
+    if refused not in ("raise", "list"):
+        raise ValueError(f"open: refused is 'raise' or 'list', got {refused!r}")
+    opener = functools.partial(_open_file, listing=refused == "list")
     where = Path(os.fsdecode(os.fspath(path)))
     mode = where.stat().st_mode
     if stat.S_ISDIR(mode):
-        opened: Checkpoint = sharded.open_directory(where, _open_file)
+        opened: Checkpoint = sharded.open_directory(where, opener)
         return opened
     if not stat.S_ISREG(mode):
         raise ValueError(f"{where} is neither a file nor a directory")
     if where.name == distributed_metadata.METADATA:
         return distributed.open_directory(where.parent)
     if where.name.endswith(".index.json"):
-        return sharded.open_index(where, _open_file)
-    return _open_file(where)
+        return sharded.open_index(where, opener)
+    return opener(where)
 
 
-def _open_file(path: Path) -> Checkpoint:
+def _open_file(path: Path, *, listing: bool) -> Checkpoint:
     # Unbuffered: a header is read to its last byte and no further.
     with builtins.open(path, "rb", buffering=0) as file:
-        return _open_by_content(path, file)
+        return _open_by_content(path, file, listing)
 
 
-def _open_by_content(path: Path, file: BinaryIO) -> Checkpoint:
+def _open_by_content(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
     size = os.fstat(file.fileno()).st_size
     start = file.read(_LOOKED_AT)
     if not start:
@@ -89,13 +100,13 @@ def _open_by_content(path: Path, file: BinaryIO) -> Checkpoint:
         if start.startswith(magic) and not safetensors.looks_like(start, size):
             raise ValueError(f"{path} is {what}")
     if start.startswith(_ZIP):
-        return _open_zip(path, file)
+        return _open_zip(path, file, listing)
     if safetensors.looks_like(start, size) or path.suffix == ".safetensors":
         return safetensors.open_file(path, file)
     if path.suffix == ".json" and start.lstrip()[:1] == b"{":
-        return sharded.open_index(path, _open_file)
+        return sharded.open_index(path, functools.partial(_open_file, listing=listing))
     if pickled.is_legacy(start):
-        return pickled.open_whole(path, file)
+        return pickled.open_legacy(path, file, listing=listing)
     if start.startswith(_PICKLE):
         raise ValueError(f"{path} is refused: it is a pickle that torch.save did not write, and may run code")
     if path.suffix == ".onnx":
@@ -106,14 +117,14 @@ def _open_by_content(path: Path, file: BinaryIO) -> Checkpoint:
     )
 
 
-def _open_zip(path: Path, file: BinaryIO) -> Checkpoint:
+def _open_zip(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
     archive = Archive(path, file)
     if script_archive.is_torchscript(archive):
         return script_archive.open_archive(path, file, archive)
     if exported_archive.is_exported(archive):
         return exported_archive.open_archive(path, file, archive)
     if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in archive.members):
-        return pickled.open_zip(path, file, archive)
+        return pickled.open_zip(path, file, archive, listing=listing)
     raise ValueError(f"{path} is a zip archive, and not one that torch wrote: it has no data.pkl")
 
 

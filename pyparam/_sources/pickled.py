@@ -1,6 +1,8 @@
 """What ``torch.save`` writes (.pt, .pth, .bin, .ckpt): pickles, read without running any code of the file's.
 
-The file's skeleton is read through torch's weights-only unpickler; tensors lie over a memory map of the file.
+A pickle is first read as plain data. Plain tensors, which nearly all are, lie over a memory map of the file
+and are made when they are asked for. Where a file holds more (sparse tensors, subclasses, classes the user
+declared safe), torch's own loader of weights makes it.
 """
 
 from __future__ import annotations
@@ -18,40 +20,87 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._sources import nested
 from pyparam._sources.archive import Archive
+from pyparam._sources.bounds import Names
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
+from pyparam._sources.legacy import LegacyFile, is_legacy
+from pyparam._sources.listing import ListedPart
 from pyparam._sources.mapped import MappedFile
+from pyparam._sources.saved_world import SavedWorld
+from pyparam._sources.stored import StorageKey, StoredTensor
+from pyparam._sources.stored_part import Entry, Home, Homes, StoredPart
+from pyparam._sources.unpickle import NeedsCode, PickleError, unpickled
 
-# How a file in the format before zip archives begins: the pickle, of any protocol, of one number.
-_LEGACY = (b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", b"119547037146038801333356")
+__all__ = ["is_legacy", "open_legacy", "open_zip"]
 
 _NEEDS_CODE = re.compile(
     r"unsupported global|allowlist|blocked|REDUCE|must be imported|Can only build|new object", re.I
 )
 _REFERENCE = re.compile(r"GLOBAL ([\w.]+)|<(?:class|function|built-in function) '?([\w.]+)")
+_LONGEST = 8 << 20
+"""A pickle may unpack to this, plus four times the archive's size."""
 
 
-def is_legacy(start: bytes) -> bool:
-    return any(magic in start[:40] for magic in _LEGACY)
-
-
-def open_zip(path: Path, file: BinaryIO, archive: Archive) -> Checkpoint:
+def open_zip(path: Path, file: BinaryIO, archive: Archive, *, listing: bool = False) -> Checkpoint:
     """Opens a zip archive with a ``data.pkl``.
 
-    Raises ValueError for a file that needs code to load, and for one that is corrupt.
+    Raises ValueError for a file that needs code to load, unless it is only to be listed, and for one that is
+    corrupt.
     """
-    if _is_plain(archive):
+    pickles = [name for name in archive.members if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) > 1:
+        raise ValueError(f"{path} cannot be read as a PyTorch checkpoint: it has {len(pickles)} data.pkl")
+    root = pickles[0].removesuffix("data.pkl")
+    world = SavedWorld(listing=listing)
+    loaded = _plain(path, lambda: unpickled(archive.read(pickles[0], _LONGEST + 4 * archive.length), world))
+    order = f"{root}byteorder"
+    swapped = order in archive and archive.read(order, 16).strip() not in (b"little", b"")
+    if (world.is_plain and not swapped) or world.refused:
+        homes = Homes(archive)
+        return _described(path, file, loaded, lambda key: homes.of(f"{root}data/{key.key}"), world)
+    if _is_stored(archive):
         mapped = MappedFile(path, file)
         opened = _checkpoint(path, _unpickled(path, lambda: _load_mapped(path, mapped)), mapped)
         if all(_is_aligned(tensor) for tensor in opened.values()):
             return opened
-    return open_whole(path, file)
+    return _open_whole(path, file)
 
 
-def open_whole(path: Path, file: BinaryIO) -> Checkpoint:
-    """Reads a file that cannot be mapped into memory, such as one in the format torch wrote before 1.6.
+def open_legacy(path: Path, file: BinaryIO, *, listing: bool = False) -> Checkpoint:
+    """Opens a file in the format torch wrote before 1.6.
 
-    Raises ValueError for a file that needs code to load, and for one that is corrupt.
+    Raises ValueError for a file that needs code to load, unless it is only to be listed, and for one that is
+    corrupt.
     """
+    world = SavedWorld(listing=listing)
+    legacy = _plain(path, lambda: LegacyFile(path, file, world))
+    if legacy.is_plain or world.refused:
+        return _described(path, file, legacy.loaded, legacy.home, world)
+    return _open_whole(path, file)
+
+
+def _plain(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except NeedsCode as error:
+        raise _needs_code(path, str(error)) from None
+    except PickleError as error:
+        raise ValueError(f"{path} cannot be read as a PyTorch checkpoint: {error}") from None
+
+
+def _described(
+    path: Path, file: BinaryIO, loaded: Any, home: Callable[[StorageKey], Home], world: SavedWorld
+) -> Checkpoint:
+    """A checkpoint of the tensors that a pickle describes."""
+    extras: dict[str, Any] = {}
+    tensors = _flattened(path, loaded, StoredTensor, extras, path.stat().st_size)
+    if world.refused:
+        why = f"it refers to {', '.join(world.refused[:4])}"
+        return Checkpoint(path, [ListedPart(path, tensors, str(_needs_code(path, why)))], extras=extras)
+    entries = [Entry(name, tensor, home(tensor.storage)) for name, tensor in tensors.items()]
+    return Checkpoint(path, [StoredPart(path, file, entries)], extras=extras)
+
+
+def _open_whole(path: Path, file: BinaryIO) -> Checkpoint:
     file.seek(0)
     loaded = _unpickled(path, lambda: torch.load(file, map_location="cpu", weights_only=True, mmap=False))
     return _checkpoint(path, loaded, None)
@@ -84,7 +133,7 @@ def _load_mapped(path: Path, mapped: MappedFile) -> Any:
         return load(reader, "cpu", unpickler, overall_storage=storage, encoding="utf-8")
 
 
-def _is_plain(archive: Archive) -> bool:
+def _is_stored(archive: Archive) -> bool:
     """Whether tensors lie in the file as in memory: torch writes them so, other tools may compress."""
     return all(map(archive.is_stored, archive.members))
 
@@ -109,19 +158,19 @@ def _refuse(path: Path, error: Exception) -> NoReturn:
     if isinstance(error, pickle.UnpicklingError) and _NEEDS_CODE.search(text):
         found = _REFERENCE.search(text)
         what = f"it refers to {found[1] or found[2]}" if found else _first_line(text)
-        raise ValueError(
-            f"{path} is refused: it needs code to load ({what}), and unpickling that would run whatever the "
-            "file says. If you trust the file, load it with torch.load(path, weights_only=False) and pass "
-            "the result; to share weights, save model.state_dict()"
-        ) from None
-    if text.lstrip().startswith("Unsupported operand"):
-        raise ValueError(
-            f"{path} cannot be read: it uses a pickle instruction that torch's loader of weights does not "
-            f"know ({_first_line(text)}). If it is not corrupt, save it again with pickle_protocol=2"
-        ) from None
+        raise _needs_code(path, what) from None
     raise ValueError(
         f"{path} cannot be read as a PyTorch checkpoint: {_first_line(text) or type(error).__name__}"
     ) from error
+
+
+def _needs_code(path: Path, what: str) -> ValueError:
+    return ValueError(
+        f"{path} is refused: it needs code to load ({what}). To share weights, save model.state_dict(). If "
+        "you know that class and trust it, declare it with torch.serialization.safe_globals while you open "
+        "the file; open(path, refused='list') lists names and shapes without it. If all else fails and you "
+        "trust the file, torch.load(path, weights_only=False) runs whatever the file says; pass the result"
+    )
 
 
 def _first_line(text: str) -> str:
@@ -131,17 +180,24 @@ def _first_line(text: str) -> str:
     return lines[0][:300] if lines else ""
 
 
-def _checkpoint(path: Path, loaded: Any, mapped: MappedFile | None) -> Checkpoint:
-    extras: dict[str, Any] = {}
-    if isinstance(loaded, Tensor):
+def _flattened(path: Path, loaded: Any, kind: type, extras: dict[str, Any], size: int) -> dict[str, Any]:
+    """The tensors of ``kind`` by dotted name; what else there is goes to ``extras``."""
+    if isinstance(loaded, kind):
         loaded = [loaded]
     if not nested.is_container(loaded):
-        raise ValueError(f"{path} holds a {type(loaded).__name__}; expected tensors by name")
+        what = getattr(loaded, "kind", None) or type(loaded).__name__
+        raise ValueError(f"{path} holds a {what}; expected tensors by name")
     try:
-        tensors = nested.flatten(loaded, extras.__setitem__)
+        tensors = nested.flatten(loaded, extras.__setitem__, kind=kind, names=Names(path, size))
         nested.encodable(tensors)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+    return tensors
+
+
+def _checkpoint(path: Path, loaded: Any, mapped: MappedFile | None) -> Checkpoint:
+    extras: dict[str, Any] = {}
+    tensors = _flattened(path, loaded, Tensor, extras, path.stat().st_size)
     return Checkpoint(path, [_Part(path, tensors, mapped)], extras=extras)
 
 

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO, NoReturn
 
 from pyparam._sources.archive import Archive
 from pyparam._sources.bounds import Names
-from pyparam._sources.programs import Entry, Program, StoredPart
+from pyparam._sources.programs import Program
 from pyparam._sources.stored import StoredTensor, TensorWorld
+from pyparam._sources.stored_part import Entry, Homes, StoredPart
 from pyparam._sources.unpickle import PickleError, Record, Reference, unpickled
 
 _CLASS = re.compile(r"^class ([^\s(]+)\((\w+)\):$", re.M)
@@ -50,6 +51,7 @@ class _Reader:
     def __init__(self, path: Path, archive: Archive) -> None:
         self.path = path
         self.archive = archive
+        self.homes = Homes(archive)
         self.root = next(n for n in archive.members if n.count("/") == 1 and n.endswith("/constants.pkl"))
         self.root = self.root.removesuffix("constants.pkl")
         self.most = _OWN_PICKLES + 4 * archive.length
@@ -69,7 +71,7 @@ class _Reader:
             if isinstance(constant, StoredTensor):
                 self.extra(f"constants.c{number}", constant, "constants")
         others = [
-            Entry(name, stored, self.archive, f"{self.root}{where}/{stored.storage.key}", False)
+            Entry(name, stored, self.homes.of(f"{self.root}{where}/{stored.storage.key}"))
             for name, (stored, where) in self.extras.items()
         ]
         part = StoredPart(self.path, file, [*entries, *others])
@@ -121,7 +123,7 @@ class _Reader:
                     if is_buffer or key in declared.parameters:
                         self.names.spend(name)
                         member = f"{self.root}data/{value.storage.key}"
-                        tensors[is_buffer].append(Entry(name, value, self.archive, member, is_buffer))
+                        tensors[is_buffer].append(Entry(name, value, self.homes.of(member), is_buffer))
                     else:
                         self.extra(name, value)
             yield from tensors[False]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pyparam._sources.unpickle import PickleError, PlainWorld, Record, Reference
+from pyparam._sources.unpickle import PickleError, PlainWorld, Reference
 
 MOST_DIMENSIONS = 64
 
@@ -147,19 +147,44 @@ _storages: dict[str, Any] | None = None
 
 
 def _tensor_v2(
-    storage: Any, offset: Any, shape: Any, stride: Any, requires_grad: Any = False, *more: Any
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    stride: Any,
+    requires_grad: Any = False,
+    hooks: Any = None,
+    bits: Any = None,
 ) -> StoredTensor:
+    _check_bits(bits)
     if not isinstance(storage, StorageKey) or storage.dtype is None:
         raise PickleError("a tensor without a typed storage")
     return StoredTensor(storage, storage.dtype, offset, _ints(shape), _ints(stride), bool(requires_grad))
 
 
 def _tensor_v3(
-    storage: Any, offset: Any, shape: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any, *more: Any
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    stride: Any,
+    requires_grad: Any,
+    hooks: Any,
+    dtype: Any,
+    bits: Any = None,
 ) -> StoredTensor:
+    _check_bits(bits)
     if not isinstance(storage, StorageKey) or not isinstance(dtype, torch.dtype):
         raise PickleError("a tensor without a storage or dtype")
     return StoredTensor(storage, dtype, offset, _ints(shape), _ints(stride), bool(requires_grad))
+
+
+class NotPlain(PickleError):
+    """A tensor that is more than elements over a storage: conjugated, with attributes, of a class of its
+    own."""
+
+
+def _check_bits(bits: Any) -> None:
+    if bits:
+        raise NotPlain("a tensor that is a conjugate or a negative")
 
 
 def _parameter(data: Any, requires_grad: Any = True, *more: Any) -> Any:
@@ -188,8 +213,22 @@ def _from_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     return rebuild(*arguments)
 
 
-def _size(extents: Any = ()) -> tuple[Any, ...]:
-    return _ints(extents)
+def _size(extents: Any = ()) -> torch.Size:
+    return torch.Size(_ints(extents))
+
+
+def _device(name: Any, index: Any = None) -> torch.device:
+    try:
+        return torch.device(name) if index is None else torch.device(name, index)
+    except RuntimeError:
+        raise PickleError(f"a device {name!r}") from None
+
+
+def _layout(name: Any) -> torch.layout:
+    found = getattr(torch, name.removeprefix("torch."), None)
+    if not isinstance(found, torch.layout):
+        raise PickleError(f"a layout {name!r}")
+    return found
 
 
 _REBUILDS: dict[str, Callable[..., Any]] = {
@@ -200,8 +239,8 @@ _REBUILDS: dict[str, Callable[..., Any]] = {
     "_rebuild_parameter_with_state": _parameter,
     "Parameter": _parameter,
     "Size": _size,
-    "device": lambda *names: Record("torch.device", names),
-    "_get_layout": lambda name: Record("torch.layout", (name,)),
+    "device": _device,
+    "_get_layout": _layout,
     "_rebuild_from_type_v2": _from_type,
 }
 

@@ -17,6 +17,10 @@ from typing import Any, NamedTuple, Protocol
 _LARGEST_KEY = (1 << 61) - 1
 _LONGEST_INTEGER = 1 << 10
 _LONGEST_KEY = 64
+# What is made is counted in units of about 64 bytes: a pickle may make so many, and one for each two of its
+# bytes.
+_FREE_UNITS = 400_000
+_CONTAINER, _OBJECT, _NOTED = 2, 6, 2
 
 
 class PickleError(ValueError):
@@ -96,6 +100,7 @@ class Machine:
         self._text = text
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._units = _FREE_UNITS + len(data) // 2
 
     def run(self) -> Any:
         steps = _STEPS
@@ -138,6 +143,15 @@ class Machine:
         self.position = end + 1
         return line.decode("utf-8")
 
+    def _spend(self, units: int) -> None:
+        self._units -= units
+        if self._units < 0:
+            raise PickleError("it makes more than its size can explain")
+
+    def _made(self, value: Any) -> None:
+        self._spend(_CONTAINER)
+        self._stack.append(value)
+
     def _push(self, value: Any) -> None:
         self._stack.append(value)
 
@@ -164,6 +178,7 @@ class Machine:
 
     def _arguments(self) -> tuple[Any, ...]:
         arguments = self._pop()
+        self._spend(_OBJECT)
         if not isinstance(arguments, tuple):
             raise PickleError(f"it calls with a {type(arguments).__name__} for arguments")
         return arguments
@@ -213,12 +228,12 @@ class Machine:
 
     def _tuple(self, count: int) -> None:
         items = [self._pop() for _ in range(count)]
-        self._push(tuple(reversed(items)))
+        self._made(tuple(reversed(items)))
 
     def _dict(self) -> None:
         made: dict[Any, Any] = {}
         self._set_all(made, self._to_mark())
-        self._push(made)
+        self._made(made)
 
     def _append(self, items: list[Any]) -> None:
         target = self._top()
@@ -252,9 +267,10 @@ class Machine:
         target.update(_checked_key(item) for item in items)
 
     def _frozen_set(self) -> None:
-        self._push(frozenset(_checked_key(item) for item in self._to_mark()))
+        self._made(frozenset(_checked_key(item) for item in self._to_mark()))
 
     def _put(self, index: int) -> None:
+        self._spend(_NOTED)
         self._memo[index] = self._top()
 
     def _get(self, index: int) -> None:
@@ -290,11 +306,13 @@ class Machine:
 
     def _instance(self) -> None:
         items = self._to_mark()
+        self._spend(_OBJECT)
         module = self._line()
         self._push(self._world.make(self._world.find(module, self._line()), tuple(items), {}))
 
     def _object(self) -> None:
         items = self._to_mark()
+        self._spend(_OBJECT)
         if not items:
             raise PickleError("the pickle is damaged: an object without a class")
         self._push(self._world.make(items[0], tuple(items[1:]), {}))
@@ -357,21 +375,21 @@ _STEPS: dict[int, Callable[[Machine], None]] = {
         b"B": lambda m: m._push(m._take(m._number("<I", 4))),
         b"C": lambda m: m._push(m._take(m._take(1)[0])),
         b"\x8e": lambda m: m._push(m._take(m._number("<Q", 8))),
-        b"\x96": lambda m: m._push(bytearray(m._take(m._number("<Q", 8)))),
+        b"\x96": lambda m: m._made(bytearray(m._take(m._number("<Q", 8)))),
         b")": lambda m: m._push(()),
         b"\x85": lambda m: m._tuple(1),
         b"\x86": lambda m: m._tuple(2),
         b"\x87": lambda m: m._tuple(3),
-        b"t": lambda m: m._push(tuple(m._to_mark())),
-        b"]": lambda m: m._push([]),
-        b"l": lambda m: m._push(m._to_mark()),
+        b"t": lambda m: m._made(tuple(m._to_mark())),
+        b"]": lambda m: m._made([]),
+        b"l": lambda m: m._made(m._to_mark()),
         b"a": lambda m: m._append([m._pop()]),
         b"e": lambda m: m._append(m._to_mark()),
-        b"}": lambda m: m._push({}),
+        b"}": lambda m: m._made({}),
         b"d": Machine._dict,
         b"s": lambda m: m._set_items([m._pop(), m._pop()][::-1]),
         b"u": lambda m: m._set_items(m._to_mark()),
-        b"\x8f": lambda m: m._push(set()),
+        b"\x8f": lambda m: m._made(set()),
         b"\x90": Machine._add_items,
         b"\x91": Machine._frozen_set,
         b"p": lambda m: m._put(int(m._line())),
