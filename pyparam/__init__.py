@@ -22,6 +22,7 @@ from pyparam._findings import Finding, findings
 from pyparam._inspect.inspector import Inspector, inspect
 from pyparam._measure.measure import measure
 from pyparam._measure.norm import clip_grad_norm_, total_norm
+from pyparam._measure.optimizer_state import optimizer_state
 from pyparam._measure.stats import Stats
 from pyparam._memory.flatten import (
     flatten,
@@ -84,6 +85,7 @@ __all__ = [
     "named_modules",
     "named_parameters",
     "open",
+    "optimizer_state",
     "pack_",
     "parameters",
     "parameters_to_vector",

@@ -292,13 +292,6 @@ def test_a_single_tensor():
         table_of(nn.Parameter(torch.ones(2)))
 
 
-def test_an_optimizer():
-    with pytest.raises(
-        TypeError, match=r"an optimizer \(SGD\) has no names .* pass the model, or optimizer\.param"
-    ):
-        table_of(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1))
-
-
 def test_a_class():
     with pytest.raises(TypeError, match="the class Net is no source: pass an instance of it"):
         table_of(Net)

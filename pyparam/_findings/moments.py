@@ -8,6 +8,7 @@ from pyparam._findings.finding import Finding
 from pyparam._findings.parts import SECOND_MOMENTS
 from pyparam._findings.survey import Survey
 from pyparam._findings.telling import told
+from pyparam._measure.optimizer_state import names_in
 
 _FIRST = ("exp_avg", "momentum_buffer", "grad_avg")
 
@@ -19,6 +20,7 @@ def moments(seen: Survey) -> Iterator[Finding]:
     A moment is held against moments of its kind alone, never against weights.
     """
     low, high, largest = seen.column("min"), seen.column("max"), seen.column("max_abs")
+    nans, above, below = (seen.column(name) for name in ("nans", "posinfs", "neginfs"))
     at: dict[tuple[str, str], int] = {}
     seconds: list[int] = []
     for row in seen.rows:
@@ -27,7 +29,13 @@ def moments(seen: Survey) -> Iterator[Finding]:
             at[prefix, quantity] = row
             if quantity in SECOND_MOMENTS:
                 seconds.append(row)
-    negative = {row: f"down to {low[row]:.3g}" for row in seconds if low[row] < 0}
+    called = names_in(seen.source) if seconds else {}
+
+    def of(row: int) -> str:
+        name = called.get(seen.names[row].rpartition(".")[0])
+        return f" (of {name})" if name else ""
+
+    negative = {row: f"down to {low[row]:.3g}{of(row)}" for row in seconds if low[row] < 0}
     if negative:
         yield told(
             seen,
@@ -44,14 +52,14 @@ def moments(seen: Survey) -> Iterator[Finding]:
     lost: dict[int, str] = {}
     still: dict[int, str] = {}
     for row in seconds:
-        if not low[row] == high[row] == 0:
+        if not low[row] == high[row] == 0 or nans[row] + above[row] + below[row]:
             continue
         prefix = seen.names[row].rpartition(".")[0]
         first = next((at[prefix, name] for name in _FIRST if (prefix, name) in at), None)
         if first is not None and largest[first] > 0:
-            lost[row] = f"beside {seen.names[first]} of up to {largest[first]:.3g}"
+            lost[row] = f"beside {seen.names[first]} of up to {largest[first]:.3g}{of(row)}"
         else:
-            still[row] = ""
+            still[row] = of(row).strip(" ()")
     if lost:
         yield told(
             seen,

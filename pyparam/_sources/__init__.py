@@ -21,6 +21,7 @@ from pyparam._sources import (
     iterable,
     mapping,
     module,
+    optimizer,
     path,
     refused,
     script,
@@ -38,6 +39,7 @@ KINDS: tuple[ModuleType, ...] = (
     module,
     exported,
     checkpoint,
+    optimizer,
     mapping,
     iterable,
 )
@@ -48,9 +50,9 @@ def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = Tru
 
     Args:
         source: an ``nn.Module``, a TorchScript module, an ``ExportedProgram``, a state dict or nested
-            mapping, an iterable of tensors or of (name, tensor) pairs, a ``ParamTable``, a path to a
-            checkpoint, or any object with a method ``__pyparam_table__(*, buffers, remove_duplicate)`` that
-            gives a table.
+            mapping, an iterable of tensors or of (name, tensor) pairs, an optimizer (its state), a
+            ``ParamTable``, a path to a checkpoint, or any object with a method ``__pyparam_table__(*,
+            buffers, remove_duplicate)`` that gives a table.
         buffers: lists buffers too, where the source tells them from parameters.
         remove_duplicate: lists a tensor with several names once, where PyTorch's ``named_parameters`` does.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-import torch
 from torch import Tensor
 
 _EXPECTED = (
@@ -14,7 +13,7 @@ _EXPECTED = (
 
 
 def accepts(source: object) -> bool:
-    return isinstance(source, (Tensor, torch.optim.Optimizer, type, bytes, bytearray))
+    return isinstance(source, (Tensor, type, bytes, bytearray))
 
 
 def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> NoReturn:
@@ -22,11 +21,6 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> NoReturn:
         raise TypeError(
             f"a single {type(source).__name__} is no source, and iterating over it would give its rows: "
             "pass [tensor], or {'name': tensor}"
-        )
-    if isinstance(source, torch.optim.Optimizer):
-        raise TypeError(
-            f"an optimizer ({type(source).__name__}) has no names for its parameters: pass the model, "
-            "or optimizer.param_groups[i]['params']"
         )
     if isinstance(source, type):
         raise TypeError(f"the class {source.__name__} is no source: pass an instance of it")
