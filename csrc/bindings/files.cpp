@@ -1,15 +1,23 @@
 // Bindings of what reads files: definitions only.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/Dtype.h>
 
+#include <map>
+#include <memory>
 #include <set>
 
+#include "bindings/given.h"
+#include "files/mapped.h"
 #include "files/safetensors.h"
+#include "table/param_table.h"
 
 namespace pyparam {
 
 namespace py = pybind11;
 
+using files::MappedBytes;
+using files::MappedEntries;
 using files::SafetensorsHeader;
 
 namespace {
@@ -53,6 +61,68 @@ py::dict metadata(const SafetensorsHeader& header) {
   return out;
 }
 
+// Holds a Python object's buffer until the last tensor over it is gone, on whatever thread.
+MappedBytes map_of(const py::buffer& from) {
+  auto view = std::unique_ptr<Py_buffer>(new Py_buffer);
+  if (PyObject_GetBuffer(from.ptr(), view.get(), PyBUF_WRITABLE) != 0)
+    throw py::error_already_set();
+  void* const data = view->buf;
+  const auto size = static_cast<size_t>(view->len);
+  const std::shared_ptr<void> owner(view.release(), [](void* held) {
+    const py::gil_scoped_acquire gil;
+    PyBuffer_Release(static_cast<Py_buffer*>(held));
+    delete static_cast<Py_buffer*>(held);
+  });
+  return {data, size, owner};
+}
+
+// The entries of a header whose data starts at byte `start`. `dtypes` says of each of the format's
+// what it is in torch, and how many of its elements are one of torch's.
+MappedEntries entries_of(const SafetensorsHeader& header, uint64_t start,
+                         const std::vector<std::pair<py::object, int64_t>>& dtypes) {
+  std::vector<at::ScalarType> in_torch;
+  for (const auto& [dtype, packed] : dtypes) {
+    in_torch.push_back(THPDtype_Check(dtype.ptr())
+                           ? reinterpret_cast<THPDtype*>(dtype.ptr())->scalar_type
+                           : at::ScalarType::Undefined);
+  }
+  MappedEntries out;
+  std::vector<int64_t> shape;
+  size_t extent = 0;
+  for (size_t i = 0; i < header.size(); ++i) {
+    shape.clear();
+    for (; extent < header.shape_ends[i]; ++extent) shape.push_back(header.extents[extent]);
+    const uint32_t kind = header.dtypes[i];
+    if (!shape.empty()) shape.back() /= dtypes.at(kind).second;
+    out.append(start + header.begins[i], in_torch[kind], shape);
+  }
+  return out;
+}
+
+using MappedPart = std::pair<const MappedEntries*, const MappedBytes*>;
+
+// The rows of `names`: row i is entry `places[i] / parts` of part `places[i] % parts`, or one of
+// the tensors in `held`, by row.
+ParamTable mapped_table(const std::vector<MappedPart>& parts, const std::vector<std::string>& names,
+                        const std::vector<size_t>& places, const std::map<size_t, Given>& held) {
+  const py::gil_scoped_release without_gil;
+  ParamTable table;
+  table.names.reserve(names.size());
+  table.tensors.reserve(names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    table.names.append(names[i]);
+    if (const auto own = held.find(i); own != held.end()) {
+      table.tensors.push_back(own->second.tensor);
+      continue;
+    }
+    const auto& [entries, bytes] = parts.at(places.at(i) % parts.size());
+    const size_t entry = places[i] / parts.size();
+    table.tensors.push_back(
+        bytes->tensor(entries->begins.at(entry), entries->dtypes[entry], entries->shape(entry)));
+  }
+  return table;
+}
+
 }  // namespace
 
 void bind_files(py::module_& m) {
@@ -66,7 +136,15 @@ void bind_files(py::module_& m) {
           "dtype", [](const SafetensorsHeader& h, size_t i) { return h.dtypes.at(i); },
           py::arg("index"))
       .def("shape", &shape, py::arg("index"))
-      .def("byte_range", &byte_range, py::arg("index"));
+      .def("byte_range", &byte_range, py::arg("index"))
+      .def("entries", &entries_of, py::arg("start"), py::arg("dtypes"));
+
+  py::class_<MappedBytes>(m, "MappedBytes")
+      .def(py::init(&map_of), py::arg("buffer"))
+      .def("__len__", &MappedBytes::size);
+  py::class_<MappedEntries>(m, "MappedEntries").def("__len__", &MappedEntries::size);
+  m.def("mapped_table", &mapped_table, py::arg("parts"), py::arg("names"), py::arg("places"),
+        py::arg("held"));
 }
 
 }  // namespace pyparam

@@ -6,12 +6,13 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from pyparam._base.closest import missing
+from pyparam._base.native import _C
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.table import ParamTable
 
@@ -48,6 +49,13 @@ class Part(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class Mapped(Protocol):
+    """A part whose tensors native code can make: contiguous ones over one map."""
+
+    def mapped(self) -> tuple[_C.MappedEntries, _C.MappedBytes]: ...
+
+
 class Checkpoint(Mapping[str, Tensor]):
     """A read-only mapping from names to the tensors of a checkpoint on disk, in the order of its files.
 
@@ -59,7 +67,17 @@ class Checkpoint(Mapping[str, Tensor]):
     tensors taken before stay valid.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_extras", "_live", "_metadata", "_parts", "_path", "_places")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_extras",
+        "_live",
+        "_metadata",
+        "_parts",
+        "_path",
+        "_places",
+        "_table",
+    )
 
     def __init__(
         self,
@@ -83,6 +101,8 @@ class Checkpoint(Mapping[str, Tensor]):
         self._metadata = dict(metadata or {})
         self._extras = dict(extras or {})
         self._live: weakref.WeakValueDictionary[str, Tensor] = weakref.WeakValueDictionary()
+        # The last table, while someone holds it: its tensors are those that names give.
+        self._table: weakref.ref[ParamTable] | None = None
         self._closed = False
 
     @property
@@ -138,7 +158,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
         None of them while someone holds a tensor of the checkpoint, and none that was written to.
         """
-        if self._live or self._closed:
+        if self._live or self._closed or self._tabled() is not None:
             return []
         files = [part.file for part in self._parts if part.file is not None]
         return [file.span() for file in files if file.is_pristine()]
@@ -153,8 +173,35 @@ class Checkpoint(Mapping[str, Tensor]):
             part, position = self._place(name)
             if self._closed:
                 raise ValueError(f"{self._path} is closed")
-            tensor = self._live[name] = part.tensor(position)
+            table = self._tabled()
+            tensor = part.tensor(position) if table is None else table[name]
+            self._live[name] = tensor
         return tensor
+
+    def _tabled(self) -> ParamTable | None:
+        return None if self._table is None else self._table()
+
+    def table(self) -> ParamTable:
+        """All of it as a table. Where every file is mapped, no Python object is made for a tensor.
+
+        Raises ValueError where it is closed.
+        """
+        if self._closed:
+            raise ValueError(f"{self._path} is closed")
+        table = self._tabled()
+        if table is None:
+            mapped = [part.mapped() for part in self._parts if isinstance(part, Mapped)]
+            if len(mapped) == len(self._parts):
+                live = dict(self._live)
+                rows = (
+                    {row: live[name] for row, name in enumerate(self._places) if name in live} if live else {}
+                )
+                native = _C.mapped_table(mapped, list(self._places), list(self._places.values()), rows)
+                table = ParamTable.from_native(native)
+            else:
+                table = ParamTable(list(self), list(self.values()))
+            self._table = weakref.ref(table)
+        return table
 
     def _place(self, name: str) -> tuple[Part, int]:
         place = self._places.get(name) if isinstance(name, str) else None
@@ -188,6 +235,7 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         self._closed = True
         self._live.clear()
+        self._table = None
         for part in self._parts:
             part.close()
 
@@ -216,6 +264,9 @@ def accepts(source: object) -> bool:
 
 def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     names = source._listed(buffers=buffers, remove_duplicate=remove_duplicate)
+    if names == list(source):
+        everything: ParamTable = source.table()
+        return everything
     return ParamTable(names, [source[name] for name in names])
 
 

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from pyparam._base.native import _C
+
 # torch.UntypedStorage.from_file maps with MAP_PRIVATE alone, for which Linux reserves memory as large as the
 # file and so refuses a file larger than the machine's memory. Python names the flag only from 3.13 on.
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
@@ -68,6 +70,10 @@ class MappedFile:
     def read(self, begin: int, size: int) -> memoryview:
         """The bytes from ``begin``, as they are on disk or as they were written here."""
         return memoryview(self._opened())[begin : begin + size]
+
+    def bytes(self) -> _C.MappedBytes:
+        """The file for native code, which makes tensors over it as ``tensor`` does."""
+        return _C.MappedBytes(self._opened())
 
     def span(self) -> tuple[int, int]:
         """Address and size in bytes of the file in memory."""

@@ -131,6 +131,10 @@ class _Part:
         begin, _ = self._header.byte_range(position)
         return self._file.tensor(self._start + begin, *_as_torch(self._header, position))
 
+    def mapped(self) -> tuple[_C.MappedEntries, _C.MappedBytes]:
+        dtypes = [(kind.dtype, kind.packed) for kind in KINDS.values()]
+        return self._header.entries(self._start, dtypes), self._file.bytes()
+
     def release(self, position: int) -> None:
         _, begin, end = self.byte_range(position)
         self._file.release(begin, end)

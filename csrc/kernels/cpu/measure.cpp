@@ -99,10 +99,12 @@ void release(const FileMaps& maps, const void* data, int64_t bytes) {
   const auto end = begin + static_cast<uintptr_t>(bytes);
   for (const auto& [address, size] : maps) {
     if (begin < address || end > address + size) continue;
-    // A page shared with a neighbour goes too, or long files would leave many: it is clean, and
-    // comes back.
+    // The page that holds the first byte goes too, or long files would leave many: it is clean, and
+    // comes back. The one that holds the end is left to whoever reads on, so that pages full of
+    // small tensors go once.
     const uintptr_t first = begin / page * page;
-    madvise(reinterpret_cast<void*>(first), end - first, MADV_DONTNEED);
+    const uintptr_t last = end / page * page;
+    if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
     return;
   }
 #else

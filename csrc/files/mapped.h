@@ -1,0 +1,53 @@
+// Tensors over a file in memory, made without a Python object each.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace pyparam::files {
+
+// The bytes of a mapped file, which stay mapped as long as `owner` or a tensor over them lives.
+class MappedBytes {
+ public:
+  MappedBytes(void* data, size_t size, std::shared_ptr<void> owner);
+
+  size_t size() const { return size_; }
+
+  // A contiguous tensor whose storage is its own bytes, from `begin`. Where they are not aligned as
+  // the dtype needs it is a copy; an empty one lies over no file. Throws std::out_of_range where
+  // the bytes are not all inside.
+  at::Tensor tensor(uint64_t begin, at::ScalarType dtype, at::IntArrayRef shape) const;
+
+ private:
+  // What every tensor's storage counts itself in: one addition a tensor, and no allocation.
+  struct Hold final : c10::intrusive_ptr_target {
+    explicit Hold(std::shared_ptr<void> from) : owner(std::move(from)) {}
+
+    std::shared_ptr<void> owner;
+  };
+
+  static void drop(void* hold) { c10::raw::intrusive_ptr::decref(static_cast<Hold*>(hold)); }
+
+  char* data_;
+  size_t size_;
+  c10::intrusive_ptr<Hold> hold_;
+};
+
+// What a file's header says of its tensors, as columns; all are contiguous.
+struct MappedEntries {
+  std::vector<uint64_t> begins;  // bytes from the start of the file
+  std::vector<at::ScalarType> dtypes;
+  std::vector<int64_t> extents;    // of all shapes, one after the other
+  std::vector<size_t> shape_ends;  // where each entry's extents end
+
+  size_t size() const { return begins.size(); }
+  void append(uint64_t begin, at::ScalarType dtype, at::IntArrayRef shape);
+  at::IntArrayRef shape(size_t entry) const;
+};
+
+}  // namespace pyparam::files

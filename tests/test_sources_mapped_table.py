@@ -1,0 +1,124 @@
+"""Tables of mapped files: made natively, and the same tensors that names give."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import dtypes
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import pyparam
+from pyparam import walk
+
+EVERY = [torch.bool, *dtypes.INTEGERS, *dtypes.FLOATS, *dtypes.FLOAT8, torch.complex64]
+
+
+def state() -> dict[str, torch.Tensor]:
+    made = {
+        str(dtype): torch.arange(24, dtype=torch.uint8).repeat(8).view(dtype).clone()
+        if dtype is not torch.bool
+        else torch.tensor([True, False])
+        for dtype in EVERY
+    }
+    made["empty"] = torch.empty(0, 3)
+    made["scalar"] = torch.tensor(3.0)
+    made["cube"] = torch.arange(24.0).view(2, 3, 4)
+    return made
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    save_file(state(), tmp_path / "a.safetensors")
+    return tmp_path / "a.safetensors"
+
+
+def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride()) and torch.equal(
+        a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8)
+    )
+
+
+@pytest.mark.parametrize("shift", [0, 1, 4], ids="shifted by {}".format)
+def test_a_table_has_what_the_names_give(path: Path, tmp_path: Path, shift: int) -> None:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    moved = tmp_path / "moved.safetensors"
+    # Spaces after the header shift every tensor, so that few are aligned.
+    moved.write_bytes(
+        (length + shift).to_bytes(8, "little") + data[8 : 8 + length] + b" " * shift + data[8 + length :]
+    )
+    by_name = pyparam.open(moved)
+    table = walk(pyparam.open(moved))
+    assert table.names == list(by_name)
+    for name, tensor in table:
+        assert same_bits(tensor, by_name[name]), name
+        assert same_bits(tensor, state()[name]), name
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        assert not tensor.requires_grad
+        assert type(tensor) is torch.Tensor
+
+
+def test_a_name_gives_the_object_of_a_table_that_is_held(path: Path) -> None:
+    checkpoint = pyparam.open(path)
+    before = checkpoint["cube"]
+    table = walk(checkpoint)
+    assert table["cube"] is before
+    assert checkpoint["scalar"] is table["scalar"]
+    assert walk(checkpoint)["scalar"] is table["scalar"]
+
+
+def test_a_write_is_seen_by_every_holder_and_no_page_of_it_is_dropped(path: Path) -> None:
+    checkpoint = pyparam.open(path)
+    table = walk(checkpoint)
+    table["cube"].zero_()
+    assert not checkpoint["cube"].any()
+    pyparam.measure(checkpoint), pyparam.fingerprint(checkpoint)
+    assert not table["cube"].any()
+    assert pyparam.open(path)["cube"].any()
+
+
+def test_tensors_keep_the_map_and_the_checkpoint_keeps_no_table(path: Path) -> None:
+    checkpoint = pyparam.open(path)
+    table = walk(checkpoint)
+    tensor, gone = table["cube"], weakref.ref(table)
+    del table
+    gc.collect()
+    assert gone() is None
+    checkpoint.close()
+    del checkpoint
+    gc.collect()
+    assert torch.equal(tensor, state()["cube"])
+
+
+def test_a_closed_checkpoint_makes_no_table(path: Path) -> None:
+    checkpoint = pyparam.open(path)
+    checkpoint.close()
+    with pytest.raises(ValueError, match=r"a\.safetensors is closed"):
+        walk(checkpoint)
+
+
+def test_shards_are_rows_of_one_table(tmp_path: Path) -> None:
+    import json
+
+    shards = {f"model-{i}-of-2.safetensors": {f"{i}.a": torch.full((3,), float(i))} for i in (1, 2)}
+    for name, tensors in shards.items():
+        save_file(tensors, tmp_path / name)
+    names = {key: name for name, tensors in shards.items() for key in tensors}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    table = walk(pyparam.open(tmp_path))
+    assert {name: tensor.tolist() for name, tensor in table} == {"1.a": [1.0] * 3, "2.a": [2.0] * 3}
+
+
+def test_tied_names_of_a_file_are_two_tensors_over_the_same_bytes(tmp_path: Path) -> None:
+    model = torch.nn.Module()
+    model.a = torch.nn.Parameter(torch.ones(4))
+    model.b = model.a
+    pyparam.save_file(model, tmp_path / "tied.safetensors")
+    table = walk(pyparam.open(tmp_path / "tied.safetensors"))
+    assert table["a"] is not table["b"]
+    assert table["a"].data_ptr() == table["b"].data_ptr()
+    assert [tie.names for tie in pyparam.ties(tmp_path / "tied.safetensors")] == [("a", "b")]
