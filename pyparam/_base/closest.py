@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
+from pyparam._base.rename import alike_but_for_wrappers
+
 _MANY = 4000
 
 
@@ -16,7 +18,14 @@ def missing(name: object, names: Collection[str], holder: str) -> KeyError:
 
 
 def closest(name: str, names: Collection[str]) -> list[str]:
-    """Up to three of ``names`` that are like ``name``, the closest first."""
+    """Up to three of ``names`` that are like ``name``, the closest first.
+
+    A name that is the same but for what a wrapper (``torch.compile``, data parallelism, activation
+    checkpointing) puts into it is the closest there is.
+    """
+    wrapped = alike_but_for_wrappers(name, names)
+    if wrapped:
+        return wrapped[:3]
     candidates: Collection[str] = names
     if len(names) > _MANY:
         # Comparing with every name of a very large model takes seconds: the attribute is seldom what is

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pyparam._base.closest import closest, hint
 from pyparam._base.native import _C
 from pyparam._base.notebook import html
+from pyparam._base.rename import alike_but_for_wrappers
 from pyparam._base.words import ranges
 from pyparam._inspect.nodes import ModuleNode, Node, node_of
 from pyparam._inspect.printed import printed
@@ -236,6 +237,12 @@ class Inspector:
             raise KeyError(
                 f"{wrong}: {tensor!r} is a tensor, and names end there; its {below!r} is an attribute"
             )
+        outline, _ = self.__pyparam_outline__()
+        wrapped = alike_but_for_wrappers(
+            name, [outline.entry_name(entry) for entry in range(outline.entry_count())]
+        )
+        if wrapped:
+            raise KeyError(wrong + hint(wrapped[:3]))
         close = closest(left[0], deepest.__keys())
         whole = [".".join([key, *left[1:]]) for key in close]
         hints = [
