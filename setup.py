@@ -1,7 +1,8 @@
 """Builds ``pyparam._C`` with torch.utils.cpp_extension. Metadata lives in pyproject.toml.
 
 Environment: ``PYPARAM_SANITIZE=1`` builds under AddressSanitizer and UndefinedBehaviorSanitizer,
-``PYPARAM_DEBUG=1`` keeps assertions and symbols, ``MAX_JOBS`` bounds the parallel compiles.
+``PYPARAM_DEBUG=1`` keeps assertions and symbols, ``PYPARAM_WERROR=1`` makes warnings errors,
+``PYPARAM_JUMBO=0`` compiles each source by itself, ``MAX_JOBS`` bounds the parallel compiles.
 
 The CUDA kernels are built where torch was built for CUDA and a toolkit is found: in ``CUDA_HOME``, or where
 ``nvcc`` on the path really lies. ``FORCE_CUDA=1`` makes it an error if they cannot be built (that takes no
@@ -16,7 +17,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from setuptools import setup
 
@@ -75,13 +79,14 @@ def enabled(name: str) -> bool:
 
 def flags() -> tuple[list[str], list[str]]:
     """Compiler and linker flags of every C++ file."""
-    # Warnings are errors in our files, not in torch's and Python's headers.
+    # Warnings are for our files, not for torch's and Python's headers.
     system_headers = [*include_paths(), sysconfig.get_path("include")]
     compile_flags = [
         *(flag for path in system_headers for flag in ("-isystem", path)),
         "-Wall",
         "-Wextra",
-        "-Werror",
+        # A newer compiler has new warnings, which are to stop nobody but us.
+        *(["-Werror"] if enabled("PYPARAM_WERROR") else []),
         "-Wno-unknown-pragmas",
         "-fvisibility=hidden",
         "-fopenmp",
@@ -156,26 +161,61 @@ def nvcc_flags() -> list[str]:
     ]
 
 
+# The sources that are compiled several at once, because torch's and pybind11's headers take most of the time
+# that each of them takes: how many together, a folder. The kernels of the CPU are compiled one by one: there
+# the time goes into the kernels, and each may set its own instruction set.
+TOGETHER = {"csrc": 2, "csrc/bindings": 4, "csrc/walk": 4, "csrc/table": 4, "csrc/kernels": 4}
+
+
+# A file that is included counts as a header, in which a type of an unnamed namespace would be a mistake.
+PREAMBLE = """\
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wsubobject-linkage"
+#endif
+"""
+
+
+def jumbo(sources: list[str]) -> list[str]:
+    """The sources, those of a folder of ``TOGETHER`` replaced by files that include several of them."""
+    if os.environ.get("PYPARAM_JUMBO", "1") == "0":
+        return sources
+    folder = ROOT / "build" / "jumbo"
+    folder.mkdir(parents=True, exist_ok=True)
+    made: list[str] = []
+    for parent, size in TOGETHER.items():
+        those = [source for source in sources if str(Path(source).parent) == parent]
+        # As many files of equal length as are needed.
+        count = -(-len(those) // size)
+        for i in range(count):
+            text = PREAMBLE + "".join(
+                f'#include "{Path(source).relative_to("csrc")}"\n' for source in those[i::count]
+            )
+            path = folder / f"{parent.replace('/', '_')}_{i}.cpp"
+            if not path.is_file() or path.read_text() != text:
+                path.write_text(text)
+            made.append(str(path.relative_to(ROOT)))
+    return made + [source for source in sources if str(Path(source).parent) not in TOGETHER]
+
+
 def extension(cuda: Path | None) -> "CppExtension":
     compile_flags, link_flags = flags()
-    folders = [ROOT / "csrc" / "kernels" / "cuda"]
+    kernels = ROOT / "csrc" / "kernels" / "cuda"
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
     if cuda is None:
-        sources = [source for source in sources if not (ROOT / source).is_relative_to(folders[0])]
+        sources = [source for source in sources if not (ROOT / source).is_relative_to(kernels)]
         return CppExtension(
             "pyparam._C",
-            sources,
+            jumbo(sources),
             include_dirs=[str(ROOT / "csrc")],
             extra_compile_args={"cxx": compile_flags},
             extra_link_args=link_flags,
         )
     from torch.utils.cpp_extension import CUDAExtension
 
-    sources += sorted(str(path.relative_to(ROOT)) for path in folders[0].glob("*.cu"))
     system = [flag for path in include_paths("cuda") for flag in ("-isystem", path)]
     return CUDAExtension(
         "pyparam._C",
-        sources,
+        [*jumbo(sources), *sorted(str(path.relative_to(ROOT)) for path in kernels.glob("*.cu"))],
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args={
             "cxx": [*compile_flags, *system, "-DPYPARAM_CUDA"],
@@ -185,21 +225,95 @@ def extension(cuda: Path | None) -> "CppExtension":
     )
 
 
+@contextmanager
+def short_progress() -> Iterator[None]:
+    """Has ninja, which torch runs with ``-v``, tell what it compiles and not how.
+
+    On a terminal that is one line. The command is told of a file that does not compile.
+    """
+    run = subprocess.run
+
+    def quiet(command: Any, *rest: Any, **options: Any) -> Any:
+        if isinstance(command, list) and command[:2] == ["ninja", "-v"]:
+            command = ["ninja", *command[2:]]
+            rules = Path(options.get("cwd") or ".", "build.ninja")
+            # Without a description ninja tells the command.
+            rules.write_text(
+                re.sub(r"^(rule .*)$", r"\1\n  description = $in", rules.read_text(), flags=re.M)
+            )
+        return run(command, *rest, **options)
+
+    subprocess.run = quiet  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        subprocess.run = run
+
+
+def built_for() -> str:
+    """What the extension is built for, as the package reads it before it loads the extension."""
+    return f"torch {torch.__version__}\ncuda {torch.version.cuda if cuda is not None else None}\n"
+
+
+class Build(BuildExtension):
+    """Builds in one folder of objects, whatever asks; says beside the extension what it was built for."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # An editable install would build in a temporary folder, all anew.
+        self.build_temp = str(ROOT / objects)
+
+    def build_extensions(self) -> None:
+        try:
+            with short_progress():
+                super().build_extensions()
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, subprocess.CalledProcessError):
+                raise
+            # ninja has told the command and what the compiler said.
+            stop("the extension did not compile; the command that failed stands above.")
+
+    def records(self) -> list[Path]:
+        return [Path(path).with_suffix(".built") for path in super().get_outputs()]
+
+    def run(self) -> None:
+        super().run()
+        inplace, self.inplace = self.inplace, False
+        paths = self.records()
+        self.inplace = inplace
+        if inplace:
+            paths = [ROOT / "pyparam" / path.name for path in paths]
+        for path in paths:
+            path.write_text(built_for())
+
+    def get_source_files(self) -> list[str]:
+        """For the source distribution, which has what is compiled together one by one, and the headers."""
+        return sorted(
+            str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.suffix in SUFFIXES
+        )
+
+    def get_outputs(self) -> list[str]:
+        return [*super().get_outputs(), *map(str, self.records())]
+
+
+SUFFIXES = {".cpp", ".h", ".cu", ".cuh"}
+
 cuda = cuda_toolkit()
 if cuda is not None and not os.environ.get("TORCH_CUDA_ARCH_LIST") and not torch.cuda.is_available():
     # torch would take every GPU that it was itself built for; these kernels need 7.0 or newer.
     os.environ["TORCH_CUDA_ARCH_LIST"] = "7.5;8.0;9.0+PTX"
 
 # One folder for the objects of every kind of build (in place, editable, wheel), so that the second one
-# recompiles nothing, and others for the sanitizer and the CUDA build, whose flags differ.
+# recompiles nothing, and others for the builds whose flags differ.
 objects = "build/temp"
 if enabled("PYPARAM_SANITIZE"):
     objects = "build/sanitize/temp"
 elif cuda is not None:
     objects = "build/cuda/temp"
+elif enabled("PYPARAM_WERROR"):
+    objects = "build/werror"
 
 setup(
     ext_modules=[extension(cuda)],
-    options={"build_ext": {"build_temp": objects}},
-    cmdclass={"build_ext": BuildExtension.with_options(use_ninja=True)},
+    cmdclass={"build_ext": Build},
 )

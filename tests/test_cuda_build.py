@@ -32,7 +32,7 @@ def torch_stand_in(folder: Path, cuda: str | None) -> None:
         "    archs = os.environ['TORCH_CUDA_ARCH_LIST']\n"
         "    raise SystemExit(f'CUDA from {os.environ[\"CUDA_HOME\"]}: {len(cuda)} kernels for {archs}')\n"
         "def include_paths(*kind): return []\n"
-        "BuildExtension = SimpleNamespace(with_options=lambda **rest: None)\n"
+        "class BuildExtension: pass\n"
     )
     (folder / "torch" / "__init__.py").write_text(
         f"from types import SimpleNamespace\n__version__ = '2.14.1'\nversion = SimpleNamespace(cuda={cuda!r})\n"

@@ -1,0 +1,109 @@
+"""What building rests on: the requirement lists, the compiler that is counted, and what the extension was built for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="not run from a source tree")
+
+
+def requirements(*names: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "requirements.py"), *names], capture_output=True, text=True
+    )
+
+
+def test_requirement_lists_are_those_of_pyproject() -> None:
+    told = requirements("build", "run", "report").stdout.split("\n")
+    assert {"ninja", "torch>=2.11", "safetensors>=0.4", "jinja2>=3"} <= set(told)
+    assert not any(line.startswith("pyparam") for line in requirements("test").stdout.split())
+
+
+def test_a_list_that_is_not_there_is_an_error() -> None:
+    told = requirements("tests")
+    assert told.returncode == 1
+    assert "pyproject.toml has no list 'tests'; it has: build, run, plot" in told.stderr
+
+
+def test_the_compiler_is_counted_where_it_compiles(tmp_path: Path) -> None:
+    source = tmp_path / "one.cpp"
+    source.write_text("int one() { return 1; }\n")
+    log = tmp_path / "log"
+    environment = os.environ | {"PYPARAM_COMPILES": str(log), "PYPARAM_CXX": "c++"}
+    environment.pop("LD_PRELOAD", None)
+    compiler = str(ROOT / ".ci" / "counting-c++")
+    for command in (["--version"], ["-c", str(source), "-o", "one.o"], ["-shared", "one.o", "-o", "one.so"]):
+        subprocess.run([compiler, *command], check=True, cwd=tmp_path, env=environment, capture_output=True)
+    assert log.read_text() == f"{source}\n"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """The package with an extension that ends the process when it is loaded."""
+    shutil.copytree(
+        ROOT / "pyparam",
+        tmp_path / "pyparam",
+        ignore=shutil.ignore_patterns("*.so", "*.built", "__pycache__"),
+    )
+    (tmp_path / "pyparam" / "_C.py").write_text("import os\nos._exit(7)\n")
+    return tmp_path
+
+
+def imported(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    environment.pop("LD_PRELOAD", None)
+    # An editable install offers the extension to every copy of the package.
+    alone = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
+    return subprocess.run(
+        [sys.executable, "-c", alone + "import pyparam"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+    )
+
+
+RELEASE = torch.__version__.partition("+")[0]
+
+
+@pytest.mark.unsanitized
+@pytest.mark.parametrize("other", ["2.12.0+cpu", "2.13.0.dev20260101", f"{RELEASE}a0+git1234567"])
+def test_another_torch_is_said_before_the_extension_is_loaded(copy: Path, other: str) -> None:
+    (copy / "pyparam" / "_C.built").write_text(f"torch {other}\ncuda None\n")
+    done = imported(copy)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == (
+        f"ImportError: pyparam was built for PyTorch {other}, and this is PyTorch {torch.__version__}: "
+        "build it again with: pip install --no-build-isolation ."
+    )
+
+
+@pytest.mark.unsanitized
+def test_another_cuda_is_said_before_the_extension_is_loaded(copy: Path) -> None:
+    (copy / "pyparam" / "_C.built").write_text(f"torch {torch.__version__}\ncuda 9.2\n")
+    done = imported(copy)
+    assert done.returncode == 1
+    here = "no CUDA" if torch.version.cuda is None else f"CUDA {torch.version.cuda}"
+    assert f"with CUDA 9.2, and this is PyTorch {torch.__version__} with {here}" in done.stderr
+
+
+@pytest.mark.unsanitized
+def test_the_same_torch_with_another_label_is_the_same(copy: Path) -> None:
+    (copy / "pyparam" / "_C.built").write_text(f"torch {RELEASE}+other\ncuda None\n")
+    assert imported(copy).returncode == 7
+
+
+def test_the_extension_says_what_it_was_built_for() -> None:
+    from pyparam._base.native import _C
+
+    record = Path(_C.__file__).with_suffix(".built")
+    assert record.read_text().splitlines()[0] == f"torch {torch.__version__}"
