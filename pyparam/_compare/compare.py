@@ -16,6 +16,10 @@ from pyparam._base.native import _C
 from pyparam._base.notebook import table
 from pyparam._base.pending import Pending, settled
 from pyparam._base.words import dtype_name, shape_text
+from pyparam._compare.whole_compare import Side, compare_whole
+from pyparam._parts.parts import has_parts, refuse_flat
+from pyparam._sources import path
+from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.saved import is_on_disk, saved_table
 from pyparam._sources.table import ParamTable
 
@@ -420,17 +424,38 @@ def compare(a: Any, b: Any) -> Comparison:
             parameters and persistent buffers, tied ones under each name.
         b: the other one.
 
+    DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
+    Each rank compares its own part: with the same part of a model that is placed alike, with a slice of a
+    whole tensor or of a checkpoint (of a directory of ``torch.distributed.checkpoint`` it reads no more). Of
+    two placements, the second is redistributed, one parameter after the other.
+
     Example:
         >>> found = pyparam.compare(model, "before.safetensors")
         >>> found.equal, found.changed()
         (False, ['0.weight'])
 
     Raises:
-        TypeError: a parameter is sparse, quantized, nested, of a packed dtype, or a ``__torch_dispatch__``
-            subclass such as DTensor.
-        ValueError: a parameter is on the meta device or has no data yet; a source has a name twice.
+        TypeError: a parameter is sparse, quantized, nested, of a packed dtype, another ``__torch_dispatch__``
+            subclass than DTensor, or a DTensor placed ``Partial`` or without one block here.
+        ValueError: a parameter is on the meta device or has no data yet; a source has a name twice; ranks
+            call with different parameters.
+        RuntimeError: for ranks that did not call within the group's timeout.
     """
-    table_a, table_b = saved_table(a), saved_table(b)
+    # Opened once: a checkpoint in pieces is read in slices beside a sharded model.
+    a, b = (path.open(side) if path.accepts(side) else side for side in (a, b))
+    sides = [None if isinstance(side, DistributedCheckpoint) else saved_table(side) for side in (a, b)]
+    for tensors in sides:
+        if tensors is not None:
+            refuse_flat("compare", tensors)
+    if any(tensors is not None and has_parts(tensors) for tensors in sides):
+        side_a, side_b = (
+            Side.lazy(side) if tensors is None else Side(side, tensors)
+            for side, tensors in zip((a, b), sides, strict=True)
+        )
+        return Comparison(side_a.table, side_b.table, compare_whole(side_a, side_b))
+    table_a, table_b = (
+        saved_table(side) if tensors is None else tensors for side, tensors in zip((a, b), sides, strict=True)
+    )
     with _named_errors(table_a, table_b):
         found = _C.compare(table_a._native, table_b._native, is_on_disk(a), is_on_disk(b))
     return Comparison(table_a, table_b, found)

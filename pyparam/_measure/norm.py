@@ -96,7 +96,7 @@ def clip_grad_norm_(
     order = float(norm_type)
     table = table_of(source)
     refuse_flat("clip_grad_norm_", table)
-    if has_parts(table) and (order >= 0 or math.isinf(order)):
+    if has_parts(table):
         return clip_whole(table, float(max_norm), order, error_if_nonfinite)
     if -math.inf < order < 0:
         grads = [tensor.grad for _, tensor in table if tensor.grad is not None]
