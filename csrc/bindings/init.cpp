@@ -24,10 +24,12 @@ using FillOp = at::Tensor(at::TensorList, at::IntArrayRef, at::ArrayRef<double>,
 using Row = std::tuple<int64_t, double, double, double, double>;
 
 // Fills tensor i of the table by rows[row_of[i]], from the stream of its name; a negative row
-// leaves it alone. Returns the mean and standard deviation of each, NaN where nothing was written;
-// (0, 2) without `moments`.
+// leaves it alone. Where tensors are parts, offsets and strides say where they lie in their wholes, as
+// for the op. Returns the mean and standard deviation of each, NaN where nothing was written; (0, 2)
+// without `moments`.
 at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows,
-                      const std::vector<int64_t>& row_of, uint64_t seed, bool moments) {
+                      const std::vector<int64_t>& row_of, uint64_t seed, bool moments,
+                      const std::vector<int64_t>& offsets, const std::vector<int64_t>& strides) {
   if (row_of.size() != table.size())
     throw py::value_error("fill: row_of and the table differ in length");
   py::gil_scoped_release released;
@@ -53,12 +55,15 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows,
   for (size_t i = 0; i < table.size(); ++i) {
     if (kinds[i] >= 0 || !table.tensors[i].key_set().has(c10::DispatchKey::Python)) continue;
     if (shielded.empty()) shielded = table.tensors;
-    shielded[i] = at::empty({0}, at::kFloat);
+    // Of as many dimensions: strides of all tensors stand in one list.
+    shielded[i] = at::empty(std::vector<int64_t>(static_cast<size_t>(table.tensors[i].dim()), 0),
+                            at::kFloat);
     tensors = shielded;
   }
   static const auto op =
       c10::Dispatcher::singleton().findSchemaOrThrow("pyparam::fill_", "").typed<FillOp>();
-  return op.call(tensors, kinds, parameters, static_cast<int64_t>(seed), streams, {}, {}, moments);
+  return op.call(tensors, kinds, parameters, static_cast<int64_t>(seed), streams, offsets, strides,
+                 moments);
 }
 
 // A glob of one word: the name itself, or with a star before it, after it, or both.
@@ -138,7 +143,8 @@ std::array<uint32_t, 4> philox_block(std::array<uint32_t, 4> counter, std::array
 
 void bind_init(py::module_& m) {
   m.def("fill_table", &fill_table, py::arg("table"), py::arg("rows"), py::arg("row_of"),
-        py::arg("seed"), py::arg("moments"));
+        py::arg("seed"), py::arg("moments"), py::arg("offsets") = std::vector<int64_t>(),
+        py::arg("strides") = std::vector<int64_t>());
   m.def("assign_words", &assign_words, py::arg("table"), py::arg("words"));
   m.def("fill_classes", &fill_classes, py::arg("table"), py::arg("picks"));
   m.def("stream_of_name", &stream_of_name, py::arg("name"));

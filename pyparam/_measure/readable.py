@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
+from pyparam._parts.place import dtensor_type
 from pyparam._share.ties import is_wrapper
 from pyparam._sources.table import ParamTable
 
@@ -82,6 +83,7 @@ def unreadable_in(table: ParamTable) -> dict[str, str]:
     """The common kinds of tensors that have no values to measure, told without trying."""
     reasons: dict[str, str] = {}
     odd = set(_C.python_tensors(table._native))
+    sharded = dtensor_type() or ()
     for row, (name, tensor) in enumerate(table):
         if is_lazy(tensor):
             reasons[name] = "its lazy module has not run"
@@ -93,6 +95,8 @@ def unreadable_in(table: ParamTable) -> dict[str, str]:
             reasons[name] = f"it is sparse ({str(tensor.layout).removeprefix('torch.')})"
         elif tensor.is_quantized:
             reasons[name] = "it is quantized"
+        elif row in odd and isinstance(tensor, sharded):
+            continue  # a whole of which each rank has a part
         elif row in odd and is_wrapper(tensor):
             reasons[name] = f"it is a {type(tensor).__name__}, whose values are elsewhere"
         elif _is_freed(tensor):

@@ -92,7 +92,7 @@ def _meet(group: Any, verb: str, text: str, options: str, trouble: Trouble | Non
         try:
             store.wait(keys, wait)
             found = _verdict(verb, [json.loads(store.get(key)) for key in keys], group)
-        except dist.DistStoreError:
+        except RuntimeError:
             absent = [r for r in range(size) if not store.check([keys[r]])]
             found = _alone(verb, absent, group, wait)
         store.set(verdict, json.dumps(found))
@@ -100,7 +100,7 @@ def _meet(group: Any, verb: str, text: str, options: str, trouble: Trouble | Non
         try:
             store.wait([verdict], wait)
             found = json.loads(store.get(verdict))
-        except dist.DistStoreError:
+        except RuntimeError:
             absent = [r for r in range(size) if not store.check([keys[r]])] or [0]
             found = _alone(verb, absent, group, wait)
             store.set(keys[rank], json.dumps({"verb": verb, "count": 0, "digest": "", "trouble": found}))

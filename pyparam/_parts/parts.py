@@ -127,6 +127,22 @@ def local_of(tensor: Any) -> Tensor:
     return out
 
 
+def as_part(local: Tensor, like: Any) -> Tensor:
+    """A local tensor as the part of a DTensor that ``like``'s is; as it is where that is no DTensor."""
+    kind = dtensor_type()
+    if kind is None or not isinstance(like, kind):
+        return local
+    out: Tensor = kind.from_local(
+        local,
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )
+    return out
+
+
 def local_table(verb: str, table: ParamTable) -> ParamTable:
     """The table with this rank's parts in place of DTensors."""
     return parts_of(verb, table).locals if has_parts(table) else table

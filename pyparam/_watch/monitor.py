@@ -20,6 +20,7 @@ from pyparam._measure.measure import measure
 from pyparam._measure.readable import Read, read_of
 from pyparam._measure.stats import Stats
 from pyparam._memory.flatten import flatten, unflatten
+from pyparam._parts.parts import as_part, has_parts, parts_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam._watch.attached import Attached, PendingStep, grad_scale_of, held, hooked, left_out
@@ -371,6 +372,8 @@ class Monitor:
     def _copy(self, table: ParamTable) -> list[tuple[ParamTable, ParamTable, Any]]:
         """The weights as they are: (copies, parameters, their positions in the table), for each device and
         dtype."""
+        if has_parts(table):
+            return self._copy_parts(table)
         places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
         for i, tensor in enumerate(table.tensors):
             places.setdefault((tensor.device, tensor.dtype), []).append(i)
@@ -387,6 +390,15 @@ class Monitor:
             flatten(part, out=buffer)
             copies.append((ParamTable(part.names, unflatten(buffer, part)), part, positions))
         return copies
+
+    def _copy_parts(self, table: ParamTable) -> list[tuple[ParamTable, ParamTable, Any]]:
+        """The same of sharded weights: this rank's parts alone. All at once, since comparing them reduces."""
+        locals = parts_of("Monitor", table).locals
+        before: list[Tensor] = [torch.empty(0)] * len(table)
+        for copies, _, positions in self._copy(locals):
+            for i, tensor in zip(positions, copies.tensors, strict=True):
+                before[i] = as_part(tensor, table[i])
+        return [(ParamTable(table.names, before), table, list(range(len(table))))]
 
     def _judge_gradients(self, at: Attached, table: ParamTable, gradients: Stats) -> None:
         """Before a step: gradients that are not finite may come of weights that were not already."""

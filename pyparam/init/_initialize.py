@@ -18,12 +18,14 @@ from torch import Tensor
 from pyparam._base.errors import named_errors
 from pyparam._base.native import _C
 from pyparam._base.words import shape_text
+from pyparam._parts.parts import refuse_flat
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam.init._defaults import TorchDefaults
-from pyparam.init._fill import DRAWN_DTYPES, KEEP, Row, dtensor_type, ordinary, seed_of, wanted
+from pyparam.init._fill import DRAWN_DTYPES, KEEP, Row, ordinary, seed_of, wanted
 from pyparam.init._materialize import Materialized, materialized
 from pyparam.init._owners import Owners
+from pyparam.init._parts import filled_parts, is_part
 from pyparam.init._rules import Rules, Subject, assign, pairs_of, shown
 from pyparam.init._samplers import ROWS
 
@@ -127,7 +129,9 @@ def initialize_(
     matches; ``"error"`` raises instead and lists them.
 
     The stream of a parameter is its qualified name, for tied parameters the first one. Its Python object,
-    ``requires_grad`` and strides stay.
+    ``requires_grad`` and strides stay. Of a DTensor each rank fills its own part, in the same native call as
+    all the rest and without communication: the whole is what the unsharded parameter would be. The report has
+    no mean and deviation of it.
 
     On a model with meta parameters, ``device`` says where to materialise them. Ties are kept, and so is each
     Parameter object, unless something in C++ or a weak reference holds it: then a new Parameter takes its
@@ -142,6 +146,7 @@ def initialize_(
     if isinstance(model, (str, os.PathLike)):
         raise TypeError("initialize_: expected a model to write to, got a path")
     table = table_of(model)
+    refuse_flat("initialize_", table)
     owners = Owners(model)
     subject = Subject(table, owners)
     samplers, picks, unused = _picked(rules, default, subject)
@@ -338,10 +343,8 @@ def _row_of(sampler: Any, name: Callable[[], str], tensor: Tensor) -> Row | None
     """The row of a sampler for tensors like this one; None where it has none, and runs by itself."""
     if sampler == "keep":
         return None
-    sharded = dtensor_type()
-    if sharded is not None and isinstance(tensor, sharded):
-        return None  # its sampler finds the shard
-    ordinary(tensor, lambda: f"initialize_: parameter {name()!r}")
+    if not is_part(tensor):
+        ordinary(tensor, lambda: f"initialize_: parameter {name()!r}")
     factory = _row_factory(sampler)
     if factory is None:
         return None
@@ -385,8 +388,9 @@ def _fill(job: Job, made: Materialized, seed: int) -> Tensor:
             for i, sampler, tensor in _customs(job, table)
         ]
         aside += made.fill_buffers(lambda sampler, tensor, name: _run(sampler, tensor, seed, name))
+        filled, offsets, strides = filled_parts(table)
         with named_errors(table):
-            moments = _C.fill_table(table._native, job.rows, job.class_of, seed, True)
+            moments = _C.fill_table(filled._native, job.rows, job.class_of, seed, True, offsets, strides)
         for tensor, values in aside:
             tensor.copy_(values)
     return moments
@@ -426,7 +430,7 @@ def _report(job: Job, made: Materialized, moments: Tensor, unused: list[Any]) ->
             mean = std = wanted_mean = wanted_std = None
             if row is not _KEPT:
                 wanted_mean, wanted_std = wanted(row)
-                mean, std = got[i]
+                mean, std = (None, None) if is_part(tensor) else got[i]
             label = job.samplers[at]
             out.append(
                 Filled(name, tuple(tensor.shape), tensor.dtype, label, wanted_mean, wanted_std, mean, std)

@@ -14,6 +14,7 @@ from pyparam._sources.table import ParamTable
 from pyparam.init._defaults import default_buffer
 from pyparam.init._fill import ordinary
 from pyparam.init._owners import Owners
+from pyparam.init._parts import fresh_part, is_part
 from pyparam.init._rules import Rules, Subject, assign, pairs_of
 
 Sampler = Callable[..., Any]
@@ -84,8 +85,12 @@ def materialized(
     tensors = list(subject.tensors)
     for i in on_meta:
         old: Any = tensors[i]
-        ordinary(old, f"initialize_: parameter {subject.names[i]!r}")
-        fresh = _fresh_parameter(old, target)
+        what = f"initialize_: parameter {subject.names[i]!r}"
+        if is_part(old):
+            fresh = fresh_part(old, target, what)
+        else:
+            ordinary(old, what)
+            fresh = _fresh_parameter(old, target)
         tensors[i] = fresh
         made.parameters.append((old, fresh, places.get(id(old), [])))
     for (tensor, name, where), sampler in zip(meta_buffers, samplers, strict=True):

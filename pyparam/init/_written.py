@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyparam._sources import table_of
 from pyparam.init._owners import Owners, kind_of
+from pyparam.init._parts import held
 
 # A NaN with a payload no arithmetic makes by itself, by element size; anything drawn, loaded or computed from
 # good numbers differs. "e5 0d 1e" are its last bytes where there is room.
@@ -63,7 +64,7 @@ def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bo
             _MARKED.add(module)
             for parameter in (*module._parameters.values(), *module._buffers.values()):
                 if parameter is not None and parameter.dtype in _MARKS and not parameter.is_meta:
-                    _bits(parameter).fill_(_MARKS[parameter.dtype][1])
+                    _bits(held(parameter)).fill_(_MARKS[parameter.dtype][1])
                     torch._C._increment_version([parameter])
     return model
 
@@ -121,7 +122,10 @@ def _certain_reason(parameter: Tensor) -> str | None:
         return "its lazy module has not run, so it has no shape"
     if parameter.is_meta:
         return "it is on the meta device"
-    if parameter.dtype not in _MARKS or parameter.layout != torch.strided or parameter.numel() == 0:
+    if parameter.dtype not in _MARKS or parameter.layout != torch.strided:
+        return None
+    parameter = held(parameter)
+    if parameter.numel() == 0:
         return None
     marked = int((_bits(parameter) == _MARKS[parameter.dtype][1]).sum())
     if marked == 0:
