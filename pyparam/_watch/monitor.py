@@ -7,7 +7,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -27,6 +27,7 @@ from pyparam._watch.attached import Attached, PendingStep, grad_scale_of, held, 
 from pyparam._watch.gradients import all_finite, gradients_of
 from pyparam._watch.records import NonFinite, NonFiniteError, Record
 from pyparam._watch.replaced import Holdings
+from pyparam._watch.replicas import Replicas
 
 _NAMED = 4
 
@@ -84,6 +85,7 @@ class Monitor:
         history: int = 100,
         histogram: bool = False,
         updates: bool = True,
+        group: Any = None,
     ) -> None:
         """
         Args:
@@ -98,6 +100,9 @@ class Monitor:
             histogram: counts histograms too, for ``stats.quantile`` and ``pyparam.log``; records are some 40
                 KB a parameter then.
             updates: measures update-to-weight ratios, which takes a copy of the weights.
+            group: a process group whose ranks train replicas of ordinary parameters, as with
+                ``DistributedDataParallel``: what is not finite on one of them is reported on all, in the same
+                step. DTensors need none.
 
         Raises:
             TypeError: for a model that is no source, or another type of argument.
@@ -117,6 +122,7 @@ class Monitor:
         self.on_nonfinite: OnNonFinite = on_nonfinite
         self.histogram = bool(histogram)
         self.updates = bool(updates)
+        self._replicas = Replicas(group)
         self.seconds = 0.0
         self.first_nonfinite: NonFinite | None = None
         self._records: deque[Record] = deque(maxlen=_positive("history", history))
@@ -210,6 +216,7 @@ class Monitor:
             "_weak": None,
             "_attached": [],
             "_buffers": {},
+            "_replicas": Replicas(None),
             "_holdings": Holdings(),
         }
 
@@ -240,7 +247,7 @@ class Monitor:
             if pending.measured:
                 pending.gradients = self._gradients(table, pending)
                 self._judge_gradients(at, table, pending.gradients)
-            elif not all_finite(table, grad=True):
+            elif not self._replicas.all_finite(all_finite(table, grad=True)):
                 self._judge_gradients(at, table, self._gradients(table, pending))
         pending.seconds = time.perf_counter() - start
         return pending
@@ -250,10 +257,16 @@ class Monitor:
         start = time.perf_counter()
         step, at.step = at.step, at.step + 1
         if not pending.measured:
-            if self.grad and pending.closure and not all_finite(pending.table, grad=True):
-                self._judge(at, "gradient", self._gradients(pending.table, pending), step, "after")
-            if not all_finite(pending.table, grad=False):
-                self._judge(at, "weight", read_of(pending.table, measure)[0], step, "after")
+            if (
+                self.grad
+                and pending.closure
+                and not self._replicas.all_finite(all_finite(pending.table, grad=True))
+            ):
+                own = self._gradients(pending.table, pending)
+                self._judge(at, "gradient", own, self._replicas.nonfinite(own), step, "after")
+            if not self._replicas.all_finite(all_finite(pending.table, grad=False)):
+                own = read_of(pending.table, measure)[0]
+                self._judge(at, "weight", own, self._replicas.nonfinite(own), step, "after")
             else:
                 at.finite_after = step
             self.seconds += pending.seconds + time.perf_counter() - start
@@ -292,12 +305,11 @@ class Monitor:
             )
         )
         if gradients is not None and pending.closure:
-            self._judge(at, "gradient", gradients, step, "after")
-        if weights.nonfinite() and any(measure(before).nonfinite() for before, _, _ in pending.before):
-            self._judge(at, "weight", weights, step, "before")
-        else:
-            self._judge(at, "weight", weights, step, "after")
-        if not weights.nonfinite():
+            self._judge(at, "gradient", gradients, self._replicas.nonfinite(gradients), step, "after")
+        bad = self._replicas.nonfinite(weights)
+        known = bad and any(measure(before).nonfinite() for before, _, _ in pending.before)
+        self._judge(at, "weight", weights, bad, step, "before" if known else "after")
+        if not bad:
             at.finite_after = step
 
     def _table(self, at: Attached, optimizer: Optimizer, measured: bool) -> ParamTable:
@@ -402,29 +414,33 @@ class Monitor:
 
     def _judge_gradients(self, at: Attached, table: ParamTable, gradients: Stats) -> None:
         """Before a step: gradients that are not finite may come of weights that were not already."""
-        if gradients.nonfinite():
+        bad = self._replicas.nonfinite(gradients)
+        if bad:
             weights, _ = read_of(table, measure)
-            if weights.nonfinite():
-                self._judge(at, "weight", weights, at.step, "before")
+            bad_weights = self._replicas.nonfinite(weights)
+            if bad_weights:
+                self._judge(at, "weight", weights, bad_weights, at.step, "before")
                 return
-        self._judge(at, "gradient", gradients, at.step, "before")
+        self._judge(at, "gradient", gradients, bad, at.step, "before")
 
     def _judge(
         self,
         at: Attached,
         quantity: Literal["gradient", "weight"],
         stats: Stats,
+        bad: Mapping[str, int | None],
         step: int,
         when: Literal["before", "after"],
     ) -> None:
-        names = stats.nonfinite()
+        names = list(bad)
         if not names:
             self._bad.discard(quantity)
             return
         # A gradient is of its own step. A weight that was bad before this one became so at any since it was
         # last seen to be good.
         since = at.finite_after if quantity == "weight" and when == "before" else None
-        found = NonFinite(step, quantity, names, stats, when, at.number, len(self._alive()), since)
+        ranks = {name: rank for name, rank in bad.items() if rank is not None}
+        found = NonFinite(step, quantity, names, stats, when, at.number, len(self._alive()), since, ranks)
         if self.first_nonfinite is None:
             self.first_nonfinite = found
         known = quantity in self._bad

@@ -61,21 +61,21 @@ class NonFinite:
     """Where steps in between were not looked at: the last one after which everything was finite. The step
     at which it happened is then not known, and ``name`` is the first in the model's order, not in time."""
 
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    """Of parameters that lie on several ranks, or are watched over a group: the first rank where they are not
+    finite."""
+
     @property
     def name(self) -> str:
         """The first of them."""
         return self.names[0]
 
     def __str__(self) -> str:
-        row = self.stats[self.name]
-        parts = [f"{row.nans:,} NaN"] if row.nans else []
-        infinite = row.posinfs + row.neginfs
-        parts += [f"{infinite:,} infinite"] if infinite else []
         what = f"the gradient of {self.name!r}" if self.quantity == "gradient" else f"{self.name!r}"
         when = f"{self.when} step {self.step}"
         if self.optimizers > 1:
             when += f" of optimizer {self.optimizer}"
-        text = f"{what} is not finite {when}: {' and '.join(parts)} of {row.numel:,} values"
+        text = f"{what} is not finite {when}{self._figures()}"
         if len(self.names) > 1:
             others = len(self.names) - 1
             text += f"; {others:,} more of {len(self.stats):,} are not, the last {self.names[-1]!r}"
@@ -85,6 +85,21 @@ class NonFinite:
                 "become so is not known: check='every' looks at each"
             )
         return text
+
+    def _figures(self) -> str:
+        """How many values, and where the first of them is; on a rank that has none of them, which one has."""
+        rank = self.ranks.get(self.name)
+        where = self.stats.first_nonfinite.get(self.name)
+        place = "" if rank is None else f", on rank {rank}"
+        if where is not None:
+            place = f", the first at {list(where.index)} on rank {where.rank}"
+        if self.name not in self.stats or not self.stats[self.name].nonfinite:
+            return place
+        row = self.stats[self.name]
+        parts = [f"{row.nans:,} NaN"] if row.nans else []
+        infinite = row.posinfs + row.neginfs
+        parts += [f"{infinite:,} infinite"] if infinite else []
+        return f": {' and '.join(parts)} of {row.numel:,} values{place}"
 
 
 class NonFiniteError(RuntimeError):

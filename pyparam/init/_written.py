@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyparam._sources import table_of
 from pyparam.init._owners import Owners, kind_of
-from pyparam.init._parts import held
+from pyparam.init._parts import held, is_part
 
 # A NaN with a payload no arithmetic makes by itself, by element size; anything drawn, loaded or computed from
 # good numbers differs. "e5 0d 1e" are its last bytes where there is room.
@@ -95,7 +95,8 @@ def uninitialized(model: Any) -> Uninitialized:
     them the version counts only where the values are what stale memory looks like too (NaNs, subnormal or
     absurd numbers): memory that happened to hold zeros or plausible numbers is not known to be unwritten. In
     a loaded TorchScript model every parameter was made around finished data, so there the version says
-    nothing and is not asked.
+    nothing and is not asked; so was every DTensor, of which each rank looks at its own part, without
+    communication.
     """
     reasons: dict[str, str] = {}
     certain: list[str] = []
@@ -137,6 +138,7 @@ def _certain_reason(parameter: Tensor) -> str | None:
 def looks_stale(tensor: Tensor) -> bool:
     """Whether a floating-point tensor's values are what memory holds that was something else before: pointers
     and small integers read as numbers are subnormal, others NaN or beyond anything a model has."""
+    tensor = held(tensor)
     if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.numel() == 0:
         return False
     values = tensor.detach().double().abs()
@@ -150,4 +152,9 @@ def looks_stale(tensor: Tensor) -> bool:
 
 
 def _untouched(parameter: Tensor) -> bool:
-    return parameter.numel() > 0 and not parameter.is_inference() and parameter._version == 0
+    return (
+        parameter.numel() > 0
+        and not is_part(parameter)
+        and not parameter.is_inference()
+        and parameter._version == 0
+    )
