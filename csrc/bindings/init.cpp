@@ -24,9 +24,9 @@ using FillOp = at::Tensor(at::TensorList, at::IntArrayRef, at::ArrayRef<double>,
 using Row = std::tuple<int64_t, double, double, double, double>;
 
 // Fills tensor i of the table by rows[row_of[i]], from the stream of its name; a negative row
-// leaves it alone. Where tensors are parts, offsets and strides say where they lie in their wholes, as
-// for the op. Returns the mean and standard deviation of each, NaN where nothing was written; (0, 2)
-// without `moments`.
+// leaves it alone. Where tensors are parts, offsets and strides say where they lie in their wholes,
+// as for the op. Returns the mean and standard deviation of each, NaN where nothing was written;
+// (0, 2) without `moments`.
 at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows,
                       const std::vector<int64_t>& row_of, uint64_t seed, bool moments,
                       const std::vector<int64_t>& offsets, const std::vector<int64_t>& strides) {
@@ -56,8 +56,8 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows,
     if (kinds[i] >= 0 || !table.tensors[i].key_set().has(c10::DispatchKey::Python)) continue;
     if (shielded.empty()) shielded = table.tensors;
     // Of as many dimensions: strides of all tensors stand in one list.
-    shielded[i] = at::empty(std::vector<int64_t>(static_cast<size_t>(table.tensors[i].dim()), 0),
-                            at::kFloat);
+    shielded[i] =
+        at::empty(std::vector<int64_t>(static_cast<size_t>(table.tensors[i].dim()), 0), at::kFloat);
     tensors = shielded;
   }
   static const auto op =
