@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +22,8 @@ from pyparam._measure.bins import (
     Underflow,
     histogram_of,
 )
+from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged
+from pyparam._measure.labels import By
 from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
 
 if TYPE_CHECKING:
@@ -331,6 +334,34 @@ class Stats:
         )
         return some
 
+    # Groups
+
+    def by(self, what: By) -> Grouped:
+        """The rows united by what their names say, as Stats of groups: exact figures, merged histograms.
+
+        A group prints with a strip of bars, one a member in the model's order: the logarithm of its root
+        mean square ("!" where a value is not finite), so that the layer that differs is seen in one line.
+
+        ::
+
+            pyparam.measure(model).by("role")                  # 48 layers in one line a role
+            pyparam.log(stats.by("role"), writer, step)        # one chart a role
+            pyparam.plot(stats.by("role"))                     # roles by layers as a heat map
+            stats.by(lambda name: "norms" if "norm" in name else None)
+
+        Args:
+            what: "module" ("layers.3.attn.q_proj"), "layer" ("layers.3"; what stands in no list by its first
+                module), "role" ("attn.q_proj", "attn.q_proj.bias": what is left of a name without its place
+                in the list of layers and ``.weight``), or a function from a name to a label, None for a row
+                that is in no group.
+
+        In a group memory that two names share under one layout counts once; ``total`` stays that of all.
+
+        Raises:
+            ValueError: for another word. TypeError: for a function that gives no string.
+        """
+        return Grouped(self, what)
+
     # Merging
 
     def __add__(self, other: object) -> Stats:
@@ -492,14 +523,7 @@ class Stats:
 
     def __repr__(self) -> str:
         header, rows, left_out = self._cells()
-        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in (header, *rows)
-        ]
+        lines = aligned([header, *rows], left={0, 1, 2}).split("\n")
         if left_out:
             lines.insert(-1, f"... {left_out} more")
         if self._missing:
@@ -519,6 +543,58 @@ class Stats:
             bad=bad[: len(rows) - 1].nonzero().flatten().tolist(),
             notes=notes,
         )
+
+
+class Grouped(Stats):
+    """Stats of groups, as ``Stats.by`` makes them; ``members`` has the names of each, ``parts`` the Stats."""
+
+    def __init__(self, parts: Stats, what: By) -> None:
+        groups = members_of(parts, what)
+        values, counts, bins = merged(parts._columns, distinct_members(parts, groups))
+        super().__init__(
+            names=list(groups),
+            columns=Columns(values, counts, bins),
+            layouts=layouts_of(parts, groups),
+            points=parts._points,
+        )
+        self.what = what if isinstance(what, str) else "group"
+        self.parts = parts
+        self.members = {label: [parts.names[row] for row in rows] for label, rows in groups.items()}
+        bad = (parts.nans + parts.posinfs + parts.neginfs).tolist()
+        rms = parts.rms.tolist()
+        self._strips = [[math.nan if bad[row] else rms[row] for row in rows] for rows in groups.values()]
+
+    def __repr__(self) -> str:
+        header, rows = group_cells(self, self._strips)
+        return aligned([[self.what, *header[1:]], *rows], left={0, len(header) - 1})
+
+    def _repr_html_(self) -> str:
+        header, rows = group_cells(self, self._strips)
+        bad = self.nans + self.posinfs + self.neginfs
+        return table(
+            [self.what, *header[1:]],
+            rows[:-1],
+            left=1,
+            more="",
+            total=rows[-1],
+            bad=bad.nonzero().flatten().tolist(),
+            notes=[],
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"what": self.what}
+
+
+def aligned(lines: list[list[str]], left: set[int]) -> str:
+    """Rows of cells as text, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def _rows_or_zero(table: Tensor, rows: Tensor) -> Tensor:

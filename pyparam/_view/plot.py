@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyparam._base.errors import spoken_by
 from pyparam._measure.measure import measure
-from pyparam._measure.stats import Stats
+from pyparam._measure.stats import Grouped, Stats
 from pyparam._watch.records import Record
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _KINDS = ("hist", "norms", "spectrum", "tree")
 _History = (Stats, Record)
 
 
-def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree"] | None = None) -> Figure:
+def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree", "heat"] | None = None) -> Figure:
     """Draws the parameters of a source, or the course of several Stats over steps.
 
     - ``"hist"``: the values on a signed logarithmic axis, from the bins of ``measure``: a panel a parameter,
@@ -31,6 +31,7 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree"] | None 
       columns and two iterations, from a seed of its own).
     - ``"tree"``: where the parameters are: modules from left to right, as high as their share. Shared storage
       counts once, alike modules are one cell.
+    - ``"heat"``, of ``stats.by("role")`` and other groups: the RMS of each member as a colour, a row a group.
     - Of a list of Stats, of a Monitor's ``history``, or of a mapping of steps to Stats: the RMS of each
       layer's weights over the steps, and where there are records also that of its gradients and its update
       relative to its weights.
@@ -39,7 +40,7 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree"] | None 
 
     Args:
         source: any source; for "hist" and "norms" also a Stats; see above for a history.
-        kind: "hist" if it is left out.
+        kind: "hist" if it is left out, "heat" of groups.
 
     Returns:
         A ``matplotlib.figure.Figure`` of its own: nothing pops up, and neither pyplot nor rcParams are
@@ -51,6 +52,13 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree"] | None 
         TypeError: for what is no source, or a parameter without plain values.
     """
     history = _as_history(source)
+    if isinstance(source, Grouped) and kind in (None, "heat"):
+        _require_matplotlib()
+        from pyparam._view import plot_heat
+
+        return plot_heat.draw(source)
+    if kind == "heat":
+        raise TypeError("plot: 'heat' draws groups, as stats.by('role') makes them")
     if history is None:
         kind = "hist" if kind is None else kind
         if kind not in _KINDS:
