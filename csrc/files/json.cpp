@@ -1,5 +1,6 @@
 #include "files/json.h"
 
+#include <cstring>
 #include <limits>
 
 namespace pyparam::files {
@@ -9,6 +10,13 @@ void check_utf8(std::string_view text) {
   const size_t size = text.size();
   const auto continues = [&](size_t i) { return i < size && (bytes[i] & 0xC0) == 0x80; };
   for (size_t i = 0; i < size;) {
+    // Eight bytes of ASCII at once: headers are little else.
+    uint64_t eight = 0x80;
+    if (size - i >= sizeof(eight)) std::memcpy(&eight, bytes + i, sizeof(eight));
+    if ((eight & 0x8080808080808080u) == 0) {
+      i += sizeof(eight);
+      continue;
+    }
     const unsigned char c = bytes[i];
     size_t length = 0;
     if (c < 0x80) {
@@ -39,7 +47,8 @@ bool JsonReader::next_key(std::string& key, bool& first) {
   if (!first) expect(',');
   first = false;
   if (peek() != '"') fail("expected a name");
-  key = string();
+  key.clear();
+  string_into(&key);
   expect(':');
   return true;
 }

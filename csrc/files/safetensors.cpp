@@ -1,8 +1,10 @@
 #include "files/safetensors.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <numeric>
+#include <tuple>
 #include <unordered_set>
 
 #include "files/json.h"
@@ -58,9 +60,9 @@ class HeaderParser {
         parse_metadata();
         continue;
       }
-      if (!names_.insert(name).second) repeated(name);
-      parse_entry(name);
       header_.names.push_back(name);
+      if (!names_.insert(header_.names.size() - 1).second) repeated(name);
+      parse_entry(name);
     }
     reader_.expect_end();
     check_cover();
@@ -147,12 +149,15 @@ class HeaderParser {
   }
 
   // The code that a JSON text names; as many as there are codes where it names none.
-  uint32_t find_code(std::string_view text) const {
+  uint32_t find_code(std::string_view text) {
     const bool is_string = text.size() >= 2 && text.front() == '"';
     const std::string_view name = is_string ? text.substr(1, text.size() - 2) : std::string_view();
+    // Entries of one dtype follow each other.
+    if (last_code_ < codes_.size() && codes_[last_code_].name == name) return last_code_;
     const auto found = std::find_if(codes_.begin(), codes_.end(),
                                     [&](const DtypeCode& c) { return c.name == name; });
-    return static_cast<uint32_t>(found - codes_.begin());
+    last_code_ = static_cast<uint32_t>(found - codes_.begin());
+    return last_code_;
   }
 
   // Takes `integers_` as the shape of the next entry, and gives the bits its elements take.
@@ -178,32 +183,34 @@ class HeaderParser {
   void check_cover() const {
     std::vector<size_t> order(header_.size());
     std::iota(order.begin(), order.end(), size_t{0});
-    std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      return std::pair(header_.begins[a], header_.ends[a]) <
-                 std::pair(header_.begins[b], header_.ends[b]) ||
-             (header_.begins[a] == header_.begins[b] && header_.ends[a] == header_.ends[b] &&
-              a < b);
-    });
+    const auto earlier = [&](size_t a, size_t b) {
+      return std::tuple(header_.begins[a], header_.ends[a], a) <
+             std::tuple(header_.begins[b], header_.ends[b], b);
+    };
+    if (!std::is_sorted(order.begin(), order.end(), earlier)) {
+      std::sort(order.begin(), order.end(), earlier);
+    }
     uint64_t reached = 0;
-    std::string before = "the header";
+    const std::string* last = nullptr;
+    const auto before = [&] { return last == nullptr ? "the header" : quoted(*last); };
     for (const size_t i : order) {
       const std::string& name = header_.names[i];
       if (header_.begins[i] < reached) {
         throw HeaderError(
-            "its bytes from " + std::to_string(header_.begins[i]) + " overlap those of " + before,
+            "its bytes from " + std::to_string(header_.begins[i]) + " overlap those of " + before(),
             name);
       }
       if (header_.begins[i] > reached) {
         throw HeaderError(std::to_string(header_.begins[i] - reached) + " bytes between it and " +
-                              before + " belong to no entry",
+                              before() + " belong to no entry",
                           name);
       }
       reached = header_.ends[i];
-      before = quoted(name);
+      last = &name;
     }
     if (reached != data_bytes_) {
       throw HeaderError("its last " + std::to_string(data_bytes_ - reached) + " bytes, after " +
-                        before + ", belong to no entry");
+                        before() + ", belong to no entry");
     }
   }
 
@@ -211,8 +218,19 @@ class HeaderParser {
   const uint64_t data_bytes_;
   const std::vector<DtypeCode>& codes_;
   SafetensorsHeader header_;
-  std::unordered_set<std::string> names_;
+  // Names by position, so that each is held once.
+  struct HashOfName {
+    size_t operator()(size_t i) const { return std::hash<std::string>()((*names)[i]); }
+    const std::vector<std::string>* names;
+  };
+  struct SameName {
+    bool operator()(size_t a, size_t b) const { return (*names)[a] == (*names)[b]; }
+    const std::vector<std::string>* names;
+  };
+  std::unordered_set<size_t, HashOfName, SameName> names_{0, HashOfName{&header_.names},
+                                                          SameName{&header_.names}};
   std::string field_;
+  uint32_t last_code_ = 0;
   std::vector<uint64_t> integers_;
 };
 
