@@ -14,6 +14,8 @@ from pyparam._access.access import (
     state_dict,
     walk,
 )
+from pyparam._access.grads import requires_grad_, zero_grad
+from pyparam._access.index import Index, index
 from pyparam._access.install import install, installed, uninstall
 from pyparam._base.public import publish as _publish
 from pyparam._compare.compare import Comparison, compare
@@ -52,6 +54,7 @@ __all__ = [
     "Comparison",
     "Finding",
     "Fingerprint",
+    "Index",
     "Inspector",
     "Monitor",
     "NonFinite",
@@ -72,6 +75,7 @@ __all__ = [
     "get_buffer",
     "get_parameter",
     "get_submodule",
+    "index",
     "init",
     "inspect",
     "install",
@@ -91,6 +95,7 @@ __all__ = [
     "parameters_to_vector",
     "plot",
     "report",
+    "requires_grad_",
     "retie_",
     "save_file",
     "scatter_",
@@ -104,6 +109,7 @@ __all__ = [
     "untie_",
     "vector_to_parameters",
     "walk",
+    "zero_grad",
 ]
 
 _publish("pyparam", (globals()[_name] for _name in __all__))

@@ -3,9 +3,12 @@
 
 #include "bindings/given.h"
 #include "table/copy.h"
+#include "table/requires_grad.h"
 #include "walk/access.h"
+#include "walk/gradients.h"
 #include "walk/items.h"
 #include "walk/iterators.h"
+#include "walk/live_index.h"
 #include "walk/load_state_dict.h"
 #include "walk/module_table.h"
 #include "walk/module_type.h"
@@ -31,6 +34,8 @@ auto raising(const Fn& fn) {
 }
 
 py::object owned(Ref ref) { return py::reinterpret_steal<py::object>(ref.release()); }
+
+py::object none_or(Ref ref) { return ref ? owned(std::move(ref)) : py::none(); }
 
 }  // namespace
 
@@ -78,6 +83,27 @@ void bind_walk(py::module_& m) {
   m.def("load_state_dict", [](const py::object& module, const py::object& state, bool strict) {
     return raising([&] { return owned(walk::load_state_dict(module.ptr(), state.ptr(), strict)); });
   });
+  m.def("zero_grad", [](const py::object& module, bool set_to_none) {
+    return raising([&] { return walk::zero_gradients(module.ptr(), set_to_none); });
+  });
+  m.def("set_requires_grad", &set_requires_grad);
+  m.def("copy_tensors", [](const GivenList& targets, const GivenList& sources) {
+    copy_checked(targets.tensors, sources.tensors);
+  });
+  py::class_<walk::LiveIndex>(m, "LiveIndex")
+      .def(py::init<bool>())
+      .def("read",
+           [](walk::LiveIndex& index, const py::object& module) {
+             return raising([&] { return none_or(index.read(module.ptr())); });
+           })
+      .def("is_current",
+           [](walk::LiveIndex& index, const py::object& module) {
+             return raising([&] { return index.is_current(module.ptr()); });
+           })
+      .def("find",
+           [](const walk::LiveIndex& index, const py::object& module, const py::object& name) {
+             return raising([&] { return none_or(index.find(module.ptr(), name.ptr())); });
+           });
 }
 
 }  // namespace pyparam

@@ -94,4 +94,18 @@ void copy_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tens
   }
 }
 
+void copy_checked(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources) {
+  TORCH_CHECK_VALUE(targets.size() == sources.size(), "copy: ", targets.size(), " targets and ",
+                    sources.size(), " sources");
+  for (size_t i = 0; i < targets.size(); ++i) {
+    TORCH_CHECK_VALUE(targets[i].sizes() == sources[i].sizes(), "copy: tensors[", i, "] has shape ",
+                      targets[i].sizes(), ", and its source ", sources[i].sizes());
+    TORCH_CHECK_TYPE(
+        copies_plainly(targets[i], sources[i]), "copy: tensors[", i,
+        "] or its source is no ordinary tensor whose memory is all there (meta, sparse, "
+        "quantized, freed, expanded, an inference tensor), or takes complex values as real");
+  }
+  copy_all(targets, sources);
+}
+
 }  // namespace pyparam

@@ -16,4 +16,9 @@ bool copies_plainly(const at::Tensor& target, const at::Tensor& source);
 // copy plainly. Needs no GIL. What a device raises leaves the pairs before it copied.
 void copy_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources);
 
+// The same for lists as they come: raises TypeError or ValueError that names `tensors[i]`, with
+// nothing written, for a pair that does not copy plainly. Source and target may differ in dtype and
+// device.
+void copy_checked(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources);
+
 }  // namespace pyparam

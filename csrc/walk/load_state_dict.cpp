@@ -12,6 +12,7 @@
 #include "walk/plain_walk.h"
 #include "walk/tensor.h"
 #include "walk/tensor_prefetch.h"
+#include "walk/unlocked.h"
 
 namespace pyparam::walk {
 
@@ -236,17 +237,6 @@ Ref Loader::unexpected() {
   }
   return listed;
 }
-
-class Unlocked {
- public:
-  Unlocked() : state_(PyEval_SaveThread()) {}
-  ~Unlocked() { PyEval_RestoreThread(state_); }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
-
- private:
-  PyThreadState* state_;
-};
 
 }  // namespace
 

@@ -17,6 +17,7 @@ from torch.__future__ import get_swap_module_params_on_conversion
 from torch.compiler import is_dynamo_compiling
 from torch.nn.modules.module import _IncompatibleKeys
 
+from pyparam._access.grads import zero_plainly
 from pyparam._base.native import _C
 from pyparam._sources import overrides
 
@@ -64,6 +65,15 @@ def _load_state_dict_method(original: Callable[..., Any]) -> Callable[..., Any]:
     return load_state_dict
 
 
+def _zero_grad_method(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def zero_grad(self: nn.Module, set_to_none: bool = True) -> None:
+        if is_dynamo_compiling() or not zero_plainly(self, set_to_none):
+            original(self, set_to_none)
+
+    return zero_grad
+
+
 _NATIVE: dict[str, Callable[..., Any]] = {
     "named_parameters": _C.own_named_parameters,
     "parameters": _C.own_parameters,
@@ -79,7 +89,11 @@ def _methods() -> dict[str, Callable[..., Any]]:
     """The methods to install, each around PyTorch's own; made once, as often as they are installed."""
     own = overrides.TORCHS_OWN
     methods = {name: _made_installable(own[name], native) for name, native in _NATIVE.items() if name in own}
-    made_around = {"state_dict": _state_dict_method, "load_state_dict": _load_state_dict_method}
+    made_around = {
+        "state_dict": _state_dict_method,
+        "load_state_dict": _load_state_dict_method,
+        "zero_grad": _zero_grad_method,
+    }
     methods |= {name: made(own[name]) for name, made in made_around.items() if name in own}
     overrides.tell_known_methods(methods)
     return methods
@@ -89,9 +103,9 @@ def install() -> None:
     """Makes every ``nn.Module`` of the process use the native traversal.
 
     ``named_parameters``, ``parameters``, ``named_buffers``, ``buffers``, ``named_modules``, ``modules``,
-    ``state_dict`` and ``load_state_dict`` of ``nn.Module`` are replaced; classes that override them keep
-    their own, and ``super()`` in them reaches the native ones. A method that something else has put into
-    ``nn.Module`` is left as it is, and asked like a class's own. Installing again changes nothing.
+    ``state_dict``, ``load_state_dict`` and ``zero_grad`` of ``nn.Module`` are replaced; classes that override
+    them keep their own, and ``super()`` in them reaches the native ones. A method that something else has put
+    into ``nn.Module`` is left as it is, and asked like a class's own. Installing again changes nothing.
     ``uninstall()`` puts back what was there.
     """
     with _lock:

@@ -44,6 +44,9 @@ TORCHS_OWN: dict[str, Callable[..., Any]] = {
 }
 
 
+_installed: dict[str, Callable[..., Any]] = {}
+
+
 def tell_known_methods(installed: dict[str, Callable[..., Any]]) -> None:
     """Tells native code which functions are PyTorch's own, or ours in their place.
 
@@ -59,6 +62,15 @@ def tell_known_methods(installed: dict[str, Callable[..., Any]]) -> None:
         if "_load_from_state_dict" in norm.__dict__ and norm._version == 2
     ]
     _C.set_known_methods(nn.Module, known)
+    _installed.clear()
+    _installed.update(installed)
+
+
+def is_own(module: nn.Module, name: str) -> bool:
+    """Whether a method of nn.Module is neither PyTorch's own for this instance, nor ours in its place."""
+    method = getattr(type(module), name, None)
+    known = (TORCHS_OWN.get(name), _installed.get(name))
+    return name in module.__dict__ or method is None or method not in known
 
 
 def call_named_modules(

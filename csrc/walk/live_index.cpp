@@ -1,0 +1,262 @@
+#include "walk/live_index.h"
+
+#include "walk/id_set.h"
+#include "walk/plain_walk.h"
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define PYPARAM_WATCHES_DICTS 1
+#else
+#define PYPARAM_WATCHES_DICTS 0
+#endif
+
+namespace pyparam::walk {
+
+namespace {
+
+#if PYPARAM_WATCHES_DICTS
+
+// Changes seen so far of any watched dict, of whichever model.
+uint64_t events = 0;
+
+// Of an instance's dict only some entries matter: `training` changes all the time.
+bool matters(PyObject* key) {
+  const Names& n = names();
+  if (key == nullptr || !PyUnicode_CheckExact(key)) return true;
+  for (PyObject* name : {n.modules, n.parameters, n.buffers}) {
+    if (key == name || PyUnicode_Compare(key, name) == 0) return true;
+  }
+  for (unsigned bit = 0; bit < kMethods; ++bit) {
+    if (key == method_name(bit) || PyUnicode_Compare(key, method_name(bit)) == 0) return true;
+  }
+  return false;
+}
+
+int instance_changed(PyDict_WatchEvent event, PyObject*, PyObject* key, PyObject*) {
+  const bool of_one_key = event == PyDict_EVENT_ADDED || event == PyDict_EVENT_MODIFIED ||
+                          event == PyDict_EVENT_DELETED;
+  if (!of_one_key || matters(key)) ++events;
+  return 0;
+}
+
+int members_changed(PyDict_WatchEvent, PyObject*, PyObject*, PyObject*) {
+  ++events;
+  return 0;
+}
+
+// The watcher of a callback, -1 where the interpreter has none left.
+int watcher(PyDict_WatchCallback callback) {
+  const int id = PyDict_AddWatcher(callback);
+  if (id < 0) PyErr_Clear();
+  return id;
+}
+
+int instance_watcher() {
+  static const int id = watcher(instance_changed);
+  return id;
+}
+int members_watcher() {
+  static const int id = watcher(members_changed);
+  return id;
+}
+
+#else
+
+uint64_t tag_of(PyObject* dict) {
+  return dict == nullptr ? 0 : reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+}
+
+#endif
+
+unsigned version_tag_now(PyTypeObject* type) {
+  const ModuleType* facts = plain_module_type(type);
+  return facts == nullptr ? 0 : facts->version_tag;
+}
+
+constexpr unsigned kOwnWalk = kNamedModules;
+
+}  // namespace
+
+Ref LiveIndex::read(PyObject* root) {
+  root_ = nullptr;
+  watched_.clear();
+  const ModuleView view(root);
+  unsigned asked = kNamedParameters | kNamedMembers | (buffers_ ? kNamedBuffers : 0u);
+  if (view.overridden(asked) != 0) return Ref();
+
+  std::vector<Class> old_classes;  // dropped when the walk is over
+  old_classes.swap(classes_);
+  const GcPause pause;
+  PlainWalk::Lease walk;
+  PlainWalk::Wanted wanted;
+  wanted.parameters = true;
+  wanted.buffers = buffers_;
+  wanted.methods = kOwnWalk;
+  if (!walk->read(root, wanted)) return Ref();
+  Ref listed = Ref::checked(PyDict_New());
+  BorrowedIdSet seen;
+  const auto list = [&](const PlainWalk::Members& members) {
+    Path path;
+    walk->for_each(path, /*remove_duplicate=*/true, [&](uint32_t module, Path& at) {
+      for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
+        const auto [key, value] = members.all[i];
+        if (walk->may_repeat(value) && !seen.insert(value)) continue;
+        if (PyDict_SetItem(listed.get(), at.joined(key).get(), value) < 0) throw PythonError{};
+      }
+    });
+  };
+  list(walk->parameters());
+  if (buffers_) list(walk->buffers());
+
+#if PYPARAM_WATCHES_DICTS
+  if (instance_watcher() < 0 || members_watcher() < 0) return Ref();
+#else
+  watched_.reserve(walk->modules().size());
+#endif
+  BorrowedIdSet types;
+  for (uint32_t i = 0; i < walk->modules().size(); ++i) {
+    const ModuleType& type = walk->type(i);
+    auto* class_object = reinterpret_cast<PyObject*>(type.type);
+    if (types.insert(class_object))
+      classes_.push_back({Ref::borrow(class_object), type.version_tag});
+    if (type.version_tag == 0 || !watch(walk->modules()[i], type)) {
+      watched_.clear();
+      return Ref();
+    }
+  }
+#if PYPARAM_WATCHES_DICTS
+  events_ = events;
+#endif
+  root_ = root;
+  return listed;
+}
+
+// Notes what a module's entries in the index depend on. False where that cannot be noticed.
+bool LiveIndex::watch(PyObject* module, const ModuleType& type) {
+  const Names& n = names();
+  PyObject* dict = instance_dict(module);
+  Watched made{module,
+               dict,
+               find_str(dict, n.modules),
+               find_str(dict, n.parameters),
+               buffers_ ? find_str(dict, n.buffers) : nullptr,
+               type.type,
+               0,
+               0,
+               0,
+               0};
+#if PYPARAM_WATCHES_DICTS
+  // Another holder of the dict could keep it from being noticed that the module has a new one.
+  if (Py_REFCNT(dict) > 1 || PyDict_Watch(instance_watcher(), dict) < 0) {
+    PyErr_Clear();
+    return false;
+  }
+  for (PyObject* members : {made.modules, made.parameters, made.buffers}) {
+    if (members != nullptr && PyDict_Watch(members_watcher(), members) < 0) {
+      PyErr_Clear();
+      return false;
+    }
+  }
+#else
+  made.dict_tag = tag_of(dict);
+  made.modules_tag = tag_of(made.modules);
+  made.parameters_tag = tag_of(made.parameters);
+  made.buffers_tag = tag_of(made.buffers);
+  watched_.push_back(made);
+#endif
+  return true;
+}
+
+// An instance's dict has changed: whether none of what matters in it has.
+bool LiveIndex::same_attributes([[maybe_unused]] Watched& watched) const {
+#if !PYPARAM_WATCHES_DICTS
+  const Names& n = names();
+  PyObject* dict = watched.dict;
+  if (!has_str_keys(dict) || find_str(dict, n.modules) != watched.modules ||
+      find_str(dict, n.parameters) != watched.parameters ||
+      (buffers_ && find_str(dict, n.buffers) != watched.buffers)) {
+    return false;
+  }
+  const unsigned root_only = kNamedParameters | kNamedMembers | (buffers_ ? kNamedBuffers : 0u);
+  const unsigned methods = kOwnWalk | (watched.module == root_ ? root_only : 0u);
+  for (unsigned bit = 0; bit < kMethods; ++bit) {
+    if ((methods & (1u << bit)) != 0 && find_str(dict, method_name(bit)) != nullptr) return false;
+  }
+  watched.dict_tag = tag_of(dict);
+#endif
+  return true;
+}
+
+bool LiveIndex::is_current(PyObject* root) {
+  if (root_ == nullptr || root != root_) return false;
+  for (const Class& known : classes_) {
+    auto* type = reinterpret_cast<PyTypeObject*>(known.type.get());
+    if (version_tag_now(type) != known.version_tag) return false;
+  }
+#if PYPARAM_WATCHES_DICTS
+  return events_ == events;
+#else
+  constexpr size_t kAhead = 12;
+  for (size_t i = 0; i < watched_.size(); ++i) {
+    if (i + kAhead < watched_.size()) {
+      const Watched& ahead = watched_[i + kAhead];
+      prefetch(reinterpret_cast<const char*>(ahead.module) - 32);
+      prefetch(ahead.module);
+      for (const PyObject* dict : {ahead.dict, ahead.modules, ahead.parameters, ahead.buffers})
+        prefetch(dict);
+    }
+    // The module is held by its parent, which stands before it and was found as it was.
+    Watched& watched = watched_[i];
+    if (Py_TYPE(watched.module) != watched.type || instance_dict(watched.module) != watched.dict)
+      return false;
+    if (tag_of(watched.dict) != watched.dict_tag && !same_attributes(watched)) return false;
+    if (tag_of(watched.modules) != watched.modules_tag ||
+        tag_of(watched.parameters) != watched.parameters_tag ||
+        tag_of(watched.buffers) != watched.buffers_tag) {
+      return false;
+    }
+  }
+  return true;
+#endif
+}
+
+Ref LiveIndex::find(PyObject* root, PyObject* name) const {
+  if (!PyUnicode_CheckExact(name)) return Ref();
+  const Names& n = names();
+  const Py_ssize_t length = PyUnicode_GET_LENGTH(name);
+  unsigned asked = kOwnWalk | kNamedParameters | kNamedMembers | (buffers_ ? kNamedBuffers : 0u);
+  PyObject* module = root;  // held by the root, and nothing runs that could change that
+  for (Py_ssize_t begin = 0;; asked = kOwnWalk) {
+    const ModuleType* type = plain_module_type(Py_TYPE(module));
+    PyObject* dict = instance_dict(module);
+    if (type == nullptr || !type->is_module || !type->plain_attributes ||
+        (type->overridden & asked) != 0 || dict == nullptr || !has_str_keys(dict)) {
+      return Ref();
+    }
+    for (unsigned bit = 0; bit < kMethods; ++bit) {
+      if ((asked & (1u << bit)) != 0 && find_str(dict, method_name(bit)) != nullptr) return Ref();
+    }
+    const auto entry = [&](PyObject* members, PyObject* key) -> PyObject* {
+      PyObject* mapping = find_str(dict, members);
+      if (mapping == nullptr || !PyDict_CheckExact(mapping) || !has_str_keys(mapping))
+        return nullptr;
+      PyObject* found = PyDict_GetItemWithError(mapping, key);
+      if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+      return found == Py_None ? nullptr : found;
+    };
+    const Py_ssize_t dot = PyUnicode_FindChar(name, '.', begin, length, 1);
+    if (dot == -2) throw PythonError{};
+    const Ref key = begin == 0 && dot == -1
+                        ? Ref::borrow(name)
+                        : Ref::checked(PyUnicode_Substring(name, begin, dot < 0 ? length : dot));
+    if (dot < 0) {
+      PyObject* found = entry(n.parameters, key.get());
+      if (found == nullptr && buffers_) found = entry(n.buffers, key.get());
+      return Ref::borrow(found);
+    }
+    module = entry(n.modules, key.get());
+    if (module == nullptr) return Ref();
+    begin = dot + 1;
+  }
+}
+
+}  // namespace pyparam::walk
