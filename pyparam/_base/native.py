@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -55,3 +56,19 @@ except ImportError as error:  # pragma: no cover - exercised in a subprocess
     ) from error
 
 __all__ = ["_C"]
+
+
+def _need_gil() -> None:
+    """The native walk reads Python's dicts as they are in memory, which the GIL keeps still.
+
+    A free-threaded interpreter enables the GIL when the extension is imported, unless it was told not to.
+    """
+    enabled = getattr(sys, "_is_gil_enabled", None)
+    if enabled is not None and not enabled():
+        raise ImportError(
+            "pyparam needs the GIL, and this free-threaded interpreter runs without it: "
+            "leave out PYTHON_GIL=0 and -X gil=0"
+        )
+
+
+_need_gil()
