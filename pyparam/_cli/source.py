@@ -9,6 +9,7 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Annotated, Any
@@ -18,6 +19,8 @@ import typer
 from torch import nn
 
 from pyparam._base.closest import closest, hint
+from pyparam._base.words import plain
+from pyparam._sources.checkpoint import CheckpointWarning
 
 # What a path ends with that is a checkpoint; completion offers these and directories.
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".pkl", ".index.json")
@@ -95,13 +98,30 @@ def _mistakes_told() -> Iterator[None]:
         yield
         return
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned  # type: ignore[assignment]
+            yield
     except BrokenPipeError:
         raise
     except (Mistake, OSError, TypeError, ValueError, LookupError, AttributeError) as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        typer.echo(f"pyparam: {text}", err=True)
+        say(text)
         raise typer.Exit(2) from None
+
+
+def say(text: str) -> None:
+    """Tells on standard error. What a file calls things cannot steer a terminal there."""
+    typer.echo("\n".join(map(plain, f"pyparam: {text}".split("\n"))), err=True)
+
+
+def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
+    """A checkpoint's warnings are the file's, and not about a line of Python."""
+    text = str(message)
+    say(
+        text
+        if issubclass(category, CheckpointWarning)
+        else f"{filename}:{lineno}: {category.__name__}: {text}"
+    )
 
 
 def load(source: str, *, meta: bool = False) -> Any:

@@ -33,7 +33,12 @@ _DTYPES = frozenset(
         *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
     )
     if hasattr(torch, name)
-)
+) | {
+    # Which of the narrow ones it writes depends on the version of safetensors.
+    dtype
+    for dtype in getattr(safetensors.torch, "_SIZE", ())
+    if dtype.itemsize == 1
+}
 
 
 class IncompatibleKeys(NamedTuple):

@@ -17,6 +17,10 @@ from pyparam._sources.mapped import MappedFile
 from pyparam._sources.table import ParamTable
 
 
+class CheckpointWarning(UserWarning):
+    """Something about a checkpoint's files that whoever opens it should know, and that stops nobody."""
+
+
 class TensorInfo(NamedTuple):
     """What a file's header says of a tensor. ``nbytes`` counts its elements, ``numel * itemsize``."""
 

@@ -31,8 +31,6 @@ _FOREIGN = (
         b"version https://git-lfs",
         "a Git LFS pointer: the checkpoint itself was not downloaded (git lfs pull)",
     ),
-    (b"<!DOCTYPE", "a web page: the download went wrong"),
-    (b"<html", "a web page: the download went wrong"),
     (b"GGUF", "a GGUF file, which is not supported"),
     (b"\x89HDF", "an HDF5 file, which is not supported"),
     (b"\x93NUMPY", "a numpy array: load it with numpy, and pass torch.from_numpy of it"),
@@ -80,7 +78,7 @@ def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "r
         raise ValueError(f"{where} is neither a file nor a directory")
     if where.name == distributed_metadata.METADATA:
         return distributed.open_directory(where.parent)
-    if where.name.endswith(".index.json"):
+    if sharded.is_index(where):
         return sharded.open_index(where, opener)
     return opener(where)
 
@@ -96,11 +94,16 @@ def _open_by_content(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
     start = file.read(_LOOKED_AT)
     if not start:
         raise ValueError(f"{path} is empty")
+    text = _text(start)
+    if text[:9].lower() == "<!doctype" or text[:5].lower() == "<html":
+        raise ValueError(f"{path} is a web page, the download went wrong: it begins with {text!r}")
     for magic, what in _FOREIGN:
         if start.startswith(magic) and not safetensors.looks_like(start, size):
             raise ValueError(f"{path} is {what}")
     if start.startswith(_ZIP):
         return _open_zip(path, file, listing)
+    if text and path.suffix == ".safetensors" and not safetensors.looks_like(start, size):
+        raise ValueError(f"{path} is text, not a safetensors file: it begins with {text!r}")
     if safetensors.looks_like(start, size) or path.suffix == ".safetensors":
         return safetensors.open_file(path, file)
     if path.suffix == ".json" and start.lstrip()[:1] == b"{":
@@ -115,6 +118,20 @@ def _open_by_content(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
         f"{path} is not a checkpoint: it is neither safetensors, nor what torch.save, torch.jit.save or "
         "torch.export.save write"
     )
+
+
+def _text(start: bytes) -> str:
+    """The first line of what is text, shortened; "" for anything else."""
+    for cut in range(4):  # a character may be cut at the end
+        try:
+            text = start[: len(start) - cut].decode("utf-8-sig")
+        except UnicodeDecodeError:
+            continue
+        if any(not (c.isprintable() or c in "\r\n\t") for c in text):
+            return ""
+        line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        return line if len(line) <= 80 else f"{line[:77]}..."
+    return ""
 
 
 def _open_zip(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:

@@ -16,6 +16,7 @@ from torch import Tensor
 from pyparam._base.native import _C
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
 from pyparam._sources.mapped import MappedFile
+from pyparam._sources.order import is_sorted, natural
 from pyparam._sources.tied import TIES_KEY, ties_from_text
 
 LENGTH_BYTES = 8
@@ -74,9 +75,27 @@ def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     """Raises ValueError that names the file, and the entry, for a file that breaks the format in any way."""
     header, start = _read_header(path, file)
     places = {name: position for position, name in enumerate(header.names)}
-    places |= _tied_places(path, header.metadata, places)
+    tied = _tied_places(path, header.metadata, places)
+    if tied or not _has_order(header):
+        places |= tied
+        if not _has_order(header):
+            places = {name: places[name] for name in natural(places)}
     part = _Part(header, start, MappedFile(path, file))
     return Checkpoint(path, [part], places=places, metadata=header.metadata)
+
+
+def _has_order(header: _C.SafetensorsHeader) -> bool:
+    """Whether whoever wrote the file chose an order. The library sorts by width of dtype, then by name."""
+    bits = [bits for _, bits in _CODES]
+    runs: dict[int, list[str]] = {}
+    last = 1 << 30
+    for position, name in enumerate(header.names):
+        dtype = header.dtype(position)
+        if bits[dtype] > last:
+            return True
+        last = bits[dtype]
+        runs.setdefault(dtype, []).append(name)
+    return not all(is_sorted(run) for run in runs.values())
 
 
 def _tied_places(path: Path, metadata: dict[str, str], places: dict[str, int]) -> dict[str, int]:
@@ -84,7 +103,11 @@ def _tied_places(path: Path, metadata: dict[str, str], places: dict[str, int]) -
 
     ``pyparam.save_file`` writes its ties there, ``safetensors.torch.save_model`` an entry for each name.
     """
-    tied = {name: places[kept] for name, kept in metadata.items() if name not in places and kept in places}
+    tied = {
+        name: places[kept]
+        for name, kept in metadata.items()
+        if name not in places and kept in places and _is_parameter_name(name, kept)
+    }
     try:
         ties = ties_from_text(metadata.get(TIES_KEY, "[]"))
     except ValueError as error:
@@ -94,6 +117,15 @@ def _tied_places(path: Path, metadata: dict[str, str], places: dict[str, int]) -
         if kept is not None:
             tied |= {name: places[kept] for name in group if name not in places}
     return tied
+
+
+def _is_parameter_name(name: str, kept: str) -> bool:
+    """Whether a key of the metadata is a tensor that ``save_model`` wrote under another name.
+
+    It does not mark them, and any key may have a tensor's name for a value ("epoch": "2"). A parameter lies
+    in a module, or has the attribute name of the one it shares memory with.
+    """
+    return "." in name.strip(".") or name.rpartition(".")[2] == kept.rpartition(".")[2]
 
 
 class _Part:

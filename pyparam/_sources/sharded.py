@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pyparam._sources import distributed
-from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.checkpoint import Checkpoint, CheckpointWarning
+from pyparam._sources.order import is_sorted, natural_key
 
 LONGEST_INDEX = 500_000_000
 
@@ -23,6 +25,7 @@ _WHOLE = (
     "adapter_model.bin",
 )
 _SUFFIXES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pt2")
+_INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 _PART = re.compile(r"(.*)-(\d+)-of-(\d+)(\.[a-z]+)")
 
 Opener = Callable[[Path], Any]
@@ -40,11 +43,12 @@ def open_directory(path: Path, opener: Opener) -> Any:
     if pieces is not None:
         return pieces
     for suffix in ("safetensors", "bin"):
-        indices = sorted(path.glob(f"*.{suffix}.index.json"))
-        if len(indices) > 1:
-            raise ValueError(f"{path} holds several indices ({_listed(indices)}): open one of them")
-        if indices:
-            return open_index(indices[0], opener, opened=path)
+        single = _single(path, suffix)
+        if single is not None:
+            return opener(single)
+        index = _index(path, suffix)
+        if index is not None:
+            return open_index(index, opener, opened=path)
     for name in _WHOLE:
         if (path / name).is_file():
             return opener(path / name)
@@ -60,6 +64,35 @@ def open_directory(path: Path, opener: Opener) -> Any:
     raise ValueError(
         f"{path} is a directory without a checkpoint (looked for an index and for {', '.join(_SUFFIXES)})"
     )
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file's name is that of an index, of a variant as well (model.safetensors.index.fp16.json)."""
+    return _INDEX.search(path.name) is not None
+
+
+def _single(path: Path, suffix: str) -> Path | None:
+    """The whole model in one file, which transformers reads even where there is an index too."""
+    file = path / {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}[suffix]
+    if not file.is_file():
+        return None
+    index = path / f"{file.name}.index.json"
+    if index.is_file():
+        warnings.warn(
+            f"{path} holds both {file.name} and {index.name}: {file.name} is read, as transformers does",
+            CheckpointWarning,
+            stacklevel=2,
+        )
+    return file
+
+
+def _index(path: Path, suffix: str) -> Path | None:
+    """The index of a directory; that of a variant where there is no other."""
+    found = sorted(file for file in path.glob(f"*.{suffix}.index*.json") if is_index(file))
+    plain = [file for file in found if file.name.endswith(".index.json")]
+    if len(plain or found) > 1:
+        raise ValueError(f"{path} holds several indices ({_listed(plain or found)}): open one of them")
+    return next(iter(plain or found), None)
 
 
 def _in_pieces(path: Path, opener: Opener) -> Checkpoint | None:
@@ -90,7 +123,27 @@ def open_index(path: Path, opener: Opener, *, opened: Path | None = None) -> Che
         if name not in shard:
             raise ValueError(f"{path} lists entry {name!r} in {file_name}, which does not hold it")
         found.append((name, file_name))
+    _tell_left_out(path, shards, weight_map)
+    if is_sorted(list(weight_map)):
+        # A JSON object that was written with sorted keys: nobody chose that order.
+        found.sort(key=lambda entry: natural_key(entry[0]))
     return _combined(opened or path, shards, found, metadata)
+
+
+def _tell_left_out(index: Path, shards: dict[str, Checkpoint], weight_map: dict[str, Any]) -> None:
+    left_out = [
+        f"{name!r} in {file}"
+        for file, shard in shards.items()
+        for name in shard._parts[0].names
+        if name not in weight_map
+    ]
+    if left_out:
+        shown = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} more" if len(left_out) > 4 else "")
+        warnings.warn(
+            f"{index} leaves out what its files hold, so it is not read: {shown}",
+            CheckpointWarning,
+            stacklevel=2,
+        )
 
 
 def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
