@@ -71,7 +71,7 @@ def test_demo():
     assert "is the same object: True" in done.stdout
     assert "61 × MixtureLayer" in done.stdout
     assert "256 × Expert" in done.stdout
-    assert "3,140,848 parameters in 47,398 tensors" in done.stdout
+    assert "3,140,848 values in 47,398 parameters" in done.stdout
     assert "78,632 modules" in done.stdout
     assert "\x1b[" not in done.stdout
 
@@ -80,7 +80,7 @@ def test_a_factory_on_the_meta_device(folder):
     done = run("show", "my_models:build", "--meta", folder=folder)
     assert done.returncode == 0, done.stderr
     assert "meta" in done.stdout
-    assert "13 parameters in 4 tensors" in done.stdout
+    assert "13 values in 4 parameters" in done.stdout
 
 
 def test_json_is_one_document(folder):

@@ -309,16 +309,16 @@ def test_what_is_no_source_is_refused(source):
 
 def test_repr_of_a_model():
     assert repr(inspect(net())).splitlines() == [
-        "Sequential(  # 309 parameters",
-        "  (0): Sequential(  # 304 parameters",
-        "    (block 0 – block 3): 4 x Sequential(  # 76 parameters each",
-        "      (0): Linear(in_features=4, out_features=8, bias=True)  # weight [8, 4], bias [8]: 40 parameters",
+        "Sequential(  # 309 values",
+        "  (0): Sequential(  # 304 values",
+        "    (block 0 – block 3): 4 x Sequential(  # 76 values each",
+        "      (0): Linear(in_features=4, out_features=8, bias=True)  # weight [8, 4], bias [8]: 40 values",
         "      (1): ReLU()",
-        "      (2): Linear(in_features=8, out_features=4, bias=True)  # weight [4, 8], bias [4]: 36 parameters",
+        "      (2): Linear(in_features=8, out_features=4, bias=True)  # weight [4, 8], bias [4]: 36 values",
         "      (3): ReLU()",
         "    )",
         "  )",
-        "  (1): Linear(in_features=4, out_features=1, bias=True)  # weight [1, 4], bias [1]: 5 parameters",
+        "  (1): Linear(in_features=4, out_features=1, bias=True)  # weight [1, 4], bias [1]: 5 values",
         ")",
     ]
 

@@ -52,7 +52,7 @@ def read(html: str) -> Reader:
 
 def test_an_inspector_shows_the_tree() -> None:
     shown = read(pyparam.inspect(net())._repr_html_())
-    assert shown.rows[0] == ["module", "type", "tensors", "dtype", "device", "", "parameters", "bytes"]
+    assert shown.rows[0] == ["module", "type", "tensors", "dtype", "device", "", "values", "bytes"]
     assert shown.rows[1][0] == "(model)"
     assert [
         "    block 0 – block 3",
@@ -64,11 +64,11 @@ def test_an_inspector_shows_the_tree() -> None:
         "4 × 76",
         "4 × 304 B",
     ] in shown.rows
-    assert shown.notes[0] == "309 parameters in 18 tensors, 1.21 KiB, all trainable"
+    assert shown.notes[0] == "309 values in 18 parameters, 1.21 KiB, all trainable"
 
 
 def test_an_inspector_of_a_part_and_of_a_state_dict() -> None:
-    assert "76 parameters" in read(pyparam.inspect(net())[0][1]._repr_html_()).notes[0]
+    assert "76 values" in read(pyparam.inspect(net())[0][1]._repr_html_()).notes[0]
     assert read(pyparam.inspect(net().state_dict())._repr_html_()).rows
 
 

@@ -322,7 +322,7 @@ def test_the_tree_is_as_high_as_the_parameters() -> None:
     found = cells(figure)
     assert found["0.block 0 – block 3"] == 304
     assert found["1"] == 5
-    assert "Sequential: 309 parameters" in texts(figure)
+    assert "Sequential: 309 values" in texts(figure)
     assert "4 × Sequential" in texts(figure)
 
 

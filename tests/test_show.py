@@ -39,17 +39,17 @@ class Tied(nn.Module):
 
 def test_the_nested_network():
     assert shown(net()).splitlines() == [
-        "module                 type            tensors                  dtype    device  parameters      bytes",
-        "(model)                Sequential                                                       309   1.21 KiB  trainable",
-        "  0                    Sequential                                                       304   1.19 KiB  trainable",
-        "    block 0 – block 3  4 × Sequential                                                4 × 76  4 × 304 B  trainable",
-        "      0                Linear          weight [8, 4]  bias [8]  float32  cpu             40      160 B  trainable",
+        "module                 type            tensors                  dtype    device  values      bytes",
+        "(model)                Sequential                                                   309   1.21 KiB  trainable",
+        "  0                    Sequential                                                   304   1.19 KiB  trainable",
+        "    block 0 – block 3  4 × Sequential                                            4 × 76  4 × 304 B  trainable",
+        "      0                Linear          weight [8, 4]  bias [8]  float32  cpu         40      160 B  trainable",
         "      1                ReLU",
-        "      2                Linear          weight [4, 8]  bias [4]  float32  cpu             36      144 B  trainable",
+        "      2                Linear          weight [4, 8]  bias [4]  float32  cpu         36      144 B  trainable",
         "      3                ReLU",
-        "  1                    Linear          weight [1, 4]  bias [1]  float32  cpu              5       20 B  trainable",
+        "  1                    Linear          weight [1, 4]  bias [1]  float32  cpu          5       20 B  trainable",
         "",
-        "309 parameters in 18 tensors, 1.21 KiB, all trainable",
+        "309 values in 18 parameters, 1.21 KiB, all trainable",
         "23 modules",
     ]
 
@@ -69,9 +69,9 @@ def test_ties_repeats_buffers_and_what_is_frozen():
     assert re.search(r"running_mean \[4\] \(buffer\)", text)
     assert "weight uninitialized  bias uninitialized" in text
     assert re.search(r"norm .* 4 trainable", text)
-    assert "48 parameters in 5 tensors, 192 B, 44 trainable and 4 frozen" in text
-    assert "shared storage is counted once: 8 names list 96 parameters" in text
-    assert "9 buffer elements in 3 buffers, 40 B" in text
+    assert "48 values in 5 parameters, 192 B, 44 trainable and 4 frozen" in text
+    assert "shared storage is counted once: 8 names list 96 values" in text
+    assert "9 values in 3 buffers, 40 B" in text
     assert "tied: embed.weight = head.weight" in text
     assert "running_mean" not in shown(Tied())
     assert "all frozen" in shown(nn.Linear(1, 1).requires_grad_(False))
@@ -82,7 +82,7 @@ def test_a_state_dict_has_neither_types_nor_frozen_states():
     assert "frozen" not in text
     assert "trainable" not in text
     assert "modules" not in text
-    assert "309 parameters in 18 tensors" in text
+    assert "309 values in 18 parameters" in text
     assert re.search(r"block 0 – block 3 +4 ×", text)
 
 
@@ -106,17 +106,17 @@ def test_a_deep_model_is_cut_and_an_asked_for_depth_is_given():
 
 def test_select():
     text = shown(net(), select="*.bias")
-    assert "49 parameters in 9 tensors" in text
+    assert "49 values in 9 parameters" in text
     assert "weight" not in text
-    assert "75 parameters" not in shown(net(), select=re.compile("block 2"))
+    assert "75 values" not in shown(net(), select=re.compile("block 2"))
     with pytest.raises(ValueError, match="nothing matches 'x.y' among 18 parameters and buffers"):
         show(net(), select="x.y")
 
 
 def test_an_inspector_shows_its_part():
-    assert "76 parameters in 4 tensors" in shown(inspect(net())[0][1])
-    assert "152 parameters in 8 tensors" in shown(inspect(net())[0][1:3])
-    assert "76 parameters in 4 tensors" in shown(inspect(net().state_dict())[0][1])
+    assert "76 values in 4 parameters" in shown(inspect(net())[0][1])
+    assert "152 values in 8 parameters" in shown(inspect(net())[0][1:3])
+    assert "76 values in 4 parameters" in shown(inspect(net().state_dict())[0][1])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_an_inspector_shows_its_part():
     ids=["module", "sequential", "dict", "list", "relu"],
 )
 def test_a_model_without_parameters(model):
-    assert "0 parameters in 0 tensors, 0 B" in shown(model)
+    assert "0 values in 0 parameters, 0 B" in shown(model)
 
 
 def test_names_that_would_break_a_line_are_escaped():
@@ -204,7 +204,7 @@ def test_a_transformers_model_on_the_meta_device():
         model = transformers.GPT2LMHeadModel(config)
     text = shown(model)
     assert re.search(r"0 – 11 +12 × GPT2Block", text)
-    assert "124,439,808 parameters in 148 tensors" in text
+    assert "124,439,808 values in 148 parameters" in text
     assert "tied: transformer.wte.weight = lm_head.weight" in text
 
 

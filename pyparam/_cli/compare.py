@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pyparam._cli.source import complete_source, load, mistakes
+from pyparam._cli.source import Part, complete_source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._compare.compare import Comparison
 from pyparam._compare.compare import compare as compare_sources
@@ -46,6 +46,7 @@ def compare(
     fingerprint: Annotated[
         bool, typer.Option("--fingerprint", help="Tell by fingerprints alone which parameters differ.")
     ] = False,
+    part: Part = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compares two models or checkpoints, parameter by parameter.
@@ -64,7 +65,7 @@ def compare(
       pyparam compare a.pt b.pt --json | jq .changed
     """
     with mistakes():
-        source_a, source_b = load(a), load(b)
+        source_a, source_b = load(a, part=part), load(b, part=part)
         if fingerprint:
             with working(f"fingerprints of {a} and {b}"):
                 prints = fingerprint_source(source_a), fingerprint_source(source_b)

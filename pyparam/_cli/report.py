@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from pyparam._base.words import plain, plural, size
-from pyparam._cli.source import Meta, Source, complete_source, load, mistakes
+from pyparam._cli.source import Meta, Part, Source, complete_source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._cli.told import lines_of
 from pyparam._measure.rows import finite_or_none
@@ -37,6 +37,7 @@ def report(
     title: Annotated[
         str | None, typer.Option("--title", metavar="TEXT", help="The heading.", show_default=False)
     ] = None,
+    part: Part = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     meta: Meta = False,
 ) -> None:
@@ -56,8 +57,8 @@ def report(
       pyparam report model.pt --json | jq '.findings[].title'
     """
     with mistakes():
-        model = load(source, meta=meta)
-        other = None if against is None else load(against)
+        model = load(source, meta=meta, part=part)
+        other = None if against is None else load(against, part=part)
         heading = title if title is not None else source if ":" in source or source == "demo" else None
         try:
             with working(f"reading {source}"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from pyparam._cli.source import Meta, Source, load, mistakes
+from pyparam._cli.source import Meta, Part, Source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._inspect.inspector import inspect
 from pyparam._view.text import show as show_text
@@ -26,22 +26,26 @@ def show(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     meta: Meta = False,
+    part: Part = None,
     buffers: Annotated[bool, typer.Option("--buffers", help="List buffers beside the parameters.")] = False,
 ) -> None:
     """Prints the tree of a model, a line a module, with repeated blocks folded.
 
-    Totals count shared storage once.
+    Totals count shared storage once. Of a training checkpoint the model is told from the optimizer's state,
+    averages and the rest.
 
     Exit status: 0, or 2 after a mistake.
 
     JSON: type and modules of the model, parameters and buffers (what it holds), shared (lists of names over
-    one memory), rows (one a line, with name, last, count, depth, type, tensors and what it holds); of the
-    demo, net and mixture with these each.
+    one memory), rows (one a line, with name, last, count, depth, type, tensors and what it holds), parts (of
+    a training checkpoint: kind, prefix, tensors, values, bytes) and facts (of a file); of the demo, net and
+    mixture with these each.
 
     \b
     Examples:
       pyparam show demo
       pyparam show model.safetensors --depth 2
+      pyparam show last.ckpt --part model
       pyparam show checkpoints/ --select "*.attn.*.weight"
       pyparam show torchvision.models:resnet50 --meta
       pyparam show mypackage.models:build --json | jq .parameters.unique
@@ -52,7 +56,7 @@ def show(
             _demo(as_json, meta, buffers, options)
             return
         with working(f"reading {source}"):
-            loaded = inspect(load(source, meta=meta))
+            loaded = inspect(load(source, meta=meta, part=part))
         if as_json:
             typer.echo(_json(summarize(loaded, select=select).to_dict(depth)))
         else:

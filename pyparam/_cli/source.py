@@ -21,6 +21,7 @@ from torch import nn
 from pyparam._base.closest import closest, hint
 from pyparam._base.words import plain
 from pyparam._sources.checkpoint import CheckpointWarning
+from pyparam._sources.part import part_of
 
 # What a path ends with that is a checkpoint; completion offers these and directories.
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".pkl", ".index.json")
@@ -124,16 +125,33 @@ def _warned(message: Warning | str, category: type[Warning], filename: str, line
     )
 
 
-def load(source: str, *, meta: bool = False) -> Any:
-    """The source that SOURCE names: a path as it is, or what a factory makes.
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="PART",
+        help="Only a part of a checkpoint: model, average, optimizer, or a prefix of its nested keys.",
+        show_default=False,
+    ),
+]
 
-    ``demo`` is the nested network of the demonstration. What exists as a file is a path, whatever it looks
-    like.
+
+def load(source: str, *, meta: bool = False, part: str | None = None) -> Any:
+    """The source that SOURCE names: a path as it is, or what a factory makes; or a part of it.
+
+    ``demo`` is the nested network of the demonstration, the same each time. What exists as a file is a path,
+    whatever it looks like.
     """
+    found = _load(source, meta)
+    return found if part is None else part_of(found, part)
+
+
+def _load(source: str, meta: bool) -> Any:
     if source == "demo":
         from pyparam._cli.demo import net
 
-        with _on_meta(meta):
+        with _on_meta(meta), torch.random.fork_rng(devices=()):
+            torch.manual_seed(1)
             return net()
     factory = None if os.path.exists(source) else _FACTORY.fullmatch(source)
     if factory is not None:

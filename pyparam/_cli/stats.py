@@ -15,7 +15,7 @@ import typer
 
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, plain, plural, size
-from pyparam._cli.source import Source, load, mistakes
+from pyparam._cli.source import Part, Source, load, mistakes
 from pyparam._measure.measure import measure
 from pyparam._measure.rows import Row, finite_or_none, marked, number
 from pyparam._measure.stats import Stats
@@ -44,6 +44,7 @@ def stats(
             "--limit", min=0, metavar="N", help="Show N rows; else 200, in JSON all.", show_default=False
         ),
     ] = None,
+    part: Part = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with null for NaN.")] = False,
 ) -> None:
     """Prints statistics of every parameter, from one pass over the values.
@@ -64,7 +65,7 @@ def stats(
     """
     with mistakes():
         with _progress():
-            found = measure(load(source), grad=grad, quantiles=_QUANTILES if histogram else ())
+            found = measure(load(source, part=part), grad=grad, quantiles=_QUANTILES if histogram else ())
         shown = found.sort(sort) if sort is not None else found
         if as_json:
             typer.echo(json.dumps(_summary(shown, limit, histogram), indent=2))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pyparam._base.native import _C
 from pyparam._inspect.outline import module_label, outline_of_module, outline_of_table
 from pyparam._sources import path, table_of
+from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
 
 Pairs: TypeAlias = "list[tuple[str, Tensor]]"
@@ -101,10 +102,13 @@ class ModuleNode:
 class Tree:
     """A source without modules: its table, and the tree that the table's names describe."""
 
-    __slots__ = ("buffers", "label", "outline", "table")
+    __slots__ = ("buffers", "checkpoint", "label", "outline", "table")
 
-    def __init__(self, table: ParamTable, buffers: frozenset[str], label: str) -> None:
+    def __init__(
+        self, table: ParamTable, buffers: frozenset[str], label: str, checkpoint: Checkpoint | None = None
+    ) -> None:
         self.table = table
+        self.checkpoint = checkpoint
         self.buffers = buffers
         self.label = label
         self.outline = outline_of_table(table, buffers)
@@ -222,4 +226,4 @@ def node_of(source: Any) -> Node:
     if hasattr(source, "named_buffers"):
         parameters = table_of(source, buffers=False, remove_duplicate=False)
         buffers = frozenset(table.names).difference(parameters.names)
-    return TreeNode(Tree(table, buffers, label))
+    return TreeNode(Tree(table, buffers, label, source if isinstance(source, Checkpoint) else None))

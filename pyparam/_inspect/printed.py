@@ -97,7 +97,7 @@ def _tail(row: Row) -> str:
     held = row.parameters
     if held.names and (row.modules > 1 or row.depth == 0 or len(row.entries) > 1):
         each = " each" if row.count > 1 and not row.one_module else ""
-        parts.append(f"{plural(held.unique, 'parameter')}{each}")
+        parts.append(f"{plural(held.unique, 'value')}{each}")
     return ": ".join(parts) if own and len(parts) == 2 else "; ".join(parts)
 
 

@@ -167,6 +167,17 @@ class Checkpoint(Mapping[str, Tensor]):
         files = [part.file for part in self._parts if part.file is not None]
         return [file.span() for file in files if file.is_pristine()]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it lists all the tensors that its files do."""
+        return len(self._places) >= sum(len(part.names) for part in self._parts)
+
+    def picked(self, names: Sequence[str], under: Sequence[str], prefix: str = "") -> Checkpoint:
+        """Some of the tensors under other names, over the same files; extras are those below ``prefix``."""
+        places = {new: self._places[name] for name, new in zip(names, under, strict=True)}
+        extras = {k.removeprefix(prefix): v for k, v in self._extras.items() if k.startswith(prefix)}
+        return Checkpoint(self._path, self._parts, places=places, metadata=self._metadata, extras=extras)
+
     def _listed(self, *, buffers: bool, remove_duplicate: bool) -> list[str]:
         """The names a table has. Only a program tells parameters from buffers, and repeats from tensors."""
         return list(self)

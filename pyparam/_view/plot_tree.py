@@ -50,9 +50,9 @@ def draw(source: Any) -> Figure:
     _label_cells(axes, levels)
     held = summary.parameters
     look.label(
-        axes, title=look.name_text(f"{summary.label}: {plural(total, 'parameter')}".removeprefix(": "), 90)
+        axes, title=look.name_text(f"{summary.label}: {plural(total, 'value')}".removeprefix(": "), 90)
     )
-    parts = ["Height is the share of the parameters."]
+    parts = ["Height is the share of the values."]
     if held.names != held.tensors:
         parts.append("Shared ones count once, where they come first.")
     if tree.folded:

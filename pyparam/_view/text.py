@@ -11,6 +11,7 @@ from pyparam._base.words import plain, plural, size, span
 from pyparam._inspect.inspector import inspect
 from pyparam._inspect.tree import Entry, Row, Summary
 from pyparam._sources.table import ParamTable
+from pyparam._view.about import About, about
 
 _INDENT_LIMIT = 24
 _SHOWN_TIES = 10
@@ -27,8 +28,8 @@ def show(
 ) -> None:
     """Prints the tree of a model, a line a module, with repeated blocks folded ("61 × Layer").
 
-    A line has the module's name, class, own tensors with their shapes, dtype and device, and the parameters
-    and bytes of everything below it. Consecutive modules that are alike all the way down (classes, names,
+    A line has the module's name, class, own tensors with their shapes, dtype and device, and the values
+    and bytes of all parameters below it. Consecutive modules that are alike all the way down (classes, names,
     shapes, dtypes, devices, frozen state, and what is tied to what) are one line; what follows it is of one
     of them. Totals count shared storage once and say so.
 
@@ -48,13 +49,25 @@ def show(
     write_lines(lines, sys.stdout if file is None else file)
 
 
-def summarize(source: Any, *, select: Any = None) -> Summary:
+def summarize(source: Any, *, select: Any = None) -> Told:
     """The summary that ``show`` prints; ``summarize(source).to_dict()`` is its JSON form."""
     outline, node = inspect(source).__pyparam_outline__()
     label = node.label
     if select is not None:
-        outline = _selected(outline, select)
-    return Summary(outline, label)
+        return Told(_selected(outline, select), label, None)
+    return Told(outline, label, about(node, outline))
+
+
+class Told(Summary):
+    """A summary with what is told of a checkpoint beside its tree."""
+
+    def __init__(self, outline: _C.Outline, label: str, told: About | None) -> None:
+        super().__init__(outline, label)
+        self.about = told
+
+    def to_dict(self, depth: int | None = None) -> dict[str, Any]:
+        """As ``Summary.to_dict``, with ``parts`` (kind, prefix, tensors, values, bytes) and ``facts`` too."""
+        return {**super().to_dict(depth), **(About([], []) if self.about is None else self.about).to_dict()}
 
 
 def _selected(outline: _C.Outline, select: Any) -> _C.Outline:
@@ -87,7 +100,7 @@ class _Cells(NamedTuple):
     tensors: Piece
     dtype: Piece
     device: Piece
-    parameters: Piece
+    values: Piece
     bytes: Piece
     state: Piece
 
@@ -95,13 +108,13 @@ class _Cells(NamedTuple):
 HEAD = _Cells(
     *(
         Piece(title, "head")
-        for title in ("module", "type", "tensors", "dtype", "device", "parameters", "bytes", "")
+        for title in ("module", "type", "tensors", "dtype", "device", "values", "bytes", "")
     )
 )
-RIGHT = {"parameters", "bytes"}
+RIGHT = {"values", "bytes"}
 
 
-def _lines(summary: Summary, depth: int | None, buffers: bool) -> list[Line]:
+def _lines(summary: Told, depth: int | None, buffers: bool) -> list[Line]:
     if depth is not None and depth < 0:
         raise ValueError(f"show: depth must not be negative, got {depth}")
     freezes = trains(summary)
@@ -119,7 +132,16 @@ def _lines(summary: Summary, depth: int | None, buffers: bool) -> list[Line]:
         line[-1] = Piece(line[-1].text.rstrip(), line[-1].role)
         lines.append(line)
     lines.append([])
-    lines += totals(summary, freezes)
+    told = summary.about
+    if told is not None and told.shares:
+        # What is all in all says nothing of a model and its moments together: the parts come first.
+        lines = [[Piece(told.headline(), "total")], [], *lines]
+        lines += [[Piece(share.text(), "total")] for share in told.shares]
+        lines += totals(summary, freezes)[1:]
+    else:
+        lines += totals(summary, freezes)
+    if told is not None:
+        lines += [[Piece(line, "dim")] for line in told.lines()]
     return lines
 
 
@@ -195,7 +217,7 @@ def _state(row: Row, freezes: bool) -> tuple[str, str]:
 def totals(summary: Summary, freezes: bool) -> list[Line]:
     lines: list[Line] = []
     held = summary.parameters
-    text = f"{plural(held.unique, 'parameter')} in {plural(held.tensors, 'tensor')}, {size(held.bytes)}"
+    text = f"{plural(held.unique, 'value')} in {plural(held.tensors, 'parameter')}, {size(held.bytes)}"
     if freezes and held.unique:
         frozen = held.unique - held.trainable
         text += (
@@ -211,16 +233,14 @@ def totals(summary: Summary, freezes: bool) -> list[Line]:
             [
                 Piece(
                     f"shared storage is counted once: {plural(held.names, 'name')} list "
-                    f"{plural(held.elements, 'parameter')}",
+                    f"{plural(held.elements, 'value')}",
                     "tied",
                 )
             ]
         )
     if summary.buffers.names:
         held = summary.buffers
-        text = (
-            f"{plural(held.unique, 'buffer element')} in {plural(held.tensors, 'buffer')}, {size(held.bytes)}"
-        )
+        text = f"{plural(held.unique, 'value')} in {plural(held.tensors, 'buffer')}, {size(held.bytes)}"
         lines.append([Piece(text, "total")])
     lines.append([Piece(plural(summary.modules, "module"), "total")] if is_model(summary) else [])
     for names in summary.tied_names(_SHOWN_TIES):

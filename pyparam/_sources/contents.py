@@ -1,0 +1,191 @@
+"""What a training checkpoint is made of: the model, an average of it, an optimizer's state, and the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+Kind = Literal["model", "average", "optimizer", "other"]
+
+# What optimizers of torch.optim and of the common libraries call their state.
+_OWN = {
+    "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "exp_inf", "exp_avg_diff", "exp_avg_slow", "momentum_buffer",
+    "square_avg", "acc_delta", "grad_avg", "master_param", "exp_avg_sq_row", "exp_avg_sq_col",
+}  # fmt: skip
+SECOND_MOMENTS = {"exp_avg_sq", "max_exp_avg_sq", "square_avg", "exp_avg_sq_row", "exp_avg_sq_col"}
+
+# The first words of names in what training frameworks save (Lightning, DeepSpeed, timm, fairseq).
+_OPTIMIZER = re.compile(
+    r"^((\w+_)?optim\w*|opt|opts|base_optimizer_state|(single_partition_of_)?fp(16|32)_(flat_)?groups\w*)\.",
+    re.I,
+)
+_OTHER = re.compile(
+    r"^(callbacks?|loops|lr_schedulers?|schedulers?|scaler|grad_scaler|amp|rng_\w*|random_\w*|hyper_parameters"
+    r"|args|trainer_state|best_\w*|metrics?|sampler|data_sampler|dataloader|\w*rng_states?|generator_state)(\.|$)",
+    re.I,
+)
+_AVERAGE = re.compile(r"^(\w+_)?(ema|shadow|swa|averaged?|polyak)(_\w+)?$", re.I)
+_MODEL = re.compile(
+    r"^(model|module|net|network|state_dict|state|weights|params|(model|net|module)_(state|state_dict|weights))$"
+)
+
+
+class Section(NamedTuple):
+    """One thing that a checkpoint holds."""
+
+    kind: Kind
+    prefix: str
+    """What its names begin with, with the dot; "" where it is all of the file or has no one beginning."""
+
+    rows: tuple[int, ...]
+    """The positions of its names."""
+
+
+def sections_of(
+    names: Sequence[str], *, saved: bool, extras: Mapping[str, Any] | None = None
+) -> list[Section]:
+    """What the names of a source are of, the model first.
+
+    Args:
+        names: qualified names.
+        saved: whether it may be a checkpoint, whose first words are known, and not a model, whose modules may
+            be called anything.
+        extras: what a checkpoint holds besides tensors.
+    """
+    kinds = _told(names, saved)
+    training = any(kind != "model" for kind in kinds) or bool(extras)
+    if saved:
+        _mark_averages(names, kinds, "")
+        heads = {_head(name) for name, kind in zip(names, kinds, strict=True) if kind == "model"}
+        if training and len(heads) == 1:
+            _mark_averages(names, kinds, f"{heads.pop()}.")
+    groups: dict[tuple[Kind, str], list[int]] = {}
+    for row, (name, kind) in enumerate(zip(names, kinds, strict=True)):
+        groups.setdefault((kind, "" if kind == "model" else _head(name)), []).append(row)
+    order: tuple[Kind, ...] = ("model", "average", "optimizer", "other")
+    return [
+        Section(kind, _prefix([names[row] for row in rows], kind, training), tuple(rows))
+        for kind in order
+        for (own, _), rows in groups.items()
+        if own == kind
+    ]
+
+
+def kinds_of(names: Sequence[str], *, saved: bool) -> list[Kind]:
+    """What each name is of; see :func:`sections_of`."""
+    kinds: list[Kind] = ["model"] * len(names)
+    for section in sections_of(names, saved=saved):
+        for row in section.rows:
+            kinds[row] = section.kind
+    return kinds
+
+
+def _told(names: Sequence[str], saved: bool) -> list[Kind]:
+    states = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in _OWN}
+
+    def kind(name: str) -> Kind:
+        if name.rpartition(".")[0] in states:
+            return "optimizer"
+        if saved and _OPTIMIZER.match(name):
+            return "optimizer"
+        return "other" if saved and _OTHER.match(name) else "model"
+
+    return [kind(name) for name in names]
+
+
+def _head(name: str) -> str:
+    return name.partition(".")[0] if "." in name else ""
+
+
+def _mark_averages(names: Sequence[str], kinds: list[Kind], below: str) -> None:
+    """Marks what is called an average and has the names of a sibling, or of all else; dots may be left out.
+
+    A module may be called ``ema`` too: its names alone do not make an average of it.
+    """
+    groups: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        if kinds[row] == "model" and name.startswith(below):
+            groups.setdefault(_head(name[len(below) :]), []).append(row)
+    called = [head for head in groups if _AVERAGE.match(head)]
+    if not called or len(called) == len(groups):
+        return
+    plain = {
+        head: {names[row][len(below) + len(head) :].replace(".", "") for row in rows}
+        for head, rows in groups.items()
+    }
+    others = [found for head, found in plain.items() if head not in called]
+    whole = {
+        names[row][len(below) :].replace(".", "")
+        for head, rows in groups.items()
+        if head not in called
+        for row in rows
+    }
+    for head in called:
+        own = {name.removeprefix("module") for name in plain[head]}
+        if any(len(own & other) * 10 >= 8 * len(own) for other in (*others, whole)):
+            for row in groups[head]:
+                kinds[row] = "average"
+
+
+def _prefix(names: Sequence[str], kind: Kind, training: bool) -> str:
+    heads = {_head(name) for name in names}
+    if len(heads) != 1:
+        return ""
+    head = heads.pop()
+    if not head or (kind == "model" and not (training or _MODEL.match(head))):
+        return ""
+    return f"{head}." if kind != "model" or training else ""
+
+
+# --- facts ------------------------------------------------------------------------------------------------
+
+_COUNTERS = re.compile(
+    r"(^|\.)(epoch|step|global_step|global_steps|iteration|iter|it|best_\w+|[\w-]*version|global_samples|seed)$"
+)
+_SETTINGS = re.compile(r"^(hyper_parameters|hparams|args|config|cfg|model_args|ds_config)(\.|$)")
+_LONGEST = 160
+
+
+def facts_of(extras: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What is worth a line of a checkpoint's extras and metadata: counters, settings, plain values only."""
+    counters, settings = [], []
+    for name, value in extras.items():
+        if _SETTINGS.match(name):
+            settings += _plain_items(name, value)
+        elif _COUNTERS.search(name) and "param_groups" not in name and _is_plain(value):
+            counters.append(f"{name} {value}")
+    found = []
+    if counters:
+        found.append(("progress", _short(counters)))
+    if settings:
+        found.append(("settings", _short(settings)))
+    said = [
+        f"{key} {value}"
+        for key, value in metadata.items()
+        if _is_plain(value) and not str(key).startswith("pyparam.")
+    ]
+    if said:
+        found.append(("metadata", _short(said)))
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _plain_items(name: str, value: Any) -> list[str]:
+    head, _, rest = name.partition(".")
+    if isinstance(value, Mapping):
+        return [f"{key}={item}" for key, item in value.items() if isinstance(key, str) and _is_plain(item)]
+    return [f"{rest or head}={value}"] if _is_plain(value) else []
+
+
+def _short(items: Sequence[str]) -> str:
+    text = ""
+    for i, item in enumerate(items):
+        item = item if len(item) <= 60 else f"{item[:59]}…"
+        if len(text) + len(item) > _LONGEST:
+            return f"{text}, and {len(items) - i} more"
+        text = f"{text}, {item}" if text else item
+    return text

@@ -1,0 +1,121 @@
+"""What is told of a checkpoint beside its tree: its parts, its file, and what else it says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyparam._base.native import _C
+from pyparam._base.words import plain, plural, size
+from pyparam._inspect.nodes import Node, TreeNode
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.contents import facts_of, sections_of
+
+# A file of which this much more than its tensors is not explained by headers and alignment.
+_SPARE = 1 << 20
+_TIMES = 1.2
+
+_CALLED = {"model": "model", "average": "average", "optimizer": "optimizer state", "other": "other"}
+
+
+class Share(NamedTuple):
+    """What one part of a checkpoint holds; shared storage is counted once."""
+
+    kind: str
+    prefix: str
+    tensors: int
+    values: int
+    bytes: int
+
+    def text(self) -> str:
+        where = f" ({plain(self.prefix.removesuffix('.'))})" if self.prefix else ""
+        noun = ("parameter",) if self.kind in ("model", "average") else ("tensor",)
+        return (
+            f"{_CALLED[self.kind]}{where}: {plural(self.values, 'value')} in "
+            f"{plural(self.tensors, *noun)}, {size(self.bytes)}"
+        )
+
+
+class About(NamedTuple):
+    """Parts, where there is more than a model, and facts as lines."""
+
+    shares: list[Share]
+    facts: list[tuple[str, str]]
+
+    def headline(self) -> str:
+        return "; ".join(share.text() for share in self.shares)
+
+    def lines(self) -> Iterator[str]:
+        for name, text in self.facts:
+            yield f"{name}: {plain(text)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"parts": [share._asdict() for share in self.shares], "facts": dict(self.facts)}
+
+
+def about(node: Node, outline: _C.Outline) -> About:
+    """What is told of what an Inspector looks at, whose entries are those of an outline."""
+    if not isinstance(node, TreeNode) or node.index or node.slice_label:
+        return About([], [])
+    source = node.tree.checkpoint
+    names = [outline.entry_name(entry) for entry in range(outline.entry_count())]
+    found = sections_of(names, saved=True, extras=None if source is None else source.extras)
+    shares = []
+    if len(found) > 1 or any(section.kind != "model" for section in found):
+        for section in found:
+            kept = [False] * len(names)
+            for row in section.rows:
+                kept[row] = True
+            restricted = outline.restricted(kept, 0)
+            both = [restricted.holding(0, buffers) for buffers in (False, True)]
+            shares.append(
+                Share(
+                    section.kind,
+                    section.prefix,
+                    sum(held.tensors for held in both),
+                    sum(held.unique for held in both),
+                    sum(held.bytes for held in both),
+                )
+            )
+    facts: list[tuple[str, str]] = []
+    if source is not None:
+        held = sum(outline.holding(0, buffers).bytes for buffers in (False, True))
+        facts = [*_file(source, held), *facts_of(source.extras, source.metadata)]
+    return About(shares, facts)
+
+
+def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:
+    files = dict.fromkeys(source.files)
+    try:
+        total = sum(os.stat(file).st_size for file in files)
+    except OSError:
+        return
+    yield (
+        "file",
+        f"{_format(source.path, next(iter(files), None))}, {plural(len(files), 'file')}, {size(total)}",
+    )
+    if total > _TIMES * held + _SPARE:
+        yield (
+            "not listed",
+            f"{size(total - held)} of the {size(total)} are none of the tensors above: storage saved whole "
+            "beside its views, or what is no tensor",
+        )
+
+
+def _format(path: Path, first: Path | None) -> str:
+    """What a checkpoint is written in, by what its first file begins with."""
+    if first is None:
+        return "no file"
+    if first.suffix == ".distcp" or (path / ".metadata").exists():
+        return "torch.distributed.checkpoint"
+    with open(first, "rb") as file:
+        start = file.read(16)
+    if start.startswith(b"PK"):
+        return "PyTorch (zip archive)"
+    if start.startswith(b"GGUF"):
+        return "GGUF"
+    if start[8:9] == b"{":
+        return "safetensors"
+    return "PyTorch (before 1.6)"
