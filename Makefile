@@ -24,16 +24,17 @@ CUDA_PY := $(CUDA_VENV)/bin/python
 CUDA_PIP := $(CUDA_PY) -m pip --disable-pip-version-check install --quiet --constraint constraints-cuda.txt $(CUDA_PIP_FLAGS)
 SOURCES := $(shell find csrc -type f) setup.py
 CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
-PYTHON_TREES := pyparam tests benchmarks setup.py
+PYTHON_TREES := pyparam tests benchmarks docs .ci setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench sanitize cuda test-cuda bench-cuda clean
+.PHONY: help demo test test-all lint docs format bench sanitize cuda test-cuda bench-cuda clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      show the two demo models, and write a report of one with faults planted in it"
 	@echo "make test      the test suite (make test-all: also what takes many seconds or gigabytes)"
 	@echo "make lint      clang-format, ruff, mypy, stubtest"
+	@echo "make docs      the documentation, into build/site"
 	@echo "make format    rewrite the files as lint wants them"
 	@echo "make bench     the benchmarks, each beside its peer"
 	@echo "make sanitize  the suite with the extension under ASan and UBSan"
@@ -90,6 +91,10 @@ $(VENV)/.lint: $(VENV)/.test
 	$(call requirements,lint)
 	@touch $@
 
+$(VENV)/.docs: pyproject.toml | $(VENV)/.made
+	$(call requirements,docs)
+	@touch $@
+
 # --- what they do ------------------------------------------------------------------------------------------
 
 # Status 1 says that the report has findings, as it must.
@@ -118,6 +123,11 @@ lint: $(VENV)/.lint $(VENV)/.installed $(VENV)/.built
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 	$(PY) -m mypy.stubtest pyparam._C --allowlist .ci/stubtest-allowed --ignore-unused-allowlist
+
+# Nothing of it needs the extension: the reference is read off the sources, the examples are run by the tests.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 format: $(VENV)/.lint
 	$(VENV)/bin/clang-format -i $(CPP)

@@ -1,0 +1,52 @@
+"""Every example of the documentation runs, every link leads somewhere, and every public name has its page."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from documents import ROOT, examples, failures
+
+import pyparam
+
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+# Made when the site is built, from the docstrings.
+GENERATED = re.compile(r"(?:\.\./)*api/")
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_the_examples_give_what_they_show(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert not (said := failures(page)), said
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.parent.name in ("verbs", "sources", "howto")], ids=named
+)
+def test_a_page_of_these_has_an_example(page: Path) -> None:
+    assert examples(page).examples
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", text):
+        if re.match(r"https?:", target) or GENERATED.match(target):
+            continue
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_public_name_is_on_a_page() -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    missing = [
+        name for name in pyparam.__all__ if not re.search(rf"(?<![\w.]){name}\b|pyparam\.{name}\b", text)
+    ]
+    assert missing == []
