@@ -35,8 +35,9 @@ from pyparam._memory.flatten import (
     vector_to_parameters,
 )
 from pyparam._memory.pack import Packed, pack_
+from pyparam._share.keep import keep_ties
 from pyparam._share.save import load_file_, save_file
-from pyparam._share.tie import keep_ties, retie_, tie_, untie_
+from pyparam._share.tie import retie_, tie_, untie_
 from pyparam._share.ties import ties
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.path import open

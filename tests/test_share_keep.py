@@ -99,7 +99,7 @@ def test_a_half_precision_model_is_tied_as_before():
     model.whole, model.part = nn.Parameter(buffer), nn.Parameter(buffer[4:8])
     with pyparam.keep_ties(model):
         model.bfloat16().to("meta").to_empty(device="cpu")
-        model.load_state_dict({"whole": buffer.bfloat16(), "part": torch.zeros(4, dtype=torch.bfloat16)})
+        model.load_state_dict({"whole": buffer.bfloat16(), "part": buffer[4:8].bfloat16()})
     (tie,) = pyparam.ties(model)
     assert tie.layouts[1].offset == 8
     assert model.part.tolist() == [4, 5, 6, 7]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,26 @@ from pyparam._sources.tied import Layout
 Member = tuple[str, Tensor, Layout | None]
 
 
-def share_memory(members: Sequence[Member]) -> Callable[[], list[Tensor]]:
+class Worth(IntEnum):
+    """What a name's values are worth to those that it shares memory with."""
+
+    NONE = 0
+    """It has none: it is on the meta device."""
+    FRESH = 1
+    """Memory that nothing was written to."""
+    HELD = 2
+    """What it held before."""
+    WRITTEN = 3
+    """Given on purpose."""
+
+
+def share_memory(members: Sequence[Member], worths: Sequence[Worth]) -> Callable[[], list[Tensor]]:
     """Checks that the members can lie where their layouts say, and returns what puts them there.
 
     Raises ValueError, by name, where they cannot. What is returned gives the members' tensors: the objects
     stay and their data become views of one buffer; only where that cannot be (one is on the meta device and
-    others are not, a conjugate bit was lost) is an object replaced. Values come from the first member that
-    is not on the meta device, then from the next.
+    others are not, a conjugate bit was lost) is an object replaced. Values come from the member that is worth
+    most, of several the first, then from the next. Members that were written must agree where they overlap.
     """
     kept = [tensor for _, tensor, _ in members]
     if len(members) < 2:
@@ -41,17 +55,41 @@ def share_memory(members: Sequence[Member]) -> Callable[[], list[Tensor]]:
             f"retie_: {_names(members)} shared memory at offsets that their dtypes cannot be aligned to"
         )
 
-    def share() -> list[Tensor]:
+    def filled() -> list[Tensor]:
+        """Views of a new buffer, with the values."""
         end = max(layout.offset + _extent(layout) for layout in layouts)
         with torch.no_grad():
             buffer = torch.empty(shift + end, dtype=torch.uint8, device=device)
             views = [_view(buffer, layout, shift) for layout in layouts]
-            for tensor, view in reversed(list(zip(kept, views, strict=True))):
-                if not tensor.is_meta:
-                    write_over(view, tensor.detach())
+            # From the last of those that are worth least to the first of those that are worth most.
+            for i in sorted(range(len(kept)), key=lambda i: (worths[i], -i)):
+                if not kept[i].is_meta:
+                    write_over(views[i], kept[i].detach())
+        return views
+
+    written = [i for i, worth in enumerate(worths) if worth is Worth.WRITTEN]
+    ready = filled() if len(written) > 1 else []
+    for i in written if ready else ():
+        if not same_values(ready[i], kept[i].detach()):
+            raise ValueError(
+                f"retie_: {_names([members[i] for i in written])} share memory, and were given values that "
+                f"differ where they do: {members[i][0]!r} would lose some of its own"
+            )
+
+    def share() -> list[Tensor]:
+        views = ready or filled()
+        with torch.no_grad():
             return [_renew(tensor, view) for tensor, view in zip(kept, views, strict=True)]
 
     return share
+
+
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Whether two dense tensors of one shape and dtype have the same bits."""
+    if a.is_meta or b.is_meta or a.data_ptr() == b.data_ptr():
+        return True
+    flat = [t.detach().resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8) for t in (a, b)]
+    return torch.equal(flat[0], flat[1].to(flat[0].device))
 
 
 def _renew(tensor: Tensor, view: Tensor) -> Tensor:

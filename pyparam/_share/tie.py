@@ -1,17 +1,16 @@
-"""Making ties, dropping them, and keeping them through what breaks them."""
+"""Making ties, dropping them, and making recorded ones again."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyparam._share.shared_memory import share_memory
+from pyparam._share.optimizers import check_optimizer, join_group, mend
+from pyparam._share.shared_memory import Worth, same_values, share_memory
 from pyparam._share.slots import Slot, Slots
 from pyparam._share.ties import ties
 from pyparam._sources.tied import Tie
@@ -54,9 +53,9 @@ def tie_(
     shared = source.get()
     for target in targets:
         _check_pair("tie_", source, target)
-    _check_optimizer("tie_", optimizer)
+    check_optimizer("tie_", optimizer)
     replaced = _assign(targets, shared)
-    _mend(optimizer, replaced, model)
+    mend(optimizer, replaced, model)
     return shared
 
 
@@ -86,7 +85,7 @@ def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | No
         TypeError: the model or the optimizer is none.
     """
     slot = Slots(model, "untie_")[name]
-    _check_optimizer("untie_", optimizer)
+    check_optimizer("untie_", optimizer)
     old = slot.get()
     found = next((tie for tie in ties(model, buffers=True) if name in tie.names), None)
     if found is None:
@@ -101,7 +100,7 @@ def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | No
     if any(slots[other].key == slot.key for other in objects if other != name):
         slot = _split_module(model, slot)
     slot.set(new)
-    _join_group(optimizer, old, new, name)
+    join_group(optimizer, old, new, name)
     return new
 
 
@@ -119,9 +118,10 @@ def retie_(
     that still hold are left alone.
 
     Values come from the first name of a tie that has some, the first that is not on the meta device: the
-    others' are given up. Where layouts overlap, the bytes that the first name does not cover come from the
-    next that does. Parameter objects are kept where only memory was shared; of one object under several
-    names, the first is. If every member's dtype changed alike (``model.half()``), offsets follow.
+    others' are given up. (:func:`keep_ties` also knows which names were written.) Where layouts overlap, the
+    bytes that the first name does not cover come from the next that does. Parameter objects are kept where
+    only memory was shared; of one object under several names, the first is. If every member's dtype changed
+    alike (``model.half()``), offsets follow.
 
     Args:
         model: the module to change, or a state dict.
@@ -136,57 +136,63 @@ def retie_(
 
     Nothing is changed where this raises.
     """
+    restore(model, ties, optimizer, lambda name, tensor: Worth.NONE if tensor.is_meta else Worth.HELD)
+
+
+def restore(
+    model: nn.Module | MutableMapping[str, Tensor],
+    ties: Iterable[Tie],
+    optimizer: torch.optim.Optimizer | None,
+    worth: Callable[[str, Tensor], Worth],
+) -> None:
+    """``retie_`` with values from the names that are worth most; the first of those that are worth the same.
+
+    Names that were written must agree where they share bytes.
+    """
     slots = Slots(model, "retie_")
-    _check_optimizer("retie_", optimizer)
+    check_optimizer("retie_", optimizer)
     plan = []
     for tie in ties:
         if not isinstance(tie, Tie):
             raise TypeError(f"retie_: expected Tie, what ties() gives, got {type(tie).__name__}")
         at = {name: slots[name] for name in tie.names}
+        worths = {name: worth(name, slot.get()) for name, slot in at.items()}
         layouts = dict(zip(tie.names, tie.layouts, strict=False))
         members = []
         for group in tie.classes("parameter"):
-            first = next((at[n] for n in group if not at[n].get().is_meta), at[group[0]])
+            first = at[max(group, key=worths.__getitem__)]
             for name in group:
                 if at[name] is not first:
-                    _check_pair("retie_", first, at[name])
+                    _check_class(first, at[name], worths[name], worths[first.name])
             members.append((first, [at[name] for name in group], layouts.get(group[0])))
-        share = share_memory([(first.name, first.get(), layout) for first, _, layout in members])
+        share = share_memory(
+            [(first.name, first.get(), layout) for first, _, layout in members],
+            [worths[first.name] for first, _, _ in members],
+        )
         plan.append((members, share))
     replaced: list[tuple[Tensor, Tensor]] = []
     for members, share in plan:
         for (_, places, _), tensor in zip(members, share(), strict=True):
             replaced += _assign(places, tensor)
     if isinstance(model, nn.Module):
-        _mend(optimizer, replaced, model)
+        mend(optimizer, replaced, model)
 
 
-@contextlib.contextmanager
-def keep_ties(model: nn.Module, *, optimizer: torch.optim.Optimizer | None = None) -> Iterator[list[Tie]]:
-    """Records a model's ties, buffers too, and restores them after the block.
-
-    Gives the recorded ties. Where the block raises, the ties are restored as far as the model allows and the
-    block's error is what is seen.
-
-    Example:
-        >>> with pyparam.keep_ties(model):
-        ...     model.to_empty(device="cuda")
-    """
-    recorded = ties(model, buffers=True)
-    slots = Slots(model, "keep_ties")
-    for tie in recorded:
-        for name in tie.names:
-            slots[name]  # a class may list other names than it has: better to hear of it before the block
-    try:
-        yield recorded
-    except BaseException:
-        with contextlib.suppress(Exception):
-            retie_(model, recorded, optimizer=optimizer)
-        raise
-    retie_(model, recorded, optimizer=optimizer)
+def _check_class(first: Slot, other: Slot, worth: Worth, most: Worth) -> None:
+    """Of names that become one object, that ``other`` can take the object of ``first``, and loses nothing."""
+    if most is Worth.WRITTEN and worth is not Worth.WRITTEN and first.get().shape == other.get().shape:
+        # What was written may have another dtype or device: it is what stays.
+        _check_kind("retie_", first, other)
+        return
+    _check_pair("retie_", first, other)
+    if worth is Worth.WRITTEN and not same_values(first.get(), other.get()):
+        raise ValueError(
+            f"retie_: {first.name!r} and {other.name!r} are one tensor, and both were given values, which "
+            "differ; give one of them, or the same to both"
+        )
 
 
-def _check_pair(operation: str, source: Slot, target: Slot) -> None:
+def _check_kind(operation: str, source: Slot, target: Slot) -> None:
     if source.name == target.name:
         raise ValueError(f"{operation}: {source.name!r} cannot be tied to itself")
     if source.is_buffer != target.is_buffer:
@@ -195,6 +201,10 @@ def _check_pair(operation: str, source: Slot, target: Slot) -> None:
             f"{operation}: {source.name!r} is {kinds[0]} and {target.name!r} is {kinds[1]}; "
             "they cannot be one tensor"
         )
+
+
+def _check_pair(operation: str, source: Slot, target: Slot) -> None:
+    _check_kind(operation, source, target)
     a, b = source.get(), target.get()
     if a is b:
         return
@@ -274,49 +284,3 @@ def _shallow(module: nn.Module) -> nn.Module:
         own = isinstance(value, dict | list | set)
         new.__dict__[attribute] = copy.copy(value) if own else value
     return new
-
-
-def _check_optimizer(operation: str, optimizer: Any) -> None:
-    if optimizer is not None and not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "state")):
-        raise TypeError(
-            f"{operation}: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}"
-        )
-
-
-def _mend(optimizer: Any, replaced: Sequence[tuple[Tensor, Tensor]], model: nn.Module) -> None:
-    """Takes replaced parameters out of an optimizer, puts in what replaced them where it is missing."""
-    if optimizer is None or not replaced:
-        return
-    alive = {id(p) for p in model.parameters()}
-    successor = {id(old): new for old, new in replaced if id(old) not in alive}
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for group in optimizer.param_groups:
-        kept: list[Tensor] = []
-        names: list[str] = []
-        for i, parameter in enumerate(group["params"]):
-            new = successor.get(id(parameter), parameter)
-            if new is not parameter:
-                optimizer.state.pop(parameter, None)
-                if id(new) in held or not isinstance(new, nn.Parameter):
-                    continue
-                held.add(id(new))
-            kept.append(new)
-            names += group.get("param_names", ())[i : i + 1]
-        group["params"] = kept
-        if "param_names" in group:
-            group["param_names"] = names
-
-
-def _join_group(optimizer: Any, old: Tensor, new: Tensor, name: str) -> None:
-    """Puts a copy of a parameter beside it, with a copy of its state."""
-    if optimizer is None:
-        return
-    for group in optimizer.param_groups:
-        for parameter in list(group["params"]):
-            if parameter is old:
-                group["params"].append(new)
-                if "param_names" in group:
-                    group["param_names"].append(name)
-                if old in optimizer.state:
-                    optimizer.state[new] = copy.deepcopy(optimizer.state[old])
-                return
