@@ -320,7 +320,10 @@ REFUSED = {
     ),
     "no signature": (replaced("models/model.json", b"{}"), r"its program has no signature"),
     "no JSON": (replaced("models/model.json", b"{"), r"m/models/model\.json is no JSON"),
-    "deep JSON": (replaced("models/model.json", b"[" * 200_000), r"model\.json is nested too deeply"),
+    "deep JSON": (
+        replaced("models/model.json", b"[" * 200_000),
+        r"model\.json is no JSON: it is nested too deeply",
+    ),
     "no program": (
         lambda name, data: None if name == "models/model.json" else data,
         r"it holds no program, maybe compiled code; expected one",

@@ -6,7 +6,6 @@ libraries. None of that is needed to tell what tensors a program has.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -14,6 +13,7 @@ import torch
 
 from pyparam._sources.archive import Archive
 from pyparam._sources.bounds import Names
+from pyparam._sources.plain_json import parsed_json
 from pyparam._sources.programs import Program
 from pyparam._sources.saved_archive import Unread, saved_in
 from pyparam._sources.stored import StorageKey, StoredTensor
@@ -208,9 +208,7 @@ class _Reader:
     def json(self, member: str) -> Any:
         text = self.archive.read(member, _LONGEST + 4 * self.archive.length)
         try:
-            return json.loads(text.decode())
-        except RecursionError:
-            self.fail(f"{member} is nested too deeply")
+            return parsed_json(text)
         except ValueError as error:
             self.fail(f"{member} is no JSON: {error}")
 

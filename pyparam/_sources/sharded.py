@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from typing import Any
 from pyparam._sources import distributed
 from pyparam._sources.checkpoint import Checkpoint, CheckpointWarning
 from pyparam._sources.order import is_sorted, natural_key
+from pyparam._sources.plain_json import parsed_json
 
 LONGEST_INDEX = 500_000_000
 
@@ -150,9 +150,7 @@ def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if path.stat().st_size > LONGEST_INDEX:
         raise ValueError(f"{path} is too large for an index of a checkpoint ({path.stat().st_size} bytes)")
     try:
-        parsed = json.loads(path.read_bytes().decode("utf-8"), object_pairs_hook=_distinct)
-    except RecursionError:
-        raise ValueError(f"{path} is not an index of a checkpoint: it is nested too deeply") from None
+        parsed = parsed_json(path.read_bytes(), _distinct)
     except ValueError as error:
         raise ValueError(f"{path} is not an index of a checkpoint: {error}") from None
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None

@@ -19,6 +19,9 @@ from pyparam._sources.unpickle import PickleError
 
 _ALIGNMENT = 16  # of the widest element
 
+MOST_UNFOLDED = 4 << 30
+"""Strides of zero may make so many bytes of those that are stored, and 64 times the file's size."""
+
 
 class _Bytes(bytearray):
     """Bytes that can be looked for as long as someone needs them."""
@@ -85,7 +88,14 @@ class StoredPart:
         self._entries = entries
         self._live: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
         self._read: weakref.WeakValueDictionary[int, _Bytes] = weakref.WeakValueDictionary()
+        unfolded, most = 0, MOST_UNFOLDED + 64 * self._map.size
         for name, stored, home, _ in entries:
+            unfolded += max(0, math.prod(stored.shape) - _span(stored)) * stored.dtype.itemsize
+            if unfolded > most:
+                raise ValueError(
+                    f"{path}: entry {name!r} of shape {list(stored.shape)} and strides {list(stored.stride)} "
+                    f"repeats what is stored: such tensors unfold to more than {most} bytes"
+                )
             try:
                 check_layout(stored.dtype, stored.offset, stored.shape, stored.stride, home.size)
             except PickleError as error:
