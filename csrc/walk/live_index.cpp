@@ -79,9 +79,8 @@ constexpr unsigned kOwnWalk = kNamedModules;
 Ref LiveIndex::read(PyObject* root) {
   root_ = nullptr;
   watched_.clear();
-  const ModuleView view(root);
-  unsigned asked = kNamedParameters | kNamedMembers | (buffers_ ? kNamedBuffers : 0u);
-  if (view.overridden(asked) != 0) return Ref();
+  const unsigned asked = kNamedParameters | kNamedMembers | (buffers_ ? kNamedBuffers : 0u);
+  if (ModuleView(root).overridden(asked) != 0) return Ref();
 
   std::vector<Class> old_classes;  // dropped when the walk is over
   old_classes.swap(classes_);
