@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,7 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyparam._share.shared_memory import overlaps_itself, write_over
+from pyparam._base.files import replacing, writable
+from pyparam._share.keep import keep_ties
+from pyparam._share.shared_memory import overlaps_itself, same_values, write_over
 from pyparam._share.tie import retie_
 from pyparam._share.ties import is_wrapper, ties, ties_of
 from pyparam._sources import table_of
@@ -104,6 +105,7 @@ def save_file(
         TypeError: a value is no tensor, or no dense tensor with data (meta, sparse, quantized, nested,
             wrapper).
         ValueError: the format has no such dtype, or a metadata key is one of ours.
+        ValueError: what stands there is no regular file: a device, a pipe or a directory.
         OSError: the file cannot be written.
 
     Nothing is left behind, and a file that was there is as it was.
@@ -118,9 +120,7 @@ def save_file(
     for key, text in header.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise TypeError(f"save_file: metadata must map str to str, got {key!r}: {text!r}")
-    path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"save_file: there is no directory {str(path.parent)!r}")
+    path = writable("save_file", path)
     found = _ties_of_state(state)
     once = _once(state, found)
     strides = {name: value.stride() for name, value in once.items() if not value.is_contiguous()}
@@ -172,20 +172,11 @@ def _check_savable(name: Any, value: Any) -> None:
 
 
 def _write_whole(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
-        partial.touch()
-        mode = (path if path.exists() else partial).stat().st_mode  # safetensors gives it to its owner alone
-        safetensors.torch.save_file(tensors, partial, metadata=header)
-        partial.chmod(mode & 0o777)
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
+        with replacing("save_file", path) as partial:
+            safetensors.torch.save_file(tensors, partial, metadata=header)
     except safetensors.SafetensorError as error:
         raise OSError(f"save_file: {str(path)!r} could not be written: {error}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
 
 
 def load_file_(
@@ -215,7 +206,8 @@ def load_file_(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, names are missing or unexpected, or shapes differ.
+        ValueError: the file cannot be read, names are missing or unexpected, shapes differ, or the file gives
+            other values to two names that the model ties.
 
     The model is as it was where this raises.
     """
@@ -223,7 +215,9 @@ def load_file_(
         raise TypeError(f"load_file_: expected an nn.Module, got {type(model).__name__}")
     values, recorded = _read(Path(path), str(device))
     wanted = model.state_dict(keep_vars=True)
-    for tie in (*recorded, *ties(model, buffers=True)):
+    own = ties(model, buffers=True)
+    _check_agreement(own, values, wanted)
+    for tie in (*recorded, *own):
         for group in tie.classes("storage"):
             value = next((values[name] for name in group if name in values), None)
             if value is not None:
@@ -245,9 +239,25 @@ def load_file_(
     if not assign:
         for name in [n for n in values if not is_lazy(wanted[n]) and overlaps_itself(wanted[n])]:
             write_over(wanted[name].detach(), values.pop(name))
-    model.load_state_dict(values, strict=False, assign=assign)
+    with keep_ties(model) if assign else contextlib.nullcontext():
+        model.load_state_dict(values, strict=False, assign=assign)
     retie_(model, present)
     return IncompatibleKeys(missing, unexpected)
+
+
+def _check_agreement(own: list[Tie], values: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> None:
+    """Names that the model ties cannot take different values."""
+    for tie in own:
+        for group in tie.classes("storage"):
+            first, *others = [name for name in group if name in values and name in wanted] or [""]
+            for name in others:
+                a, b = values[first], values[name]
+                if a.shape == b.shape and same_values(a, b.to(a.dtype)):
+                    continue
+                raise ValueError(
+                    f"load_file_: the model ties {first!r} and {name!r}, and the file gives them other "
+                    "values; untie_ one of them first"
+                )
 
 
 def _read(path: Path, device: str) -> tuple[dict[str, Tensor], list[Tie]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from pyparam._base.files import replacing, writable
 from pyparam._compare.compare import Comparison, compare
 from pyparam._findings import Finding, Survey, findings_of, survey
 from pyparam._findings.survey import kept
@@ -78,16 +78,12 @@ def report(
     Raises:
         ImportError: jinja2 or plotly is not installed (``pip install "pyparam[report]"``).
         TypeError, ValueError: for what is no source, as ``measure`` and ``compare``.
+        ValueError: where the path is no regular file, such as a device or a pipe.
         OSError: where the file cannot be written.
     """
     check_installed()
     where = Path(os.fsdecode(os.fspath(path)))
-    if where.is_dir():
-        raise IsADirectoryError(f"report: {where} is a directory; expected the path of a file to write")
-    if not where.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"report: there is no directory {where.absolute().parent} to write {where.name} in"
-        )
+    writable("report", where)
     label = _label(source)
     seen = survey(source)
     found = findings_of(seen)
@@ -100,7 +96,8 @@ def report(
         title=heading,
         data=packed(seen, found, title=heading, made=_made(), against=compared),
     )
-    _write(where, text)
+    with replacing("report", where) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
     return Report(where, tuple(found), None if compared is None else compared[1])
 
 
@@ -142,19 +139,3 @@ def _made() -> str:
         version = ""
     now = time.strftime("%Y-%m-%d at %H:%M")
     return f"Made by pyparam{version} on {now}. Nothing here was loaded from a network."
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: under another name first."""
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name[:40]}.", suffix=".part")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        # As an ordinary new file, which a temporary one is not.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
