@@ -49,23 +49,43 @@ from pyparam._view.text import show
 from pyparam._watch.log import log
 from pyparam._watch.monitor import Monitor
 from pyparam._watch.records import NonFinite, NonFiniteError, Record
+from pyparam._watch.rules import (
+    DEFAULT_RULES,
+    Alarm,
+    GradientSpike,
+    LearningRateJump,
+    NoGradient,
+    SecondMoment,
+    Standstill,
+    UpdateRatio,
+    UpdateSpike,
+)
 
 __all__ = [
+    "DEFAULT_RULES",
+    "Alarm",
     "Checkpoint",
     "Comparison",
     "Finding",
     "Fingerprint",
+    "GradientSpike",
     "Index",
     "Inspector",
+    "LearningRateJump",
     "Monitor",
+    "NoGradient",
     "NonFinite",
     "NonFiniteError",
     "Packed",
     "ParamTable",
     "Record",
     "Report",
+    "SecondMoment",
+    "Standstill",
     "Stats",
     "Tie",
+    "UpdateRatio",
+    "UpdateSpike",
     "buffers",
     "clip_grad_norm_",
     "compare",

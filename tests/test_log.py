@@ -215,5 +215,7 @@ def test_another_writer_is_refused(writer, words) -> None:
 
 
 def test_other_stats_are_refused() -> None:
-    with pytest.raises(TypeError, match="log: stats is a Sequential; expected what pyparam.measure gives"):
+    with pytest.raises(
+        TypeError, match="log: got a Sequential; expected what pyparam.measure gives, a Record or a Monitor"
+    ):
         pyparam.log(network(), None, 0)

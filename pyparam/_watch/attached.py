@@ -48,7 +48,7 @@ class Attached:
         after = self._after
         if torch.compiler.is_compiling():
             after = torch.compiler.disable(after)  # type: ignore[no-untyped-call]
-        after()
+        after(optimizer)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._checks or self.step % self._every == 0:
@@ -57,13 +57,13 @@ class Attached:
             closure = any(argument is not optimizer and callable(argument) for argument in given)
             self._pending = self.monitor._begin(self, optimizer, closure)
 
-    def _after(self) -> None:
+    def _after(self, optimizer: Optimizer) -> None:
         pending = self._pending
         if pending is None:
             self.step += 1
             return
         self._pending = None
-        self.monitor._end(self, pending)
+        self.monitor._end(self, pending, optimizer)
 
     def remove(self) -> None:
         for handle in self._handles:

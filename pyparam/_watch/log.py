@@ -1,4 +1,4 @@
-"""``log``: Stats into the logs of a training run."""
+"""``log``: Stats and records into the logs of a training run."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from pyparam._measure.bins import Histogram
+from pyparam._measure.labels import By
 from pyparam._measure.rows import Row
 from pyparam._measure.stats import Stats
+from pyparam._watch.monitor import Monitor
+from pyparam._watch.records import Record
 
 _FIGURES = ("l2", "mean", "std", "max_abs")
 # An octave in 8 bins is about what TensorBoard's own bins are (a tenth wide).
@@ -18,10 +21,20 @@ _PER_OCTAVE = 8
 _LONGEST = 512  # bins of a wandb.Histogram
 
 
-def log(stats: Stats, writer: Any, step: int, *, prefix: str = "") -> None:
-    """Writes Stats to TensorBoard or to Weights & Biases, without another look at the values.
+def log(
+    what: Stats | Record | Monitor,
+    writer: Any,
+    step: int | None = None,
+    *,
+    prefix: str = "",
+    by: By | None = "role",
+) -> None:
+    """Writes Stats, or what a Monitor measured, to the log of a run, without another look at the values.
 
-    For every parameter, and for all together under the name "total": the scalars ``norm/<name>``,
+    Of a Record, and of the records of a Monitor that this writer has not had yet, the scalars of
+    ``record.scalars(by)``: a chart a role, and not one a parameter.
+
+    Of Stats, for every parameter, and for all together under the name "total": the scalars ``norm/<name>``,
     ``mean/<name>``, ``std/<name>``, ``max_abs/<name>`` and ``nonfinite/<name>`` (a count), and where
     histograms were counted ``values/<name>``. Counts are exact: bins of ``measure`` are added up, 8 to an
     octave for TensorBoard, and for wandb, which takes 512, as many to an octave as fit.
@@ -31,30 +44,63 @@ def log(stats: Stats, writer: Any, step: int, *, prefix: str = "") -> None:
         writer = torch.utils.tensorboard.SummaryWriter()  # or run = wandb.init()
         pyparam.log(pyparam.measure(model, histogram=True), writer, step)
         pyparam.log(pyparam.measure(model, grad=True), writer, step, prefix="gradients")
+        pyparam.log(pyparam.measure(model).by("role"), writer, step)
+        monitor = pyparam.Monitor(model, on_record=lambda record: pyparam.log(record, writer))
 
     Args:
-        stats: what ``measure`` gave.
+        what: what ``measure`` or ``stats.by`` gave, a Record, or a Monitor.
         writer: a ``SummaryWriter`` (of ``torch.utils.tensorboard``, or any with its ``add_scalar`` and
-            ``add_histogram_raw``), or the run that ``wandb.init`` gave.
-        step: the number of the step.
+            ``add_histogram_raw``), or the run that ``wandb.init`` gave. For records also anything with
+            ``log_metrics(metrics, step=...)``: the ``mlflow`` module, a logger of Lightning.
+        step: the number of the step; of a record its own where it is left out.
         prefix: put before every tag, with a slash.
+        by: what the scalars of a record are united by, as of ``Stats.by``; None for each parameter.
 
     Raises:
-        TypeError: for stats that are none, or for any other writer.
+        TypeError: for anything else to log, for Stats without a step, or for any other writer.
     """
-    if not isinstance(stats, Stats):
-        raise TypeError(f"log: stats is a {type(stats).__name__}; expected what pyparam.measure gives")
     start = f"{prefix}/" if prefix else ""
+    if isinstance(what, Monitor):
+        for record in what._not_yet_in(writer):
+            log(record, writer, step, prefix=prefix, by=by)
+        return
+    if isinstance(what, Record):
+        told = {start + tag: value for tag, value in what.scalars(by).items()}
+        _metrics(told, writer, what.step if step is None else step)
+        return
+    if not isinstance(what, Stats):
+        raise TypeError(
+            f"log: got a {type(what).__name__}; expected what pyparam.measure gives, a Record or a Monitor"
+        )
+    if step is None:
+        raise TypeError("log: Stats have no step of their own; pass the number of the step")
+    stats = what
     if _is_wandb(writer):
         _to_wandb(stats, writer, step, start)
     elif all(callable(getattr(writer, name, None)) for name in ("add_scalar", "add_histogram_raw")):
         _to_tensorboard(stats, writer, step, start)
     else:
-        hint = " (pass the run that wandb.init gave)" if isinstance(writer, ModuleType) else ""
-        raise TypeError(
-            f"log: expected a TensorBoard SummaryWriter or a wandb run to write to, "
-            f"got a {type(writer).__name__}{hint}"
-        )
+        raise _no_writer(writer)
+
+
+def _no_writer(writer: Any) -> TypeError:
+    hint = " (pass the run that wandb.init gave)" if isinstance(writer, ModuleType) else ""
+    return TypeError(
+        f"log: expected a TensorBoard SummaryWriter or a wandb run to write to, "
+        f"got a {type(writer).__name__}{hint}"
+    )
+
+
+def _metrics(told: dict[str, float], writer: Any, step: int) -> None:
+    if _is_wandb(writer):
+        writer.log(told, step=step)
+    elif callable(getattr(writer, "add_scalar", None)):
+        for tag, value in told.items():
+            writer.add_scalar(tag, value, step)
+    elif callable(getattr(writer, "log_metrics", None)):
+        writer.log_metrics(told, step=step)
+    else:
+        raise _no_writer(writer)
 
 
 def _is_wandb(writer: Any) -> bool:

@@ -7,7 +7,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -23,11 +23,13 @@ from pyparam._memory.flatten import flatten, unflatten
 from pyparam._parts.parts import as_part, has_parts, parts_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
+from pyparam._watch.alarms import Alarms, OnAlarm
 from pyparam._watch.attached import Attached, PendingStep, grad_scale_of, held, hooked, left_out
 from pyparam._watch.gradients import all_finite, gradients_of
 from pyparam._watch.records import NonFinite, NonFiniteError, Record
 from pyparam._watch.replaced import Holdings
 from pyparam._watch.replicas import Replicas
+from pyparam._watch.rules import Alarm, Rule
 
 _NAMED = 4
 
@@ -86,6 +88,9 @@ class Monitor:
         histogram: bool = False,
         updates: bool = True,
         group: Any = None,
+        alarms: Iterable[Rule] = (),
+        on_alarm: OnAlarm = "warn",
+        on_record: Callable[[Record], object] | None = None,
     ) -> None:
         """
         Args:
@@ -100,6 +105,11 @@ class Monitor:
             histogram: counts histograms too, for ``stats.quantile`` and ``pyparam.log``; records are some 40
                 KB a parameter then.
             updates: measures update-to-weight ratios, which takes a copy of the weights.
+            alarms: rules that look at each record: :class:`GradientSpike`, :class:`UpdateRatio`,
+                :class:`NoGradient` and their like, ``pyparam.DEFAULT_RULES`` for all of them, or your own.
+            on_alarm: "warn" when a rule finds something it had not found at the measured step before, or a
+                function that is called with each such :class:`Alarm`. All are in ``monitor.alarms``.
+            on_record: called with each :class:`Record`, such as ``lambda r: pyparam.log(r, writer)``.
             group: a process group whose ranks train replicas of ordinary parameters, as with
                 ``DistributedDataParallel``: what is not finite on one of them is reported on all, in the same
                 step. DTensors need none.
@@ -117,6 +127,8 @@ class Monitor:
                 f"Monitor: on_nonfinite is {on_nonfinite!r}; expected 'raise', 'warn' or a function of the "
                 "NonFinite"
             )
+        self._alarms = Alarms(alarms, on_alarm)
+        self.on_record = on_record
         self.check = check
         self.grad = bool(grad)
         self.on_nonfinite: OnNonFinite = on_nonfinite
@@ -136,11 +148,24 @@ class Monitor:
         self._weak: weakref.ref[Any] | None = None
         self._attached: list[weakref.ref[Attached]] = []
         self._count = 0
+        self._made = 0  # records, also those that are no longer kept
+        self._logged: dict[int, int] = {}  # how many of them a writer had
         self._buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
     @property
     def history(self) -> list[Record]:
         return list(self._records)
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """What the rules found, the oldest first."""
+        return list(self._alarms.found)
+
+    def _not_yet_in(self, writer: Any) -> list[Record]:
+        """The records that were made since this writer was last asked for, of those that are kept."""
+        new = min(self._made - self._logged.get(id(writer), 0), len(self._records))
+        self._logged[id(writer)] = self._made
+        return list(self._records)[len(self._records) - new :]
 
     # --- optimizers ----------------------------------------------------------------------------------------
 
@@ -252,7 +277,7 @@ class Monitor:
         pending.seconds = time.perf_counter() - start
         return pending
 
-    def _end(self, at: Attached, pending: PendingStep) -> None:
+    def _end(self, at: Attached, pending: PendingStep, optimizer: Optimizer) -> None:
         """After it."""
         start = time.perf_counter()
         step, at.step = at.step, at.step + 1
@@ -302,8 +327,14 @@ class Monitor:
                 update_ratios=ratios,
                 seconds=seconds,
                 left_out=pending.left_out,
+                learning_rates=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
             )
         )
+        self._made += 1
+        record = self._alarms.look(self._records[-1], list(self._records)[:-1], optimizer, self._model, 6)
+        self._records[-1] = record
+        if self.on_record is not None:
+            self.on_record(record)
         if gradients is not None and pending.closure:
             self._judge(at, "gradient", gradients, self._replicas.nonfinite(gradients), step, "after")
         bad = self._replicas.nonfinite(weights)

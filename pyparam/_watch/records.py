@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
 
-from pyparam._measure.stats import Stats
+from pyparam._measure.labels import By
+from pyparam._measure.stats import Grouped, Stats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Record:
     """What a Monitor measured at one step of an optimizer."""
 
@@ -36,6 +38,86 @@ class Record:
     left_out: Mapping[str, str] = field(default_factory=dict)
     """The parameters (and "the gradient of ..." one) without a row, since they cannot be read: name to the
     reason. On the meta device, sparse, nested, quantized, wrappers of other tensors, freed memory."""
+
+    learning_rates: tuple[float, ...] = ()
+    """Of the optimizer's groups, at this step."""
+    second_moments: Mapping[str, float] = field(default_factory=dict)
+    """Mean of ``exp_avg_sq``, after the step, of the parameters whose step was far longer than before."""
+
+    def scalars(self, by: By | None = "role") -> dict[str, float]:
+        """What a log shows of this step: of each group and of all together the root mean squares of weights
+        (``weights/attn.q_proj``) and of gradients, update over weight (``updates/...``), the number of
+        values that are not finite, and the learning rates.
+
+        Args:
+            by: the groups, as of ``Stats.by``; None for each parameter by itself.
+        """
+        weights = self.weights if by is None else self.weights.by(by)
+        told = _figures("weights", weights, 1.0)
+        if self.gradients is not None:
+            gradients = self.gradients if by is None else self.gradients.by(by)
+            told |= _figures("gradients", gradients, self.grad_scale)
+        if self.update_norms is not None:
+            members = {name: [name] for name in self.weights.names}
+            if isinstance(weights, Grouped):
+                members = weights.members
+            told |= self._ratios(members)
+        bad = self.weights.total.nonfinite
+        if self.gradients is not None:
+            bad += self.gradients.total.nonfinite
+        told["nonfinite"] = float(bad)
+        told |= {f"learning_rate/{group}": rate for group, rate in enumerate(self.learning_rates)}
+        return told
+
+    def _ratios(self, members: Mapping[str, list[str]]) -> dict[str, float]:
+        assert self.update_norms is not None
+        position = self.weights._positions()
+        moved, norms = self.update_norms.square().tolist(), self.weights.l2.square().tolist()
+        told = {}
+        for label, names in {**members, "total": self.weights.names}.items():
+            rows = [position[name] for name in names]
+            over = sum(norms[row] for row in rows)
+            if over > 0:
+                told[f"updates/{label}"] = math.sqrt(sum(moved[row] for row in rows) / over)
+        return told
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Record of step {self.step}: {len(self.weights):,} parameters, {self.seconds * 1e3:.3g} ms",
+            f"  weights        rms {self.weights.total.rms:.4g}; largest {_largest(self.weights)}",
+        ]
+        if self.gradients is not None:
+            total = self.gradients.total.l2 / self.grad_scale
+            lines.append(f"  gradients      norm {total:.4g}; largest {_largest(self.gradients)}")
+        if self.update_ratios is not None and len(self.update_ratios):
+            ratios, names = self.update_ratios, self.weights.names
+            order = ratios.nan_to_num(0, posinf=0).argsort(descending=True).tolist()
+            lines += [
+                f"  update/weight  median {ratios.median():.3g}",
+                "    most         " + ", ".join(f"{names[i]} {ratios[i]:.3g}" for i in order[:3]),
+                "    least        " + ", ".join(f"{names[i]} {ratios[i]:.3g}" for i in order[:-4:-1]),
+            ]
+        if self.learning_rates:
+            lines.append("  learning rate  " + ", ".join(f"{rate:.3g}" for rate in self.learning_rates))
+        told = {"not finite": self.weights.nonfinite(), "left out": list(self.left_out)}
+        if self.gradients is not None:
+            told["gradients not finite"] = self.gradients.nonfinite()
+            told["without gradient"] = self.gradients.missing
+        for what, found in told.items():
+            if found:
+                more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
+                lines.append(f"  {what}: {', '.join(found[:3])}{more}")
+        return "\n".join(lines)
+
+
+def _figures(what: str, stats: Stats, scale: float) -> dict[str, float]:
+    rows = [*stats, stats.total]
+    return {f"{what}/{row.name}": row.rms / scale for row in rows if math.isfinite(row.rms)}
+
+
+def _largest(stats: Stats) -> str:
+    order = stats.rms.nan_to_num(0).argsort(descending=True).tolist()[:3]
+    return ", ".join(f"{stats.names[i]} {stats.rms[i]:.3g}" for i in order) or "none"
 
 
 @dataclass(frozen=True)
