@@ -8,60 +8,63 @@ namespace {
 
 constexpr uint64_t kMask = 0xffffffffu;
 
-// An integer without a sign, 32 bits a limb, times 2^(32 first).
+// An integer without a sign, 32 bits a limb, times 2^(32 first). Room for any square of a sum;
+// limbs beyond the size are not set.
 struct Natural {
-  int first = 0;
-  std::vector<uint32_t> limbs;
+  static constexpr int kMost = 2 * (kLimbs + 4) + 2;
 
+  int first = 0;
+  int size = 0;
+  uint32_t limbs[kMost];
+
+  Natural() {}  // NOLINT: a million of them must not clear their limbs
   void trim() {
-    while (!limbs.empty() && limbs.back() == 0) limbs.pop_back();
+    while (size > 0 && limbs[size - 1] == 0) --size;
   }
 };
 
-Natural magnitude_of(const Number& number) {
-  Natural out{number.first, {}};
-  out.limbs.reserve(number.limbs.size());
+void set_magnitude(Natural& out, const Number& number) {
+  out.first = number.first;
+  out.size = 0;
   for (const int64_t limb : number.limbs)
-    out.limbs.push_back(static_cast<uint32_t>(limb < 0 ? -limb : limb));
-  return out;
+    out.limbs[out.size++] = static_cast<uint32_t>(limb < 0 ? -limb : limb);
 }
 
 bool is_negative(const Number& number) { return !number.limbs.empty() && number.limbs.back() < 0; }
 
-Natural product(const Natural& a, const Natural& b) {
-  Natural out{a.first + b.first, std::vector<uint32_t>(a.limbs.size() + b.limbs.size(), 0)};
-  for (size_t i = 0; i < a.limbs.size(); ++i) {
+void set_product(Natural& out, const Natural& a, const Natural& b) {
+  out.first = a.first + b.first;
+  out.size = a.size + b.size;
+  std::fill(out.limbs, out.limbs + out.size, 0U);
+  for (int i = 0; i < a.size; ++i) {
     uint64_t carry = 0;
-    for (size_t j = 0; j < b.limbs.size(); ++j) {
+    for (int j = 0; j < b.size; ++j) {
       carry += out.limbs[i + j] + static_cast<uint64_t>(a.limbs[i]) * b.limbs[j];
       out.limbs[i + j] = static_cast<uint32_t>(carry);
       carry >>= 32;
     }
-    out.limbs[i + b.limbs.size()] = static_cast<uint32_t>(carry);
+    out.limbs[i + b.size] = static_cast<uint32_t>(carry);
   }
   out.trim();
-  return out;
 }
 
 // a - b, which is not negative.
-Natural difference(const Natural& a, const Natural& b) {
-  if (b.limbs.empty()) return a;
-  const int first = std::min(a.first, b.first);
-  const int end = std::max(a.first + static_cast<int>(a.limbs.size()),
-                           b.first + static_cast<int>(b.limbs.size()));
-  Natural out{first, std::vector<uint32_t>(static_cast<size_t>(end - first), 0)};
+void set_difference(Natural& out, const Natural& a, const Natural& b) {
+  const int first = b.size == 0 ? a.first : std::min(a.first, b.first);
+  const int end = std::max(a.first + a.size, b.size == 0 ? first : b.first + b.size);
   const auto limb_of = [](const Natural& n, int i) -> int64_t {
     const int at = i - n.first;
-    return at < 0 || at >= static_cast<int>(n.limbs.size()) ? 0 : n.limbs[static_cast<size_t>(at)];
+    return at < 0 || at >= n.size ? 0 : n.limbs[at];
   };
+  out.first = first;
+  out.size = end - first;
   int64_t borrow = 0;
   for (int i = first; i < end; ++i) {
     borrow += limb_of(a, i) - limb_of(b, i);
-    out.limbs[static_cast<size_t>(i - first)] = static_cast<uint32_t>(borrow);
+    out.limbs[i - first] = static_cast<uint32_t>(borrow);
     borrow >>= 32;
   }
   out.trim();
-  return out;
 }
 
 // high + low, each times 2^exponent; high has 53 bits and is the nearest float64, low what it
@@ -74,14 +77,13 @@ struct Pair {
 
 // Rounds up to 128 bits and one that stands for all below: to nearest, ties to even.
 Pair pair_of(const Natural& n) {
-  if (n.limbs.empty()) return {};
-  const size_t size = n.limbs.size();
+  if (n.size == 0) return {};
   unsigned __int128 top = 0;
-  const size_t taken = std::min<size_t>(size, 4);
-  for (size_t i = 0; i < taken; ++i) top = top << 32 | n.limbs[size - 1 - i];
+  const int taken = std::min(n.size, 4);
+  for (int i = 0; i < taken; ++i) top = top << 32 | n.limbs[n.size - 1 - i];
   bool sticky = false;
-  for (size_t i = 0; i + taken < size; ++i) sticky |= n.limbs[i] != 0;
-  int exponent = 32 * (n.first + static_cast<int>(size - taken));
+  for (int i = 0; i + taken < n.size; ++i) sticky |= n.limbs[i] != 0;
+  int exponent = 32 * (n.first + n.size - taken);
   while (top >> 127 == 0) {
     const auto high_word = static_cast<uint64_t>(top >> 64);
     const int shift = high_word == 0 ? 64 : std::max(1, __builtin_clzll(high_word));
@@ -119,10 +121,18 @@ Pair over(const Pair& p, int64_t count) {
   return {sum, (first - sum) + rest, p.exponent};
 }
 
-Natural natural(int64_t value) {
-  Natural out{0, {static_cast<uint32_t>(value), static_cast<uint32_t>(value >> 32)}};
+Pair pair_of(const Number& number) {
+  Natural n;
+  set_magnitude(n, number);
+  return pair_of(n);
+}
+
+void set_natural(Natural& out, int64_t value) {
+  out.first = 0;
+  out.size = 2;
+  out.limbs[0] = static_cast<uint32_t>(value);
+  out.limbs[1] = static_cast<uint32_t>(value >> 32);
   out.trim();
-  return out;
 }
 
 }  // namespace
@@ -182,7 +192,7 @@ Number Accumulator::number() {
     while (high_ > low_ && limbs_[high_ - 1] == 0) --high_;
   }
   while (low_ < high_ && limbs_[low_] == 0) ++low_;
-  return {low_, std::vector<int64_t>(limbs_ + low_, limbs_ + high_)};
+  return {low_, Limbs(limbs_ + low_, limbs_ + high_)};
 }
 
 void Accumulator::clear() {
@@ -220,13 +230,13 @@ void add_rounded(Sums& to, const Statistics& s) {
 }
 
 double rounded(const Number& number) {
-  const Pair p = pair_of(magnitude_of(number));
+  const Pair p = pair_of(number);
   const double value = scaled(p.high, p.exponent - 32 * kBelow);
   return is_negative(number) ? -value : value;
 }
 
 double rounded(const Number& number, int64_t* exponent) {
-  const Pair p = pair_of(magnitude_of(number));
+  const Pair p = pair_of(number);
   *exponent = 0;
   if (p.high == 0) return 0;
   const int64_t reach = p.exponent - 32 * kBelow;
@@ -236,24 +246,31 @@ double rounded(const Number& number, int64_t* exponent) {
   return is_negative(number) ? -value : value;
 }
 
-double rounded_root(const Number& number) {
-  return root(pair_of(magnitude_of(number)), -32 * kBelow);
-}
+double rounded_root(const Number& number) { return root(pair_of(number), -32 * kBelow); }
 
 void write_sums(const Numbers& sums, double* values, const int64_t* counts) {
   const int64_t n = counts[kFinite];
   if (n == 0) return;
   constexpr int kUnit = -32 * kBelow;
-  const Natural total = magnitude_of(sums.values);
+  Natural total;
+  Natural squares;
+  Natural count;
+  Natural raised;
+  Natural square_of_total;
+  Natural spread;
+  set_magnitude(total, sums.values);
+  set_magnitude(squares, sums.squares);
   const double sign = is_negative(sums.values) ? -1 : 1;
   const Pair mean = over(pair_of(total), n);
-  const Natural squares = magnitude_of(sums.squares);
   const Pair of_squares = pair_of(squares);
   // n sum(x^2) - (sum x)^2, which is n times the sum of squares about the mean; nothing cancels in
   // it before it is rounded. Its limbs count from twice as far below.
-  Natural raised = product(squares, natural(n));
+  set_natural(count, n);
+  set_product(raised, squares, count);
   raised.first += kBelow;
-  const Pair about_mean = over(pair_of(difference(raised, product(total, total))), n);
+  set_product(square_of_total, total, total);
+  set_difference(spread, raised, square_of_total);
+  const Pair about_mean = over(pair_of(spread), n);
   const int64_t exponent = scaling_exponent(values[kMaxAbs]);
   const auto shift = static_cast<int>(exponent);
   values[kMean] = sign * scaled(mean.high, mean.exponent + kUnit);

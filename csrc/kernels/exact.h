@@ -3,6 +3,7 @@
 // its values are cut among threads, chunks or ranks. No torch header.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -16,11 +17,47 @@ namespace pyparam::exact {
 inline constexpr int kBelow = 68;
 inline constexpr int kLimbs = kBelow + 68;
 
+// A few numbers of 64 bits, without memory of their own while they are few.
+class Limbs {
+ public:
+  Limbs() = default;
+  Limbs(const int64_t* begin, const int64_t* end) { assign(begin, end); }
+  Limbs(const Limbs& other) { assign(other.begin(), other.end()); }
+  Limbs(Limbs&&) noexcept = default;
+  Limbs& operator=(const Limbs& other) {
+    if (this != &other) assign(other.begin(), other.end());
+    return *this;
+  }
+  Limbs& operator=(Limbs&&) noexcept = default;
+
+  bool empty() const { return size_ == 0; }
+  size_t size() const { return size_; }
+  const int64_t* begin() const { return size_ <= kFew ? few_ : many_.data(); }
+  const int64_t* end() const { return begin() + size_; }
+  const int64_t* data() const { return begin(); }
+  int64_t back() const { return begin()[size_ - 1]; }
+
+ private:
+  void assign(const int64_t* begin, const int64_t* end) {
+    size_ = static_cast<size_t>(end - begin);
+    if (size_ > kFew) {
+      many_.assign(begin, end);
+    } else {
+      std::copy(begin, end, few_);
+    }
+  }
+
+  static constexpr size_t kFew = 6;
+  size_t size_ = 0;
+  int64_t few_[kFew];
+  std::vector<int64_t> many_;
+};
+
 // A number as limbs [first, first + limbs.size()), all of one sign and below 2^32 in magnitude,
 // none at the ends zero. Ranks may add up to 2^31 of them limb by limb.
 struct Number {
   int first = 0;
-  std::vector<int64_t> limbs;
+  Limbs limbs;
 };
 
 // A sum under way. The window [low, high) has all limbs that are not zero.

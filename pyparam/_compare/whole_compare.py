@@ -110,8 +110,8 @@ def compare_whole(a: Side, b: Side) -> dict[str, Any]:
             for (x, y), (_, place, like) in zip(blocks, work, strict=True)
         ]
     with Meeting("compare", parts):
-        one = ParamTable(names, [x.detach().cpu() for x, _ in pairs])
-        other = ParamTable(names, [y.detach().cpu() for _, y in pairs])
+        one = ParamTable(names, [x if x.is_cpu else x.detach().cpu() for x, _ in pairs])
+        other = ParamTable(names, [y if y.is_cpu else y.detach().cpu() for _, y in pairs])
         sums, counts, largest = _C.compare_parts(one._native, other._native)
         for row in (counts[:, _FIRST] != 2**63 - 1).nonzero().flatten().tolist():
             counts[row, _FIRST] = places[row].flat(int(counts[row, _FIRST]))
@@ -135,7 +135,7 @@ def _places(a: Side, b: Side, rows: list[tuple[int, int]]) -> tuple[list[Place],
         like = side.tensors[row] if side.is_sharded(row) else None
         key: Any = tuple(a.tensors[i].shape)
         if like is not None:
-            key = (like.device_mesh, like.placements, like.shape, like.dtype)
+            key = (id(like.device_mesh), like.placements, like.shape, like.dtype)
         place = known.get(key)
         if place is None:
             place = side.place(row, label) or whole_place(a.tensors[i])

@@ -88,9 +88,14 @@ def _norm(parts: Parts, norms: Tensor, p: float) -> float:
     """The p-norm of all wholes, from what each local tensor adds to it: float64 ``[rows, (sum, scale)]``."""
     # Parts with the same splits are one vector; in the end, so are all.
     kinds: dict[tuple[int, ...], int] = {}
-    of_row = torch.zeros(len(parts), dtype=torch.int64)
-    for i, place in enumerate(parts.places):
-        of_row[i] = kinds.setdefault(tuple(map(id, place.splits)), len(kinds))
+    known: dict[int, int] = {}
+    rows = []
+    for place in parts.places:
+        kind = known.get(id(place))
+        if kind is None:
+            kind = known[id(place)] = kinds.setdefault(tuple(map(id, place.splits)), len(kinds))
+        rows.append(kind)
+    of_row = torch.tensor(rows, dtype=torch.int64)
     count = len(kinds)
     if count == 0:
         return 0.0

@@ -98,7 +98,7 @@ def parts_of(verb: str, table: ParamTable) -> Parts:
                 tensor: Any = tensors[i]
                 if not isinstance(tensor, kind):
                     continue
-                key = (tensor.device_mesh, tensor.placements, tensor.shape, tensor.dtype)
+                key = (id(tensor.device_mesh), tensor.placements, tensor.shape, tensor.dtype)
                 place = known.get(key)
                 if place is None:
                     place = known[key] = place_of(tensor, f"{verb}: parameter {names[i]!r}")
@@ -121,7 +121,10 @@ def parts_of(verb: str, table: ParamTable) -> Parts:
 
 def local_of(tensor: Any) -> Tensor:
     """The local tensor of a DTensor, once it is there. Under no_grad."""
-    local = tensor.to_local()
+    # What to_local() gives, without a view of it for each Parameter.
+    local = getattr(tensor, "_local_tensor", None)
+    if local is None:
+        local = tensor.to_local()
     wait = getattr(local, "wait", None)
     out: Tensor = local if wait is None else wait()
     return out

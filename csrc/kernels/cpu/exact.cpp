@@ -1,12 +1,16 @@
-// Sums of float32 values without rounding, in float64 lanes.
+// Sums of values without rounding, in float64 lanes.
 //
 // Float64 additions of multiples of u are exact while all sums stay within 2^53 u. So a run of
-// 1,024 values whose exponents lie within 18 of the largest one adds up exactly in any order: a
-// value is a multiple of 2^-23 of its own power of two, and the sum is below 2^11 times the
-// largest. A square has 48 bits, too many for one sum; it is cut into a multiple of a fixed unit
-// and the rest. Adding it to a large power of two leaves the multiple, and subtracting gives the
-// rest (Ogita, Rump and Oishi 2005). Smaller values than those are put aside and added up by
-// themselves, in the same way.
+// 1,024 float32 values whose exponents lie within 18 of the largest one adds up exactly in any
+// order: a value is a multiple of 2^-23 of its own power of two, and the sum is below 2^11 times
+// the largest. A square has 48 bits, too many for one sum; it is cut into a multiple of a fixed
+// unit and the rest. Adding it to a large power of two leaves the multiple, and subtracting gives
+// the rest (Ogita, Rump and Oishi 2005). Values of fewer powers of two than that are a level; a run
+// is summed level by level, and has one or two.
+//
+// Of float64 values all that is added is cut so: the values, their magnitudes, their squares
+// rounded to float64, and what that rounding leaves, which a fused multiplication gives. A level
+// spans 15 exponents.
 #include "kernels/cpu/exact.h"
 
 #include <algorithm>
@@ -18,151 +22,233 @@
 namespace pyparam::cpu {
 namespace {
 
-constexpr int64_t kRun = 1024;
-constexpr int kSpan = 18;  // exponents that one sum may span
 constexpr int kSumLanes = 16;
-constexpr uint32_t kMagnitude = 0x7fffffffu;
-constexpr uint32_t kInfinity = 0x7f800000u;
+constexpr int kDoubleLanes = 8;
+constexpr int kDoubleSpan = 15;
 
-struct RunSums {
-  double sum, magnitudes, squares, squares_rest;
+template <typename T>
+struct Float;
+template <>
+struct Float<float> {
+  using Bits = uint32_t;
+  static constexpr Bits kMagnitude = 0x7fffffffu;
+  static constexpr Bits kInfinity = 0x7f800000u;
+  static constexpr int kFraction = 23;
+  static constexpr int kSpan = kExactSpan;
+};
+template <>
+struct Float<double> {
+  using Bits = uint64_t;
+  static constexpr Bits kMagnitude = 0x7fffffffffffffffu;
+  static constexpr Bits kInfinity = 0x7ff0000000000000u;
+  static constexpr int kFraction = 52;
+  static constexpr int kSpan = kDoubleSpan;
 };
 
-struct RunRange {
-  uint32_t least;  // of what is not zero, less one
-  uint32_t largest;
-};
-
-PYPARAM_INLINE RunRange range_of_run(const float* x, int64_t n) {
-  uint32_t least = kMagnitude;
-  uint32_t largest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t bits = bit_cast<uint32_t>(x[i]) & kMagnitude;
-    least = std::min(least, bits - 1);
-    largest = std::max(largest, bits);
+// The largest magnitude's bits of those below a limit.
+template <typename T>
+PYPARAM_INLINE typename Float<T>::Bits largest_below(const T* x, int64_t n,
+                                                     typename Float<T>::Bits limit) {
+  using Bits = typename Float<T>::Bits;
+  Bits lanes[kSumLanes] = {};
+  const auto take = [&](int j, T value) __attribute__((always_inline)) {
+    const Bits bits = bit_cast<Bits>(value) & Float<T>::kMagnitude;
+    const Bits counted = bits < limit ? bits : 0;
+    lanes[j] = counted > lanes[j] ? counted : lanes[j];
+  };
+  int64_t i = 0;
+  for (; i + kSumLanes <= n; i += kSumLanes) {
+    for (int j = 0; j < kSumLanes; ++j) take(j, x[i + j]);
   }
-  return {least, largest};
+  for (int j = 0; i < n; ++i, ++j) take(j, x[i]);
+  return *std::max_element(lanes, lanes + kSumLanes);
 }
 
-// `unit` is a power of two beyond the sum of all squares.
-PYPARAM_INLINE RunSums sum_run(const float* x, int64_t n, double unit) {
-  double sum[kSumLanes] = {};
+// The sums of a level: the values whose magnitudes' bits are in [from, to).
+struct LevelSums {
+  double values[2], magnitudes[2], squares[4];
+};
+
+// Copies a level, with zeros for the other values and up to whole lanes: plain loops, which the
+// compiler turns into vectors.
+template <typename T>
+PYPARAM_INLINE int64_t copy_level(const T* x, int64_t n, typename Float<T>::Bits from,
+                                  typename Float<T>::Bits to, T* out) {
+  using Bits = typename Float<T>::Bits;
+  for (int64_t i = 0; i < n; ++i) {
+    const Bits bits = bit_cast<Bits>(x[i]) & Float<T>::kMagnitude;
+    out[i] = bits - from < to - from ? x[i] : T(0);
+  }
+  const int64_t padded = (n + kSumLanes - 1) / kSumLanes * kSumLanes;
+  for (int64_t i = n; i < padded; ++i) out[i] = 0;
+  return padded;
+}
+
+// Exponents are without their bias.
+PYPARAM_INLINE LevelSums sum_level(const float* x, int64_t n, uint32_t from, uint32_t to,
+                                   int exponent) {
+  alignas(64) float picked[kExactRun];
+  const int64_t padded = copy_level(x, n, from, to, picked);
+  const double unit = power_of_two(2 * exponent + 13);
+  double values[kSumLanes] = {};
   double magnitudes[kSumLanes] = {};
   double high[kSumLanes];
   double low[kSumLanes] = {};
   for (double& lane : high) lane = unit;
-  const auto take = [&](const float* from) __attribute__((always_inline)) {
+  for (int64_t i = 0; i < padded; i += kSumLanes) {
     for (int j = 0; j < kSumLanes; ++j) {
-      const double v = from[j];
-      const double square = v * v;
+      const double v = picked[i + j];
+      const double square = v * v;  // 48 bits: exact
       const double next = high[j] + square;
       low[j] += square - (next - high[j]);
       high[j] = next;
-      sum[j] += v;
+      values[j] += v;
       magnitudes[j] += std::fabs(v);
     }
-  };
-  int64_t i = 0;
-  for (; i + kSumLanes <= n; i += kSumLanes) take(x + i);
-  if (i < n) {
-    float rest[kSumLanes] = {};
-    std::memcpy(rest, x + i, static_cast<size_t>(n - i) * sizeof(float));
-    take(rest);
   }
-  RunSums out{};
+  LevelSums out{};
   for (int j = 0; j < kSumLanes; ++j) {
-    out.sum += sum[j];
-    out.magnitudes += magnitudes[j];
-    out.squares += high[j] - unit;
-    out.squares_rest += low[j];
+    out.values[0] += values[j];
+    out.magnitudes[0] += magnitudes[j];
+    out.squares[0] += high[j] - unit;
+    out.squares[1] += low[j];
   }
   return out;
 }
 
-RunRange range_baseline(const float* x, int64_t n) { return range_of_run(x, n); }
-RunSums sum_baseline(const float* x, int64_t n, double unit) { return sum_run(x, n, unit); }
-#if defined(__x86_64__)
-PYPARAM_TARGET_AVX2 RunRange range_avx2(const float* x, int64_t n) { return range_of_run(x, n); }
-PYPARAM_TARGET_AVX2 RunSums sum_avx2(const float* x, int64_t n, double unit) {
-  return sum_run(x, n, unit);
-}
-PYPARAM_TARGET_AVX512 RunRange range_avx512(const float* x, int64_t n) {
-  return range_of_run(x, n);
-}
-PYPARAM_TARGET_AVX512 RunSums sum_avx512(const float* x, int64_t n, double unit) {
-  return sum_run(x, n, unit);
-}
-#endif
-
-RunRange range_of(const float* x, int64_t n) {
-#if defined(__x86_64__)
-  return for_best_isa(range_baseline, range_avx2, range_avx512)(x, n);
-#else
-  return range_baseline(x, n);
-#endif
-}
-
-RunSums sums_of(const float* x, int64_t n, double unit) {
-#if defined(__x86_64__)
-  return for_best_isa(sum_baseline, sum_avx2, sum_avx512)(x, n, unit);
-#else
-  return sum_baseline(x, n, unit);
-#endif
-}
-
-void add_run(exact::Sums& to, const float* x, int64_t n) {
-  float kept[kRun];
-  float aside[kRun];
-  RunRange range = range_of(x, n);
-  if (range.largest >= kInfinity) {
-    for (int64_t i = 0; i < n; ++i)
-      kept[i] = (bit_cast<uint32_t>(x[i]) & kMagnitude) < kInfinity ? x[i] : 0.0F;
-    x = kept;
-    range = range_of(x, n);
+PYPARAM_INLINE LevelSums sum_level(const double* x, int64_t n, uint64_t from, uint64_t to,
+                                   int exponent) {
+  alignas(64) double picked[kExactRun];
+  const int64_t padded = copy_level(x, n, from, to, picked);
+  // Sums of both signs start in the middle of what their unit holds.
+  const double units[4] = {1.5 * power_of_two(exponent + 13), power_of_two(exponent + 13),
+                           power_of_two(2 * exponent + 13), 1.5 * power_of_two(2 * exponent - 40)};
+  double high[4][kDoubleLanes];
+  double low[4][kDoubleLanes] = {};
+  for (int s = 0; s < 4; ++s) {
+    for (double& lane : high[s]) lane = units[s];
   }
-  while (range.largest != 0) {
-    const int exponent = std::max(1, static_cast<int>(range.largest >> 23));
-    const int lowest = exponent - kSpan;
-    int64_t left = 0;
-    if (lowest > 1 && range.least + 1 < static_cast<uint32_t>(lowest) << 23) {
-      const uint32_t limit = static_cast<uint32_t>(lowest) << 23;
+  for (int64_t i = 0; i < padded; i += kDoubleLanes) {
+    for (int j = 0; j < kDoubleLanes; ++j) {
+      const double v = picked[i + j];
+      const double next = high[0][j] + v;
+      low[0][j] += v - (next - high[0][j]);
+      high[0][j] = next;
+      const double magnitude = std::fabs(v);
+      const double next_magnitude = high[1][j] + magnitude;
+      low[1][j] += magnitude - (next_magnitude - high[1][j]);
+      high[1][j] = next_magnitude;
+      const double square = v * v;
+      const double next_square = high[2][j] + square;
+      low[2][j] += square - (next_square - high[2][j]);
+      high[2][j] = next_square;
+      const double rest = __builtin_fma(v, v, -square);
+      const double next_rest = high[3][j] + rest;
+      low[3][j] += rest - (next_rest - high[3][j]);
+      high[3][j] = next_rest;
+    }
+  }
+  double sums[4][2] = {};
+  for (int s = 0; s < 4; ++s) {
+    for (int j = 0; j < kDoubleLanes; ++j) {
+      sums[s][0] += high[s][j] - units[s];
+      sums[s][1] += low[s][j];
+    }
+  }
+  return {{sums[0][0], sums[0][1]},
+          {sums[1][0], sums[1][1]},
+          {sums[2][0], sums[2][1], sums[3][0], sums[3][1]}};
+}
+
+#define PYPARAM_EXACT_KERNELS(name, target)                                                        \
+  target uint32_t largest_##name(const float* x, int64_t n, uint32_t limit) {                      \
+    return largest_below(x, n, limit);                                                             \
+  }                                                                                                \
+  target uint64_t largest_of_doubles_##name(const double* x, int64_t n, uint64_t limit) {          \
+    return largest_below(x, n, limit);                                                             \
+  }                                                                                                \
+  target LevelSums level_##name(const float* x, int64_t n, uint32_t from, uint32_t to,             \
+                                int exponent) {                                                    \
+    return sum_level(x, n, from, to, exponent);                                                    \
+  }                                                                                                \
+  target LevelSums level_of_doubles_##name(const double* x, int64_t n, uint64_t from, uint64_t to, \
+                                           int exponent) {                                         \
+    return sum_level(x, n, from, to, exponent);                                                    \
+  }
+
+PYPARAM_EXACT_KERNELS(baseline, )
+#if defined(__x86_64__)
+PYPARAM_EXACT_KERNELS(avx2, PYPARAM_TARGET_AVX2)
+PYPARAM_EXACT_KERNELS(avx512, PYPARAM_TARGET_AVX512)
+#define PYPARAM_BEST(name) for_best_isa(name##_baseline, name##_avx2, name##_avx512)
+#else
+#define PYPARAM_BEST(name) name##_baseline
+#endif
+
+uint32_t largest(const float* x, int64_t n, uint32_t limit) {
+  return PYPARAM_BEST(largest)(x, n, limit);
+}
+uint64_t largest(const double* x, int64_t n, uint64_t limit) {
+  return PYPARAM_BEST(largest_of_doubles)(x, n, limit);
+}
+LevelSums level(const float* x, int64_t n, uint32_t from, uint32_t to, int exponent) {
+  return PYPARAM_BEST(level)(x, n, from, to, exponent);
+}
+LevelSums level(const double* x, int64_t n, uint64_t from, uint64_t to, int exponent) {
+  return PYPARAM_BEST(level_of_doubles)(x, n, from, to, exponent);
+}
+
+// Whether squares of a level, and what rounding them leaves, are normal float64 numbers.
+bool squares_in_range(float, int) { return true; }
+bool squares_in_range(double, int exponent) { return exponent > -450 && exponent < 490; }
+
+template <typename T>
+void add_run(exact::Sums& to, const T* x, int64_t n) {
+  using F = Float<T>;
+  using Bits = typename F::Bits;
+  constexpr int kBias = sizeof(T) == 4 ? 127 : 1023;
+  Bits end = F::kInfinity;
+  for (Bits most = largest(x, n, end); most != 0; most = largest(x, n, end)) {
+    const int biased = std::max(1, static_cast<int>(most >> F::kFraction));
+    const int lowest = biased - F::kSpan;
+    const Bits from = lowest > 1 ? static_cast<Bits>(lowest) << F::kFraction : 1;
+    if (squares_in_range(T(), biased - kBias)) {
+      const LevelSums sums = level(x, n, from, end, biased - kBias);
+      for (const double part : sums.values) to.values.add(part);
+      for (const double part : sums.magnitudes) to.magnitudes.add(part);
+      for (const double part : sums.squares) to.squares.add(part);
+    } else {
       for (int64_t i = 0; i < n; ++i) {
-        const uint32_t bits = bit_cast<uint32_t>(x[i]) & kMagnitude;
-        const bool small = bits < limit;
-        aside[left] = x[i];
-        left += small && bits != 0;
-        kept[i] = small ? 0.0F : x[i];
+        const Bits bits = bit_cast<Bits>(x[i]) & F::kMagnitude;
+        if (bits >= from && bits < end) to.add(x[i]);
       }
-      x = kept;
     }
-    const RunSums sums = sums_of(x, n, power_of_two(2 * (exponent - 127) + 13));
-    to.values.add(sums.sum);
-    to.magnitudes.add(sums.magnitudes);
-    to.squares.add(sums.squares);
-    to.squares.add(sums.squares_rest);
-    if (left == 0) return;
-    if (left < kSumLanes) {
-      for (int64_t i = 0; i < left; ++i) to.add(aside[i]);
-      return;
-    }
-    // What was put aside takes the place of the run; `kept` may be written to from now on.
-    std::memcpy(kept, aside, static_cast<size_t>(left) * sizeof(float));
-    x = kept;
-    n = left;
-    range = range_of(x, n);
+    if (from == 1) return;
+    end = from;
   }
 }
 
 }  // namespace
 
-void add_exactly(exact::Sums& to, const float* x, int64_t n) {
-  for (int64_t i = 0; i < n; i += kRun) add_run(to, x + i, std::min(kRun, n - i));
+void add_exactly(exact::Sums& to, const double* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kExactRun) add_run(to, x + i, std::min(kExactRun, n - i));
 }
 
-void add_exactly(exact::Sums& to, const double* x, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    if (is_finite(x[i])) to.add(x[i]);
+void add_runs(exact::Sums& to, const ExactRun* runs, const float* x, int64_t n) {
+  for (int64_t i = 0; i < n; i += kExactRun, ++runs) {
+    if (!runs->exact) {
+      add_run(to, x + i, std::min(kExactRun, n - i));
+      continue;
+    }
+    to.values.add(runs->sum);
+    to.magnitudes.add(runs->magnitudes);
+    to.squares.add(runs->squares);
+    to.squares.add(runs->squares_rest);
   }
+}
+
+int largest_exponent(const float* x, int64_t n) {
+  return std::max(1, static_cast<int>(largest(x, n, Float<float>::kInfinity) >> 23));
 }
 
 }  // namespace pyparam::cpu

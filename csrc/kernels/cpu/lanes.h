@@ -73,6 +73,16 @@ constexpr int kCountedAtOnce = 8;
 
 using Limits = std::array<uint32_t, kCountedAtOnce>;
 
+// A run of a block, whose exact sums are these where its magnitudes span few enough powers of two;
+// where not, `exact` is false and they mean nothing.
+constexpr int64_t kExactRun = 1024;
+constexpr int kExactSpan = 18;  // see exact.cpp
+struct ExactRun {
+  double sum, magnitudes, squares, squares_rest;
+  bool exact;
+};
+constexpr int64_t kRunsOfBlock = kBlock / kExactRun;
+
 // Blocks have 1 to kBlock values. `normal` is the smallest normal value of the type they come from.
 struct LaneKernels {
   // `range`, unless null, gets that of the block's float32 magnitudes if it is there for nothing:
@@ -83,6 +93,16 @@ struct LaneKernels {
   // first.
   Statistics (*measure_half)(const void* x, int64_t n, float* widened);
   Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened);
+
+  // The same without moments, which come of the exact sums of each run. `guess` is a float32's
+  // exponent with its bias: that of the largest magnitudes, if sums are to be exact; it follows
+  // them. 16-bit values are written out, `widened`, where the sums of some run are not.
+  Statistics (*measure_exact_float)(const float* x, int64_t n, float normal, MagnitudeRange* range,
+                                    int* guess, ExactRun* runs);
+  Statistics (*measure_exact_half)(const void* x, int64_t n, float* widened, int* guess,
+                                   ExactRun* runs);
+  Statistics (*measure_exact_bfloat16)(const void* x, int64_t n, float* widened, int* guess,
+                                       ExactRun* runs);
 
   void (*widen)(Format format, const void* from, int64_t n, void* to);
   void (*narrow)(const double* from, int64_t n, float* to);

@@ -33,7 +33,8 @@ using namespace cpu;
 // on threads.
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
-constexpr int64_t kAhead = 6;  // small tensors whose memory is asked for while one is measured
+constexpr int64_t kLooked = 64;  // 16-bit values that say how large the others may be
+constexpr int64_t kAhead = 6;    // small tensors whose memory is asked for while one is measured
 
 Scratch& scratch() {
   static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
@@ -47,40 +48,48 @@ exact::Sums& exact_scratch() {
   return *sums;
 }
 
-// `sums`, unless null, gets the sums without rounding.
+// What is not summed comes in the statistics, the sums without rounding in `sums`.
 Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes,
-                         BinCounter* counter, exact::Sums* sums) {
+                         BinCounter* counter, exact::Sums& sums) {
   const ExactFloats mode;
   Scratch& memory = scratch();
   const Format format = list[chunk.tensor].format;
   const float normal = smallest_normal(format);
   // Without bins to count, 16-bit values need not be widened in memory.
   const auto measure_stored = counter != nullptr            ? nullptr
-                              : format == Format::kHalf     ? lanes.measure_half
-                              : format == Format::kBFloat16 ? lanes.measure_bfloat16
+                              : format == Format::kHalf     ? lanes.measure_exact_half
+                              : format == Format::kBFloat16 ? lanes.measure_exact_bfloat16
                                                             : nullptr;
   Statistics out;
+  int guess = 0;
+  ExactRun runs[kRunsOfBlock];
   for (int64_t done = 0; done < chunk.length; done += kBlock) {
     const int64_t n = std::min(kBlock, chunk.length - done);
     if (measure_stored != nullptr) {
       const void* stored = list.stored(chunk.tensor, chunk.begin + done, n, memory.stored);
       auto* widened = reinterpret_cast<float*>(memory.widened);
-      const Statistics part = measure_stored(stored, n, widened);
-      out = done == 0 ? part : combine(out, part);
-      if (sums != nullptr) {
-        lanes.widen(format, stored, n, widened);
-        add_exactly(*sums, widened, n);
+      if (done == 0) {
+        const int64_t few = std::min(n, kLooked);
+        lanes.widen(format, stored, few, widened);
+        guess = largest_exponent(widened, few) + (few < n ? 1 : 0);
       }
+      const Statistics part = measure_stored(stored, n, widened, &guess, runs);
+      add_runs(sums, runs, widened, n);
+      out = done == 0 ? part : combine(out, part);
       continue;
     }
     const BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
     MagnitudeRange range;
-    const Statistics part = block.floats != nullptr
-                                ? lanes.measure_float(block.floats, n, normal, &range)
-                                : lanes.measure_double(block.doubles, n);
+    Statistics part;
+    if (block.floats != nullptr) {
+      if (done == 0) guess = largest_exponent(block.floats, std::min(n, kExactRun));
+      part = lanes.measure_exact_float(block.floats, n, normal, &range, &guess, runs);
+      add_runs(sums, runs, block.floats, n);
+    } else {
+      part = lanes.measure_double(block.doubles, n);
+      add_exactly(sums, block.doubles, n);
+    }
     out = done == 0 ? part : combine(out, part);
-    if (sums != nullptr && block.floats != nullptr) add_exactly(*sums, block.floats, n);
-    if (sums != nullptr && block.doubles != nullptr) add_exactly(*sums, block.doubles, n);
     if (counter == nullptr) continue;
     if (block.doubles != nullptr) lanes.narrow(block.doubles, n, memory.narrowed);
     counter->take(chunk.tensor, block, memory.narrowed, n, part, range, lanes);
@@ -112,7 +121,7 @@ void release(const FileMaps& maps, const void* data, int64_t bytes) {
 #endif
 }
 
-// `numbers`, unless null, gets each row's exact sums, and then rows are rounded from those.
+// `numbers`, unless null, gets each row's exact sums.
 Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps,
              std::vector<exact::Numbers>* numbers) {
   const ElementList list("measure", tensors);
@@ -128,9 +137,8 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     int64_t* row_counts = counts + row * kCountColumns;
     write_row(s, e.is_complex ? e.values / 2 : e.values, e.values * value_size(e.format),
               row_values, row_counts);
-    if (numbers == nullptr) return;
     exact::write_sums(sums, row_values, row_counts);
-    (*numbers)[row] = std::move(sums);
+    if (numbers != nullptr) (*numbers)[row] = std::move(sums);
   };
 
   // Only tensors of several chunks need their partial results kept.
@@ -144,7 +152,9 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     }
   }
   std::vector<Statistics> parts(static_cast<size_t>(kept));
-  std::vector<exact::Numbers> part_sums(numbers == nullptr ? 0 : static_cast<size_t>(kept));
+  std::vector<exact::Numbers> part_sums(static_cast<size_t>(kept));
+  // What each thread has read, in whatever order: it adds up to the same.
+  std::vector<exact::Sums> read_by(static_cast<size_t>(at::get_num_threads()));
   const LaneKernels& lanes = lane_kernels();
   int64_t in_all = 0;
   for (int64_t t = 0; t < rows; ++t) in_all += list[t].values * value_size(list[t].format);
@@ -154,9 +164,10 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
       list.prefetch(plan.chunks[index + kAhead]);
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
-    exact::Sums* sums = numbers == nullptr ? nullptr : &exact_scratch();
+    exact::Sums& sums = exact_scratch();
     const Statistics part = measure_chunk(list, chunk, lanes, counter, sums);
-    exact::Numbers of_chunk = sums == nullptr ? exact::Numbers{} : exact::numbers_of(*sums);
+    exact::Numbers of_chunk = exact::numbers_of(sums);
+    exact::add(read_by[static_cast<size_t>(at::get_thread_num())], of_chunk);
     const Elements& e = list[chunk.tensor];
     if (chunk.length == kChunk)
       bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
@@ -168,7 +179,7 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
       write(chunk.tensor, part, std::move(of_chunk));
     } else {
       parts[place[chunk.tensor] + index] = part;
-      if (sums != nullptr) part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
+      part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
     }
   });
 
@@ -183,8 +194,7 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
       Statistics sum = parts[first];
       for (int64_t c = 1; c < chunks; ++c) sum = combine(sum, parts[first + c]);
       exact::Sums& sums = exact_scratch();
-      for (int64_t c = 0; c < chunks && numbers != nullptr; ++c)
-        exact::add(sums, part_sums[first + c]);
+      for (int64_t c = 0; c < chunks; ++c) exact::add(sums, part_sums[first + c]);
       write(t, sum, exact::numbers_of(sums));
     }
     total = combine(total, read_row(values + t * kValueColumns, counts + t * kCountColumns));
@@ -192,9 +202,8 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     nbytes += counts[t * kCountColumns + kBytes];
   }
   write_row(total, numel, nbytes, values + rows * kValueColumns, counts + rows * kCountColumns);
-  if (numbers == nullptr) return out;
   exact::Sums& sums = exact_scratch();
-  for (const exact::Numbers& row : *numbers) exact::add(sums, row);
+  for (exact::Sums& read : read_by) exact::add(sums, exact::numbers_of(read));
   exact::write_sums(exact::numbers_of(sums), values + rows * kValueColumns,
                     counts + rows * kCountColumns);
   return out;
