@@ -107,7 +107,7 @@ def place_of(tensor: Any, what: str) -> Place:
     )
 
 
-Block = tuple[tuple[int, ...], tuple[int, ...]]
+Block = tuple[tuple[int, ...], tuple[int, ...]]  # offsets and sizes
 
 
 def _all_blocks(

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._base.files import replacing, writable
 from pyparam._share.keep import keep_ties
+from pyparam._share.parts import as_parts
 from pyparam._share.shared_memory import overlaps_itself, same_values, write_over
 from pyparam._share.tie import retie_
 from pyparam._share.ties import is_wrapper, ties, ties_of
@@ -209,6 +210,8 @@ def load_file_(
         ValueError: the file cannot be read, names are missing or unexpected, shapes differ, or the file gives
             other values to two names that the model ties.
 
+    Of a DTensor each rank takes its own part, without communication, and it stays placed as it was.
+
     The model is as it was where this raises.
     """
     if not isinstance(model, nn.Module):
@@ -232,6 +235,7 @@ def load_file_(
     for name in wanted:
         if name in values:
             _check_fits(name, values[name], wanted[name], assign)
+    values = as_parts("load_file_", values, wanted)
     present = [part for tie in recorded if (part := _restrict(tie, wanted)) is not None]
     if not any(is_lazy(wanted[name]) for tie in present for name in tie.names):
         retie_(model, present)  # before the values: it refuses before anything is written
