@@ -18,7 +18,8 @@ from pyparam._access.grads import requires_grad_, zero_grad
 from pyparam._access.index import Index, index
 from pyparam._access.install import install, installed, uninstall
 from pyparam._base.public import publish as _publish
-from pyparam._compare.compare import Comparison, compare
+from pyparam._compare.compare import compare
+from pyparam._compare.comparison import Comparison
 from pyparam._compare.fingerprint import Fingerprint, fingerprint
 from pyparam._findings import Finding, findings
 from pyparam._inspect.inspector import Inspector, inspect

@@ -226,6 +226,9 @@ class Suggestion(NamedTuple):
     def rule(self) -> Rule:
         return (re.compile(rf"(?:^|(?<=\.)){re.escape(self.text)}"), "") if self.is_infix else self.text
 
+    def to_dict(self) -> dict[str, object]:
+        return {"matched": self.matched, "remove": self.text, "from": "ab"[self.side]}
+
     @property
     def is_infix(self) -> bool:
         return self.text in _INFIXES

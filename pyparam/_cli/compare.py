@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import Enum
 from typing import Annotated, Any
 
 import typer
 
-from pyparam._cli.source import Part, complete_source, load, mistakes
+from pyparam._base.rename import Rule, parse_rule
+from pyparam._cli.fit import Columns, fitting
+from pyparam._cli.source import Mistake, Part, complete_source, load, mistakes
 from pyparam._cli.terminal import working
-from pyparam._compare.compare import Comparison
 from pyparam._compare.compare import compare as compare_sources
+from pyparam._compare.comparison import Comparison, Fit
 from pyparam._compare.fingerprint import Fingerprint
 from pyparam._compare.fingerprint import fingerprint as fingerprint_source
+from pyparam._measure.rows import finite_or_none
 
 _HELP = "A checkpoint's path (or a directory of shards), package.module:factory, or 'demo'."
 
@@ -47,42 +51,99 @@ def compare(
         bool, typer.Option("--fingerprint", help="Tell by fingerprints alone which parameters differ.")
     ] = False,
     part: Part = None,
+    map_names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="RULE",
+            help="Change names first: PREFIX removes it, GLOB=REPLACEMENT, /EXPRESSION/=REPLACEMENT; "
+            "a: or b: before it names a side.",
+            show_default=False,
+        ),
+    ] = None,
+    cast: Annotated[
+        bool, typer.Option("--cast", help="What is the other side rounded to its dtype is no difference.")
+    ] = False,
+    atol: Annotated[
+        float | None,
+        typer.Option(
+            "--atol", metavar="X", help="As torch.allclose: |a-b| <= X + rtol |b|.", show_default=False
+        ),
+    ] = None,
+    rtol: Annotated[
+        float | None,
+        typer.Option(
+            "--rtol", metavar="X", help="As torch.allclose: |a-b| <= atol + X |b|.", show_default=False
+        ),
+    ] = None,
+    columns: Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Compares two models or checkpoints, parameter by parameter.
 
-    Exit status: 0 if both hold the same names, shapes, dtypes and bits, 1 if they differ, 2 after a mistake.
+    Exit status: 0 if both hold the same names, shapes, dtypes and bits (but for what --cast, --atol and
+    --rtol accept), 1 if they differ or something could not be looked at, 2 after a mistake.
 
     JSON: equal, missing and unexpected (names), shape_changed and dtype_changed (name to the two), changed
-    (names), parameters (a list with the figures of each), worst (names). With --fingerprint: equal,
-    differing (names), and a and b, each with its total and its parameters' fingerprints.
+    (names), recognised and accepted (name to words), structure (kind, a, b, rel_l2, note, equal), roles
+    (name, count, changed, least and most rel_l2), unread and unseen (name to reason), values_changed,
+    suggestion (remove, from, matched), parameters (a list with the figures of each), worst (names). With
+    --fingerprint: equal, differing (names), and a and b, each with its total and its parameters'
+    fingerprints.
 
     \b
     Examples:
       pyparam compare before.safetensors after.safetensors
       pyparam compare model.pt mypackage.models:build --worst 3 --by max_abs
+      pyparam compare net.pt ddp.pt --map module.
+      pyparam compare a.safetensors b.safetensors --map 'b:*.gamma=*.weight' --cast
+      pyparam compare before.ckpt after.ckpt --part model
       pyparam compare a.safetensors b/ --fingerprint
       pyparam compare a.pt b.pt --json | jq .changed
     """
     with mistakes():
         source_a, source_b = load(a, part=part), load(b, part=part)
         if fingerprint:
+            if map_names or cast or atol is not None or rtol is not None:
+                raise Mistake("--fingerprint tells bits alone: leave out --map, --cast, --atol and --rtol")
             with working(f"fingerprints of {a} and {b}"):
                 prints = fingerprint_source(source_a), fingerprint_source(source_b)
             same = _by_fingerprint(*prints, as_json)
         else:
             with working(f"comparing {a} with {b}"):
-                found = compare_sources(source_a, source_b)
-            same = _by_value(found, worst, by.value, as_json)
+                found = compare_sources(
+                    source_a,
+                    source_b,
+                    **_rules(map_names or ()),
+                    cast=cast,
+                    atol=atol,
+                    rtol=rtol,
+                )
+            fit = fitting(columns, _KEYS, _DROPPED)
+            same = _by_value(found, worst, by.value, as_json, fit)
     raise typer.Exit(0 if same else 1)
 
 
-def _by_value(found: Comparison, worst: int, by: str, as_json: bool) -> bool:
+_KEYS = ("parameter", "shape", "max_abs", "mean_abs", "rel_l2", "cosine", "differing", "nonfinite", "first")
+# The least telling first.
+_DROPPED = ("mean_abs", "first", "cosine", "shape", "nonfinite", "differing", "max_abs")
+
+
+def _rules(texts: Sequence[str]) -> dict[str, list[Rule]]:
+    rules: dict[str, list[Rule]] = {"rename": [], "rename_a": [], "rename_b": []}
+    for text in texts:
+        side, colon, rest = text.partition(":")
+        sided = bool(colon) and side in ("a", "b")
+        rules[f"rename_{side}" if sided else "rename"].append(parse_rule(rest if sided else text))
+    return rules
+
+
+def _by_value(found: Comparison, worst: int, by: str, as_json: bool, fit: Fit) -> bool:
     if as_json:
         rows = [row.name for row in found.worst(worst, by)]
-        typer.echo(_json({**found.to_dict(), "worst": rows}))
+        typer.echo(_json(finite_or_none({**found.to_dict(), "worst": rows})))
     else:
-        typer.echo(found.to_text(worst, by))
+        typer.echo(found.to_text(worst, by, fit))
     return found.equal
 
 

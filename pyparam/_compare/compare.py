@@ -4,407 +4,35 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from pyparam._base.errors import Reworded
 from pyparam._base.native import _C
-from pyparam._base.notebook import table
-from pyparam._base.pending import Pending, settled
-from pyparam._base.words import dtype_name, shape_text
-from pyparam._compare.whole_compare import Side, compare_whole
-from pyparam._parts.parts import has_parts, refuse_flat
-from pyparam._sources import path
-from pyparam._sources.distributed import DistributedCheckpoint
-from pyparam._sources.saved import is_on_disk, saved_table
+from pyparam._base.rename import Rule, renamed, suggested
+from pyparam._compare.alike import recognised, within
+from pyparam._compare.comparison import Comparison
+from pyparam._compare.structure import Restructured, restructured
+from pyparam._share.readable import REFUSALS, refused_by
+from pyparam._sources import path as paths
+from pyparam._sources.saved import Saved, is_on_disk, saved
 from pyparam._sources.table import ParamTable
 
-__all__ = ["Comparison", "Difference", "compare"]
-
-# The columns of the op, in its order.
-VALUES = ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
-SORTABLE = (*VALUES, "differing", "nonfinite")
-_SHOWN = 10
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What a parameter of ``a`` and its namesake in ``b`` differ by, in the words of :class:`Comparison`."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtypes: tuple[torch.dtype, torch.dtype] | None
-    """Of ``a`` and ``b``, where they differ."""
-    max_abs: float
-    mean_abs: float
-    l2: float
-    rel_l2: float
-    cosine: float
-    numel: int
-    differing: int
-    nonfinite: int
-    first: int | None
-    """The first element that differs, counted in row-major order."""
-    first_index: tuple[int, ...] | None
-    """The same as an index: ``a[first_index] != b[first_index]``."""
-
-    @property
-    def equal(self) -> bool:
-        """Of one dtype and the same bits."""
-        return self.differing == 0 and self.dtypes is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; an infinity, which JSON has no word for, is None."""
-        return {
-            "name": self.name,
-            "shape": list(self.shape),
-            "dtypes": None if self.dtypes is None else [str(dtype) for dtype in self.dtypes],
-            **{column: _plain(getattr(self, column)) for column in VALUES},
-            "numel": self.numel,
-            "differing": self.differing,
-            "nonfinite": self.nonfinite,
-            "first": self.first,
-            "first_index": None if self.first_index is None else list(self.first_index),
-            "equal": self.equal,
-        }
-
-
-class Comparison:
-    """What two sources differ by. Made by :func:`compare`.
-
-    Names matched: ``missing`` (in ``a`` only), ``unexpected`` (in ``b`` only), ``shape_changed`` and
-    ``dtype_changed`` (name to the pair of both). ``equal`` is whether the two sources hold the same names,
-    shapes, dtypes and bits; a Comparison has no truth value of its own. ``changed()`` names what is in both
-    and not the same, ``worst(n)`` gives the rows that differ most.
-
-    Each pair of equal shape is a row: ``comparison["0.weight"]`` is a :class:`Difference`, and each figure is
-    a column, a tensor over ``names``, float64 or int64:
-
-    - ``max_abs``, ``mean_abs``: the largest and the mean absolute difference.
-    - ``l2``, ``rel_l2``: ||a - b||, and the same over ||a|| (0 if both are zero, infinite if ``a`` alone is).
-    - ``cosine``: of the angle between both (1 for equal values, 0 where one side alone is zero).
-    - ``numel``, ``differing``: elements, and how many are not the same bits. Of two dtypes, values count:
-      zeros of both signs are equal then, and so are all NaNs.
-    - ``nonfinite``: values that differ where one is an infinity or a NaN. The figures above leave out every
-      pair of values with one of those; two NaNs of the same bits are no difference.
-    - ``first``: the first differing element in row-major order, -1 where there is none.
-    - ``equal_bits`` (bool): same dtype and same bits.
-    """
-
-    __slots__ = (
-        "_ends",
-        "_found",
-        "_index",
-        "_sizes",
-        "dtype_changed",
-        "missing",
-        "names",
-        "shape_changed",
-        "unexpected",
-    )
-
-    names: tuple[str, ...]
-    missing: list[str]
-    unexpected: list[str]
-    shape_changed: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    dtype_changed: dict[str, tuple[torch.dtype, torch.dtype]]
-
-    def __init__(self, a: ParamTable, b: ParamTable, found: dict[str, Any]) -> None:
-        names_a, names_b = a.names, b.names
-        self.names = tuple(names_a[i] for i in found["in_a"])
-        self.missing = [names_a[i] for i in found["missing"]]
-        self.unexpected = [names_b[i] for i in found["unexpected"]]
-        self.shape_changed = {}
-        self.dtype_changed = {}
-        if found["reshaped_a"] or found["retyped"]:
-            tensors_a, tensors_b = a.tensors, b.tensors
-            for i, j in zip(found["reshaped_a"], found["reshaped_b"], strict=True):
-                self.shape_changed[names_a[i]] = (tuple(tensors_a[i].shape), tuple(tensors_b[j].shape))
-                if tensors_a[i].dtype != tensors_b[j].dtype:
-                    self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
-            for row in found["retyped"]:
-                i, j = found["in_a"][row], found["in_b"][row]
-                self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
-        columns = found["values"], found["counts"]
-        self._found: tuple[Tensor, Tensor] | Pending[tuple[Tensor, Tensor]] = (
-            columns if columns[0].is_cpu else Pending(columns, _pair)
-        )
-        self._sizes: Tensor = found["sizes"]
-        self._ends: Tensor = found["ends"]
-        self._index = dict(zip(self.names, range(len(self.names)), strict=True))
-
-    # --- columns -------------------------------------------------------------------------------------------
-
-    @property
-    def _columns(self) -> tuple[Tensor, Tensor]:
-        """Values and counts in host memory: brought from a device when someone first asks."""
-        return settled(self)
-
-    @property
-    def _values(self) -> Tensor:
-        return self._columns[0]
-
-    @property
-    def _counts(self) -> Tensor:
-        return self._columns[1]
-
-    @property
-    def max_abs(self) -> Tensor:
-        return self._values[:, 0]
-
-    @property
-    def mean_abs(self) -> Tensor:
-        return self._values[:, 1]
-
-    @property
-    def l2(self) -> Tensor:
-        return self._values[:, 2]
-
-    @property
-    def rel_l2(self) -> Tensor:
-        return self._values[:, 3]
-
-    @property
-    def cosine(self) -> Tensor:
-        return self._values[:, 4]
-
-    @property
-    def numel(self) -> Tensor:
-        return self._counts[:, 0]
-
-    @property
-    def differing(self) -> Tensor:
-        return self._counts[:, 1]
-
-    @property
-    def nonfinite(self) -> Tensor:
-        return self._counts[:, 2]
-
-    @property
-    def first(self) -> Tensor:
-        return self._counts[:, 3]
-
-    @property
-    def equal_bits(self) -> Tensor:
-        same = self.differing == 0
-        retyped = [self._index[name] for name in self.dtype_changed if name in self._index]
-        same[retyped] = False
-        return same
-
-    # --- rows ----------------------------------------------------------------------------------------------
-
-    def _row(self, row: int) -> Difference:
-        name = self.names[row]
-        begin = int(self._ends[row - 1]) if row > 0 else 0
-        shape = tuple(self._sizes[begin : int(self._ends[row])].tolist())
-        numel, differing, nonfinite, first = self._counts[row].tolist()
-        max_abs, mean_abs, l2, rel_l2, cosine = self._values[row].tolist()
-        return Difference(
-            name=name,
-            shape=shape,
-            dtypes=self.dtype_changed.get(name),
-            max_abs=max_abs,
-            mean_abs=mean_abs,
-            l2=l2,
-            rel_l2=rel_l2,
-            cosine=cosine,
-            numel=numel,
-            differing=differing,
-            nonfinite=nonfinite,
-            first=first if first >= 0 else None,
-            first_index=_unravel(first, shape) if first >= 0 else None,
-        )
-
-    def __getitem__(self, name: str) -> Difference:
-        row = self._index.get(name)
-        if row is None:
-            raise KeyError(f"compare: {self._why_no_row(name)}")
-        return self._row(row)
-
-    def _why_no_row(self, name: str) -> str:
-        if name in self.shape_changed:
-            before, after = self.shape_changed[name]
-            return f"{name!r} has the shape {list(before)} in a and {list(after)} in b: no figures"
-        if name in self.missing:
-            return f"{name!r} is missing in b"
-        if name in self.unexpected:
-            return f"{name!r} is missing in a"
-        return f"neither side has a parameter named {name!r}"
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._index
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[Difference]:
-        return map(self._row, range(len(self)))
-
-    # --- answers -------------------------------------------------------------------------------------------
-
-    @property
-    def equal(self) -> bool:
-        """Both sources hold the same names, shapes, dtypes and bits."""
-        matched = not (self.missing or self.unexpected or self.shape_changed or self.dtype_changed)
-        return matched and not bool(self.differing.any())
-
-    def __bool__(self) -> NoReturn:
-        raise TypeError("the truth value of a Comparison is ambiguous; use comparison.equal or .changed()")
-
-    def changed(self) -> list[str]:
-        """Names in both sources whose bits, dtype or shape differ; in the order of ``a``, shapes last."""
-        rows = (~self.equal_bits).nonzero().flatten().tolist()
-        return [self.names[row] for row in rows] + list(self.shape_changed)
-
-    def worst(self, n: int = _SHOWN, by: str = "rel_l2") -> list[Difference]:
-        """The ``n`` changed rows that differ most by the column ``by``, the worst first.
-
-        Rows with non-finite differences come before all others. ``by`` is ``max_abs``, ``mean_abs``, ``l2``,
-        ``rel_l2``, ``differing``, ``nonfinite`` or ``cosine`` (the smallest is the worst).
-        """
-        if by not in SORTABLE:
-            raise ValueError(
-                f"Comparison.worst: cannot sort by {by!r}; expected one of {', '.join(SORTABLE)}"
-            )
-        if n < 0:
-            raise ValueError(f"Comparison.worst: n must not be negative, got {n}")
-        rows = (~self.equal_bits).nonzero().flatten()
-        key = getattr(self, by)[rows].to(torch.float64)
-        order = torch.argsort(key if by == "cosine" else -key, stable=True)
-        rows = rows[order]
-        rows = rows[torch.argsort(-self.nonfinite[rows].sign(), stable=True)]
-        return [self._row(row) for row in rows[:n].tolist()]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON: what matched and what did not, and a row for each pair."""
-        return {
-            "equal": self.equal,
-            "missing": list(self.missing),
-            "unexpected": list(self.unexpected),
-            "shape_changed": {name: [list(x), list(y)] for name, (x, y) in self.shape_changed.items()},
-            "dtype_changed": {name: [str(x), str(y)] for name, (x, y) in self.dtype_changed.items()},
-            "changed": self.changed(),
-            "parameters": [row.to_dict() for row in self],
-        }
-
-    # --- for people ----------------------------------------------------------------------------------------
-
-    def _unmatched(self) -> list[str]:
-        lines = []
-        for label, names in (("missing in b", self.missing), ("missing in a", self.unexpected)):
-            if names:
-                lines.append(f"{len(names):,} {label}: {_some(names)}")
-        if self.shape_changed:
-            shown = [f"{name} {list(x)} → {list(y)}" for name, (x, y) in self.shape_changed.items()]
-            lines.append(f"{len(shown):,} of another shape: {_some(shown)}")
-        if self.dtype_changed:
-            shown = [
-                f"{name} {dtype_name(x)} → {dtype_name(y)}" for name, (x, y) in self.dtype_changed.items()
-            ]
-            lines.append(f"{len(shown):,} of another dtype: {_some(shown)}")
-        return lines
-
-    def __repr__(self) -> str:
-        return f"Comparison({self._headline()})" + "".join(
-            f"\n{line}" for line in self._details(_SHOWN, "rel_l2")
-        )
-
-    def to_text(self, n: int = _SHOWN, by: str = "rel_l2") -> str:
-        """For people: what did not match, and a table of the worst ``n`` rows as :meth:`worst` gives them."""
-        return "\n".join([self._headline(), *self._details(n, by)])
-
-    def _headline(self) -> str:
-        if self.equal:
-            return f"equal: {_counted(len(self))}, the same bits"
-        return f"{len(self.changed()):,} changed, {int(self.equal_bits.sum()):,} the same"
-
-    def _details(self, n: int, by: str) -> list[str]:
-        lines = [f"  {line}" for line in self._unmatched()]
-        worst = self.worst(n, by)
-        if worst:
-            cells = [_HEADER, *map(_cells, worst)]
-            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            for first, *rest in cells:
-                padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-                lines.append("  ".join(["", first.ljust(widths[0]), *padded]).rstrip())
-        more = int((~self.equal_bits).sum()) - len(worst)
-        if more > 0:
-            lines.append(f"  and {more:,} more")
-        return lines
-
-    def _repr_html_(self) -> str:
-        notes = [self._headline(), *self._unmatched()]
-        return table(_HEADER, (_cells(row) for row in self.worst()), notes=notes)
-
-
-def _pair(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    return values, counts
-
-
-_HEADER = (
-    "parameter",
-    "shape",
-    "max |a-b|",
-    "mean |a-b|",
-    "rel L2",
-    "cosine",
-    "differing",
-    "non-finite",
-    "first",
-)
-
-
-def _cells(row: Difference) -> tuple[str, ...]:
-    return (
-        row.name,
-        shape_text(row.shape),
-        f"{row.max_abs:.3g}",
-        f"{row.mean_abs:.3g}",
-        f"{row.rel_l2:.3g}",
-        f"{row.cosine:.6f}",
-        f"{row.differing:,}",
-        f"{row.nonfinite:,}" if row.nonfinite else "",
-        "" if row.first_index is None else str(list(row.first_index)),
-    )
-
-
-def _counted(count: int) -> str:
-    return f"{count:,} parameter{'' if count == 1 else 's'}"
-
-
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
-    index: list[int] = []
-    for size in reversed(shape):
-        flat, place = divmod(flat, size)
-        index.append(place)
-    return tuple(reversed(index))
-
+__all__ = ["compare"]
 
 _INDEXED = re.compile(r"\b([ab])\[(\d+)\]")
 
 
-def _named_errors(a: ParamTable, b: ParamTable) -> Reworded:
-    """The op speaks of ``a[12]``; a person wants ``parameter '0.weight' of a``."""
-    sides = {"a": a, "b": b}
-    return Reworded(
-        lambda words: _INDEXED.sub(lambda m: f"parameter {sides[m[1]].names[int(m[2])]!r} of {m[1]}", words)
-    )
-
-
-def compare(a: Any, b: Any) -> Comparison:
+def compare(
+    a: Any,
+    b: Any,
+    *,
+    rename: Rule = None,
+    rename_a: Rule = None,
+    rename_b: Rule = None,
+    cast: bool = False,
+    atol: float | None = None,
+    rtol: float | None = None,
+) -> Comparison:
     """What two sources differ by: models, state dicts, checkpoints, tables, matched by name.
 
     One pass reads each pair of tensors once. Nothing is copied, whatever the layouts, and checkpoints on disk
@@ -419,15 +47,24 @@ def compare(a: Any, b: Any) -> Comparison:
     Pairs on two devices are compared on the CUDA one, where the other side is copied to in pieces. On a
     device nothing waits until someone reads from the Comparison.
 
+    What is recognised of a pair that differs is told in ``recognised``: that one side is the other rounded to
+    its dtype, transposed or reshaped. Names without a partner are looked at for experts stacked on one side
+    and split on the other, projections fused and apart, and a LoRA adapter merged: ``structure``. A tensor
+    that cannot be read (sparse, quantized, on the meta device, ...) costs its row, and what a state holds
+    beside tensors is compared where it is plain: ``unread``, ``values_changed``, ``unseen``. Two sources are
+    never ``equal`` while anything was not looked at.
+
     Args:
         a: the source that ``rel_l2`` is relative to. A module counts with what its ``state_dict()`` holds:
             parameters and persistent buffers, tied ones under each name.
         b: the other one.
-
-    DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
-    Each rank compares its own part: with the same part of a model that is placed alike, with a slice of a
-    whole tensor or of a checkpoint (of a directory of ``torch.distributed.checkpoint`` it reads no more). Of
-    two placements, the second is redistributed, one parameter after the other.
+        rename: how names are changed before they are matched, on both sides: a prefix to remove
+            (``"module."``), a pair of a glob or a compiled regular expression and its replacement, a mapping
+            of globs to replacements, a function, or a list of these.
+        rename_a, rename_b: the same for one side, after ``rename``.
+        cast: a pair in which one side is the other rounded to its dtype is no difference.
+        atol, rtol: a pair of one dtype with ``|a - b| <= atol + rtol * |b|`` throughout is no difference, as
+            in ``torch.allclose``; the one that is left out is 0.
 
     Example:
         >>> found = pyparam.compare(model, "before.safetensors")
@@ -435,27 +72,104 @@ def compare(a: Any, b: Any) -> Comparison:
         (False, ['0.weight'])
 
     Raises:
-        TypeError: a parameter is sparse, quantized, nested, of a packed dtype, another ``__torch_dispatch__``
-            subclass than DTensor, or a DTensor placed ``Partial`` or without one block here.
-        ValueError: a parameter is on the meta device or has no data yet; a source has a name twice; ranks
-            call with different parameters.
-        RuntimeError: for ranks that did not call within the group's timeout.
+        TypeError: for what is no source, or no rule for names.
+        ValueError: a source has a name twice, also once names are changed; a tolerance below zero.
     """
-    # Opened once: a checkpoint in pieces is read in slices beside a sharded model.
-    a, b = (path.open(side) if path.accepts(side) else side for side in (a, b))
-    sides = [None if isinstance(side, DistributedCheckpoint) else saved_table(side) for side in (a, b)]
-    for tensors in sides:
-        if tensors is not None:
-            refuse_flat("compare", tensors)
-    if any(tensors is not None and has_parts(tensors) for tensors in sides):
-        side_a, side_b = (
-            Side.lazy(side) if tensors is None else Side(side, tensors)
-            for side, tensors in zip((a, b), sides, strict=True)
-        )
-        return Comparison(side_a.table, side_b.table, compare_whole(side_a, side_b))
-    table_a, table_b = (
-        saved_table(side) if tensors is None else tensors for side, tensors in zip((a, b), sides, strict=True)
+    for what, tolerance in (("atol", atol), ("rtol", rtol)):
+        if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
+            raise ValueError(f"compare: {what} must be a number from 0 on, got {tolerance}")
+    a, b = (paths.open(source) if paths.accepts(source) else source for source in (a, b))
+    sides = [_renamed(saved(source), [rename, own]) for source, own in ((a, rename_a), (b, rename_b))]
+    tables = sides[0].table, sides[1].table
+    (table_a, table_b), found, unread = _read(*tables, is_on_disk(a), is_on_disk(b))
+    comparison = Comparison(table_a, table_b, found)
+    comparison.unread = unread
+    for name in unread:
+        if name not in tables[1]:
+            comparison.missing.append(name)
+        elif name not in tables[0]:
+            comparison.unexpected.append(name)
+    _compare_values(comparison, *sides)
+    comparison.recognised, casts = recognised(comparison, table_a, table_b)
+    if cast:
+        comparison.accepted |= casts
+    if atol is not None or rtol is not None:
+        comparison.accepted |= within(comparison, table_a, table_b, atol or 0.0, rtol or 0.0)
+    comparison.structure = _structure(comparison, table_a, table_b)
+    if comparison.missing and comparison.unexpected:
+        comparison.suggestion = suggested(tables[0].names, tables[1].names)
+    return comparison
+
+
+def _structure(comparison: Comparison, a: ParamTable, b: ParamTable) -> list[Restructured]:
+    if not (comparison.missing or comparison.unexpected or comparison.shape_changed):
+        return []
+    return restructured(comparison.missing, comparison.unexpected, a, b)
+
+
+def _renamed(side: Saved, rules: list[Rule]) -> Saved:
+    rules = [rule for rule in rules if rule is not None]
+    if not rules:
+        return side
+    table = side.table
+    names = renamed(table.names, rules, verb="compare")
+    others = list(dict.fromkeys((*side.values, *side.unseen)))
+    new = dict(zip(others, renamed(others, rules, verb="compare"), strict=True))
+    return Saved(
+        ParamTable(names, table.tensors, table._owners),
+        {new[name]: value for name, value in side.values.items()},
+        {new[name]: kind for name, kind in side.unseen.items()},
     )
-    with _named_errors(table_a, table_b):
-        found = _C.compare(table_a._native, table_b._native, is_on_disk(a), is_on_disk(b))
-    return Comparison(table_a, table_b, found)
+
+
+def _read(
+    a: ParamTable, b: ParamTable, disk_a: bool, disk_b: bool
+) -> tuple[tuple[ParamTable, ParamTable], dict[str, Any], dict[str, str]]:
+    """What the op gives of the pairs that it takes, the tables without the others, and their reasons."""
+    unread: dict[str, str] = {}
+    while True:
+        try:
+            with _named_errors(a, b):
+                return (a, b), _C.compare(a._native, b._native, disk_a, disk_b), unread
+        except REFUSALS as error:
+            # Everything is checked before the first value is read: trying again costs little.
+            refused: dict[str, str] = {}
+            for side, table in (("a", a), ("b", b)):
+                if re.search(rf"parameter (?:'.*?'|\".*?\") of {side}\b", str(error)):
+                    refused |= refused_by(error, table)
+            if not refused:
+                raise
+            unread |= {name: _without_side(reason) for name, reason in refused.items()}
+            a, b = (t._take([i for i, name in enumerate(t.names) if name not in refused]) for t in (a, b))
+
+
+def _without_side(reason: str) -> str:
+    return re.sub(r"^it of [ab] ", "it ", reason)
+
+
+def _named_errors(a: ParamTable, b: ParamTable) -> Reworded:
+    """The op speaks of ``a[12]``; a person wants ``parameter '0.weight' of a``."""
+    sides = {"a": a, "b": b}
+    return Reworded(
+        lambda words: _INDEXED.sub(lambda m: f"parameter {sides[m[1]].names[int(m[2])]!r} of {m[1]}", words)
+    )
+
+
+def _compare_values(comparison: Comparison, a: Saved, b: Saved) -> None:
+    """What a state holds beside tensors: plain values by ``==``, anything else not at all."""
+    for name, value in a.values.items():
+        if name in b.values:
+            other = b.values[name]
+            if type(value) is not type(other) or not _same(value, other):
+                comparison.values_changed[name] = (value, other)
+        elif name not in b.unseen:
+            comparison.values_changed[name] = (value, None)
+    for name, value in b.values.items():
+        if name not in a.values and name not in a.unseen:
+            comparison.values_changed[name] = (None, value)
+    comparison.unseen = {**b.unseen, **a.unseen}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """As ``==``, and NaN is NaN."""
+    return bool(a == b) or (isinstance(a, float) and math.isnan(a) and math.isnan(b))

@@ -10,7 +10,7 @@ from pyparam._base.native import _C
 from pyparam._base.pending import Pending, settled
 from pyparam._compare.whole_fingerprint import digests_of
 from pyparam._parts.parts import has_parts, refuse_flat
-from pyparam._sources.saved import is_on_disk, saved_table
+from pyparam._sources.saved import is_on_disk, saved
 from pyparam._sources.table import ParamTable
 
 __all__ = ["Fingerprint", "fingerprint"]
@@ -24,10 +24,17 @@ class Fingerprint:
 
     ``fp.total`` and ``fp["0.weight"]`` are 32 hexadecimal digits; ``fp.names`` are the names in table order,
     ``len(fp)`` is their number and ``name in fp`` asks for one. Two fingerprints are equal when their totals
-    are, and equal ones hash alike. ``a.diff(b)`` names what differs. Iterating gives (name, digits) pairs.
+    and ``values`` are and nothing is ``unseen``; equal ones hash alike. ``a.diff(b)`` names what differs.
+    Iterating gives (name, digits) pairs.
     """
 
-    __slots__ = ("_found", "_index", "_names", "diverged")
+    __slots__ = ("_found", "_index", "_names", "diverged", "unseen", "values")
+
+    values: dict[str, str]
+    """Plain values that the state holds beside tensors, as text; equal fingerprints have equal ones."""
+
+    unseen: dict[str, str]
+    """What the state holds that was not looked at; with any of it a fingerprint equals no other."""
 
     diverged: list[tuple[str, tuple[int, ...]]]
     """Parameters that are not the same bits on all ranks that should repeat them, each with the ranks that
@@ -44,6 +51,7 @@ class Fingerprint:
         self._names = tuple(names)
         self._found = found  # the digests, and the total
         self.diverged = []
+        self.values, self.unseen = {}, {}
         self._index = dict(zip(self._names, range(len(self._names)), strict=True))
 
     @property
@@ -90,7 +98,11 @@ class Fingerprint:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fingerprint):
             return NotImplemented
-        return self._total == other._total
+        if self is other:
+            return True
+        return (
+            self._total == other._total and self.values == other.values and not (self.unseen or other.unseen)
+        )
 
     def __hash__(self) -> int:
         return hash(self._total)
@@ -109,7 +121,12 @@ class Fingerprint:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, to lie beside a checkpoint; :meth:`from_dict` reads it back."""
-        return {"kind": _KIND, "format": self.format, "total": self.total, "parameters": dict(self)}
+        made = {"kind": _KIND, "format": self.format, "total": self.total, "parameters": dict(self)}
+        if self.values:
+            made["values"] = dict(self.values)
+        if self.unseen:
+            made["unseen"] = dict(self.unseen)
+        return made
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Fingerprint:
@@ -137,7 +154,10 @@ class Fingerprint:
             raise ValueError(
                 "Fingerprint.from_dict: the total does not belong to these parameters; the data is damaged"
             )
-        return cls(names, (digests, total))
+        made = cls(names, (digests, total))
+        made.values = dict(data.get("values") or {})
+        made.unseen = dict(data.get("unseen") or {})
+        return made
 
     def __repr__(self) -> str:
         plural = "" if len(self) == 1 else "s"
@@ -191,12 +211,21 @@ def fingerprint(source: Any, *, group: Any = None) -> Fingerprint:
             with different parameters.
         RuntimeError: for ranks that did not call within the group's timeout.
     """
-    table = saved_table(source)
+    state = saved(source)
+    table = state.table
     refuse_flat("fingerprint", table)
+    result = _taken(table, group, is_on_disk(source))
+    # As text, so that what is read back from JSON compares with what is taken anew.
+    result.values = {name: repr(value) for name, value in state.values.items()}
+    result.unseen = state.unseen
+    return result
+
+
+def _taken(table: ParamTable, group: Any, on_disk: bool) -> Fingerprint:
     if group is not None or has_parts(table):
         return _of_parts(table, group)
     with named_errors(table):
-        digests = _C.fingerprint(table._native, is_on_disk(source))
+        digests = _C.fingerprint(table._native, on_disk)
     if isinstance(digests, tuple):
         result = Fingerprint(table.names, digests)
     else:

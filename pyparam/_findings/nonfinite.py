@@ -9,7 +9,7 @@ from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 from pyparam._measure.measure import measure
-from pyparam._measure.readable import read_of
+from pyparam._share.readable import read_of
 
 _BOUND = re.compile(r"(^|[._])(min|max|low|high|lower|upper|bound|limit|clamp|clip)[^.]*$", re.I)
 

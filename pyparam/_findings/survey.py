@@ -15,8 +15,8 @@ from torch.nn.parameter import is_lazy
 from pyparam._findings.families import TABLE, Family, family_key, role_key
 from pyparam._findings.parts import Part, parts_of
 from pyparam._measure.measure import measure
-from pyparam._measure.readable import read_of, unreadable_in
 from pyparam._measure.stats import Stats
+from pyparam._share.readable import read_of, unreadable_in
 from pyparam._share.ties import tie_sets, ties_of
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint

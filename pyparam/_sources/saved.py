@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from pyparam._sources import checkpoint, path, table_of
+import torch
+from torch import Tensor, nn
+
+from pyparam._base.native import _C
+from pyparam._sources import checkpoint, nested, path, script, table_of
+from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
 
-__all__ = ["is_on_disk", "saved_table"]
+__all__ = ["Saved", "is_on_disk", "saved", "saved_table"]
+
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type(None))
+
+
+class Saved(NamedTuple):
+    """What a checkpoint of a source would hold."""
+
+    table: ParamTable
+    """The tensors."""
+
+    values: dict[str, Any]
+    """Plain values that stand beside them (numbers, text, dtypes, and lists and dicts of these), by name."""
+
+    unseen: dict[str, str]
+    """What else there is, which nothing here looks into: name to what it is."""
+
+
+def saved(source: Any) -> Saved:
+    """What ``state_dict()`` of a module lists, and of any other source all that it has.
+
+    So a model and its checkpoint have the same names, also where hooks or methods of the model's own choose
+    them: parameters and persistent buffers, tied ones under each of their names. What a module saves that is
+    no tensor (extra state, the packed parameters of quantized modules) is taken apart as a checkpoint is. A
+    table is taken as it is.
+    """
+    if isinstance(source, nn.Module) and not script.accepts(source):
+        return _of_module(source)
+    if path.accepts(source):
+        source = path.open(source)
+    if type(source) is Checkpoint:
+        return _with_others(table_of(source), source.extras)
+    if isinstance(source, Mapping) and not checkpoint.accepts(source):
+        others: dict[str, Any] = {}
+        table = table_of(source)
+        if len(table) != len(source):
+            nested.flatten(source, others.__setitem__)
+        return _with_others(table, others)
+    return Saved(_walked(source), {}, {})
 
 
 def saved_table(source: Any) -> ParamTable:
-    """The tensors that ``state_dict()`` of a module would list, and of any other source all that it has.
+    """The tensors of :func:`saved` alone."""
+    return saved(source).table
 
-    So a model and its checkpoint have the same names: parameters and persistent buffers, tied ones under each
-    of their names. Buffers come after parameters. A table is taken as it is.
-    """
+
+def _walked(source: Any) -> ParamTable:
+    """The tensors that a walk finds of what ``state_dict()`` lists by default; buffers after parameters."""
     table = table_of(source, buffers=True, remove_duplicate=False)
     if table is source or table._owners is None:
         return table
@@ -27,6 +72,63 @@ def saved_table(source: Any) -> ParamTable:
         if attribute not in getattr(owner, "_non_persistent_buffers_set", ())
     ]
     return table if len(kept) == len(table) else table._take(kept)
+
+
+def _of_module(model: nn.Module) -> Saved:
+    walked = _walked(model)
+    if any("_fsdp_wrapped_module." in name or name.endswith("_flat_param") for name in walked.names):
+        return Saved(walked, {}, {})  # gathering them is up to who asks
+    state = _C.state_dict(model, None, "", False, True)
+    if state is None:  # a method of the model's own
+        state = model.state_dict()
+    if not isinstance(state, Mapping):
+        kind = type(state).__name__
+        return Saved(walked, {}, {"state_dict()": f"the model's own state_dict gives a {kind}"})
+    if state.keys() == set(walked.names) and all(isinstance(value, Tensor) for value in state.values()):
+        return Saved(walked, {}, {})
+    others: dict[str, Any] = {}
+    found: dict[str, Tensor] = {}
+    for name, tensor in nested.flatten(state, others.__setitem__).items():
+        if tensor.is_quantized:
+            _take_apart(name, tensor, found, others)
+        else:
+            found[name] = tensor
+    nested.encodable(found)
+    return _with_others(ParamTable(list(found), list(found.values())), others)
+
+
+def _take_apart(name: str, tensor: Tensor, found: dict[str, Tensor], others: dict[str, Any]) -> None:
+    """A quantized tensor, which a quantized module packs away, as its integers and its scales."""
+    found[f"{name}.int_repr"] = tensor.int_repr()
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        others[f"{name}.scale"] = tensor.q_scale()
+        others[f"{name}.zero_point"] = tensor.q_zero_point()
+    else:
+        found[f"{name}.scales"] = tensor.q_per_channel_scales()
+        found[f"{name}.zero_points"] = tensor.q_per_channel_zero_points()
+        others[f"{name}.axis"] = tensor.q_per_channel_axis()
+
+
+def _with_others(table: ParamTable, others: Mapping[str, Any]) -> Saved:
+    values: dict[str, Any] = {}
+    unseen: dict[str, str] = {}
+    for name, value in others.items():
+        if is_plain(value):
+            values[name] = value
+        else:
+            unseen[name] = f"a {type(value).__name__}"
+    return Saved(table, values, unseen)
+
+
+def is_plain(value: object, deepest: int = 32) -> bool:
+    """Whether two of its kind are the same exactly where ``==`` says so, by no code of their own."""
+    if type(value) in _PLAIN:
+        return True
+    if deepest == 0:
+        return False
+    if isinstance(value, Mapping) and type(value).__module__ in ("builtins", "collections"):
+        return all(is_plain(k, 0) and is_plain(v, deepest - 1) for k, v in value.items())
+    return type(value) in (list, tuple, set, frozenset) and all(is_plain(v, deepest - 1) for v in value)  # type: ignore[attr-defined]
 
 
 def is_on_disk(source: object) -> bool:

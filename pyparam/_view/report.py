@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,13 +12,10 @@ from typing import Any
 from torch import nn
 
 from pyparam._base.files import replacing, writable
-from pyparam._compare.compare import Comparison, compare
+from pyparam._compare.compare import compare
+from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey, findings_of, survey
-from pyparam._findings.survey import kept
-from pyparam._measure.readable import refused_name, unreadable_in
 from pyparam._sources import path as paths
-from pyparam._sources.saved import saved_table
-from pyparam._sources.table import ParamTable
 from pyparam._view.html.content import packed
 from pyparam._view.html.page import check_installed, page
 
@@ -112,24 +108,8 @@ def _label(source: Any) -> str:
 
 def _compared(against: Any, seen: Survey) -> tuple[Comparison, list[str]]:
     """The comparison, without what either side has no plain values of; and the names left out."""
-    against = kept(against)
-    left_out = dict.fromkeys(unreadable_in(saved_table(against))) | dict.fromkeys(seen.unreadable)
-    while True:
-        try:
-            if not left_out:
-                return compare(against, seen.source), []
-            both = [_without(saved_table(source), left_out) for source in (against, seen.source)]
-            return compare(*both), list(left_out)
-        except (TypeError, ValueError) as error:
-            # Everything is checked before the first value is read: trying again costs little.
-            name = refused_name(error)
-            if name is None or name in left_out:
-                raise
-            left_out[name] = None
-
-
-def _without(table: ParamTable, names: Collection[str]) -> ParamTable:
-    return table._take([row for row, name in enumerate(table.names) if name not in names])
+    found = compare(against, seen.source)
+    return found, list(found.unread)
 
 
 def _made() -> str:

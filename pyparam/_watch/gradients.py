@@ -8,8 +8,8 @@ import torch
 
 from pyparam._measure.measure import measure
 from pyparam._measure.norm import total_norm
-from pyparam._measure.readable import REFUSALS, read_of
 from pyparam._measure.stats import Stats
+from pyparam._share.readable import REFUSALS, read_of
 from pyparam._sources.table import ParamTable
 
 _SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)

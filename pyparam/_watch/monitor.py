@@ -17,10 +17,10 @@ from torch.optim import Optimizer
 
 from pyparam._compare.compare import compare
 from pyparam._measure.measure import measure
-from pyparam._measure.readable import Read, read_of
 from pyparam._measure.stats import Stats
 from pyparam._memory.flatten import flatten, unflatten
 from pyparam._parts.parts import as_part, has_parts, parts_of
+from pyparam._share.readable import Read, read_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam._watch.alarms import Alarms, OnAlarm

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pyparam._base.words import dtype_name, shape_text
-from pyparam._compare.compare import Comparison
+from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey
 from pyparam._findings.survey import QUANTILES
 from pyparam._inspect.inspector import inspect

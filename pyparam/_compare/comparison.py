@@ -1,0 +1,484 @@
+"""Comparison: what ``compare`` found, as columns; rows are made when someone asks for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import torch
+from torch import Tensor
+
+from pyparam._base.notebook import table
+from pyparam._base.pending import Pending, settled
+from pyparam._base.rename import Suggestion
+from pyparam._base.words import dtype_name, plain, shape_text
+from pyparam._compare.roles import roles_of
+from pyparam._compare.structure import Restructured
+from pyparam._sources.table import ParamTable
+
+__all__ = ["Comparison", "Difference"]
+
+# The columns of the op, in its order.
+VALUES = ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
+SORTABLE = (*VALUES, "differing", "nonfinite")
+_SHOWN = 10
+_ROLES = 24
+
+Fit: TypeAlias = "Callable[[Sequence[tuple[str, ...]]], Sequence[int]]"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a parameter of ``a`` and its namesake in ``b`` differ by, in the words of :class:`Comparison`."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtypes: tuple[torch.dtype, torch.dtype] | None
+    """Of ``a`` and ``b``, where they differ."""
+    max_abs: float
+    mean_abs: float
+    l2: float
+    rel_l2: float
+    cosine: float
+    numel: int
+    differing: int
+    nonfinite: int
+    first: int | None
+    """The first element that differs, counted in row-major order."""
+    first_index: tuple[int, ...] | None
+    """The same as an index: ``a[first_index] != b[first_index]``."""
+
+    @property
+    def equal(self) -> bool:
+        """Of one dtype and the same bits."""
+        return self.differing == 0 and self.dtypes is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; an infinity, which JSON has no word for, is None."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtypes": None if self.dtypes is None else [str(dtype) for dtype in self.dtypes],
+            **{column: _plain(getattr(self, column)) for column in VALUES},
+            "numel": self.numel,
+            "differing": self.differing,
+            "nonfinite": self.nonfinite,
+            "first": self.first,
+            "first_index": None if self.first_index is None else list(self.first_index),
+            "equal": self.equal,
+        }
+
+
+class Comparison:
+    """What two sources differ by. Made by :func:`compare`.
+
+    Names matched: ``missing`` (in ``a`` only), ``unexpected`` (in ``b`` only), ``shape_changed`` and
+    ``dtype_changed`` (name to the pair of both). ``equal`` is whether the two sources hold the same names,
+    shapes, dtypes and bits; a Comparison has no truth value of its own. ``changed()`` names what is in both
+    and not the same, ``worst(n)`` gives the rows that differ most.
+
+    Each pair of equal shape is a row: ``comparison["0.weight"]`` is a :class:`Difference`, and each figure is
+    a column, a tensor over ``names``, float64 or int64:
+
+    - ``max_abs``, ``mean_abs``: the largest and the mean absolute difference.
+    - ``l2``, ``rel_l2``: ||a - b||, and the same over ||a|| (0 if both are zero, infinite if ``a`` alone is).
+    - ``cosine``: of the angle between both (1 for equal values, 0 where one side alone is zero).
+    - ``numel``, ``differing``: elements, and how many are not the same bits. Of two dtypes, values count:
+      zeros of both signs are equal then, and so are all NaNs.
+    - ``nonfinite``: values that differ where one is an infinity or a NaN. The figures above leave out every
+      pair of values with one of those; two NaNs of the same bits are no difference.
+    - ``first``: the first differing element in row-major order, -1 where there is none.
+    - ``equal_bits`` (bool): same dtype and same bits.
+    """
+
+    __slots__ = (
+        "_ends",
+        "_found",
+        "_index",
+        "_sizes",
+        "accepted",
+        "dtype_changed",
+        "missing",
+        "names",
+        "recognised",
+        "shape_changed",
+        "structure",
+        "suggestion",
+        "unexpected",
+        "unread",
+        "unseen",
+        "values_changed",
+    )
+
+    names: tuple[str, ...]
+    missing: list[str]
+    unexpected: list[str]
+    shape_changed: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    dtype_changed: dict[str, tuple[torch.dtype, torch.dtype]]
+
+    recognised: dict[str, str]
+    """What a pair that differs is: "a rounded to float16", "a transposed", "a reshaped to 4×2"."""
+
+    accepted: dict[str, str]
+    """Pairs that count as no difference, as ``cast``, ``atol`` and ``rtol`` were given, and why."""
+
+    structure: list[Restructured]
+    """Names without a partner whose values the other side has in another structure."""
+
+    unread: dict[str, str]
+    """Parameters whose values cannot be read, and why; they have no row."""
+
+    values_changed: dict[str, tuple[Any, Any]]
+    """What a state holds beside tensors, where it differs; None for a side without it."""
+
+    unseen: dict[str, str]
+    """What a state holds that was not looked at, and what it is."""
+
+    suggestion: Suggestion | None
+    """What to remove from the names of one side so that more of them match."""
+
+    def __init__(self, a: ParamTable, b: ParamTable, found: dict[str, Any]) -> None:
+        names_a, names_b = a.names, b.names
+        self.names = tuple(names_a[i] for i in found["in_a"])
+        self.missing = [names_a[i] for i in found["missing"]]
+        self.unexpected = [names_b[i] for i in found["unexpected"]]
+        self.shape_changed = {}
+        self.dtype_changed = {}
+        if found["reshaped_a"] or found["retyped"]:
+            tensors_a, tensors_b = a.tensors, b.tensors
+            for i, j in zip(found["reshaped_a"], found["reshaped_b"], strict=True):
+                self.shape_changed[names_a[i]] = (tuple(tensors_a[i].shape), tuple(tensors_b[j].shape))
+                if tensors_a[i].dtype != tensors_b[j].dtype:
+                    self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
+            for row in found["retyped"]:
+                i, j = found["in_a"][row], found["in_b"][row]
+                self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
+        self.recognised, self.accepted, self.structure = {}, {}, []
+        self.unread, self.values_changed, self.unseen, self.suggestion = {}, {}, {}, None
+        columns = found["values"], found["counts"]
+        self._found: tuple[Tensor, Tensor] | Pending[tuple[Tensor, Tensor]] = (
+            columns if columns[0].is_cpu else Pending(columns, _pair)
+        )
+        self._sizes: Tensor = found["sizes"]
+        self._ends: Tensor = found["ends"]
+        self._index = dict(zip(self.names, range(len(self.names)), strict=True))
+
+    # --- columns -------------------------------------------------------------------------------------------
+
+    @property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """Values and counts in host memory: brought from a device when someone first asks."""
+        return settled(self)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the figures are in host memory."""
+        return not isinstance(self._found, Pending)
+
+    @property
+    def _values(self) -> Tensor:
+        return self._columns[0]
+
+    @property
+    def _counts(self) -> Tensor:
+        return self._columns[1]
+
+    @property
+    def max_abs(self) -> Tensor:
+        return self._values[:, 0]
+
+    @property
+    def mean_abs(self) -> Tensor:
+        return self._values[:, 1]
+
+    @property
+    def l2(self) -> Tensor:
+        return self._values[:, 2]
+
+    @property
+    def rel_l2(self) -> Tensor:
+        return self._values[:, 3]
+
+    @property
+    def cosine(self) -> Tensor:
+        return self._values[:, 4]
+
+    @property
+    def numel(self) -> Tensor:
+        return self._counts[:, 0]
+
+    @property
+    def differing(self) -> Tensor:
+        return self._counts[:, 1]
+
+    @property
+    def nonfinite(self) -> Tensor:
+        return self._counts[:, 2]
+
+    @property
+    def first(self) -> Tensor:
+        return self._counts[:, 3]
+
+    @property
+    def equal_bits(self) -> Tensor:
+        same = self.differing == 0
+        retyped = [self._index[name] for name in self.dtype_changed if name in self._index]
+        same[retyped] = False
+        return same
+
+    # --- rows ----------------------------------------------------------------------------------------------
+
+    def _row(self, row: int) -> Difference:
+        name = self.names[row]
+        begin = int(self._ends[row - 1]) if row > 0 else 0
+        shape = tuple(self._sizes[begin : int(self._ends[row])].tolist())
+        numel, differing, nonfinite, first = self._counts[row].tolist()
+        max_abs, mean_abs, l2, rel_l2, cosine = self._values[row].tolist()
+        return Difference(
+            name=name,
+            shape=shape,
+            dtypes=self.dtype_changed.get(name),
+            max_abs=max_abs,
+            mean_abs=mean_abs,
+            l2=l2,
+            rel_l2=rel_l2,
+            cosine=cosine,
+            numel=numel,
+            differing=differing,
+            nonfinite=nonfinite,
+            first=first if first >= 0 else None,
+            first_index=_unravel(first, shape) if first >= 0 else None,
+        )
+
+    def __getitem__(self, name: str) -> Difference:
+        row = self._index.get(name)
+        if row is None:
+            raise KeyError(f"compare: {self._why_no_row(name)}")
+        return self._row(row)
+
+    def _why_no_row(self, name: str) -> str:
+        if name in self.shape_changed:
+            before, after = self.shape_changed[name]
+            return f"{name!r} has the shape {list(before)} in a and {list(after)} in b: no figures"
+        if name in self.unread:
+            return f"{name!r} has no figures: {self.unread[name]}"
+        if name in self.missing:
+            return f"{name!r} is missing in b"
+        if name in self.unexpected:
+            return f"{name!r} is missing in a"
+        return f"neither side has a parameter named {name!r}"
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Difference]:
+        return map(self._row, range(len(self)))
+
+    # --- answers -------------------------------------------------------------------------------------------
+
+    @property
+    def equal(self) -> bool:
+        """Both sources hold the same names, shapes, dtypes and bits, but for what is accepted.
+
+        False where anything was not looked at: ``unread``, ``unseen``.
+        """
+        if self.missing or self.unexpected or self.values_changed or self.unread or self.unseen:
+            return False
+        return not self.changed()
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("the truth value of a Comparison is ambiguous; use comparison.equal or .changed()")
+
+    def changed(self) -> list[str]:
+        """Names in both sources whose bits, dtype or shape differ; in the order of ``a``, shapes last.
+
+        Without those that are ``accepted``.
+        """
+        return [self.names[row] for row in self._changed().tolist()] + list(self.shape_changed)
+
+    def _changed(self) -> Tensor:
+        same = self.equal_bits
+        same[[self._index[name] for name in self.accepted]] = True
+        return (~same).nonzero().flatten()
+
+    def worst(self, n: int = _SHOWN, by: str = "rel_l2") -> list[Difference]:
+        """The ``n`` changed rows that differ most by the column ``by``, the worst first.
+
+        Rows with non-finite differences come before all others. ``by`` is ``max_abs``, ``mean_abs``, ``l2``,
+        ``rel_l2``, ``differing``, ``nonfinite`` or ``cosine`` (the smallest is the worst).
+        """
+        if by not in SORTABLE:
+            raise ValueError(
+                f"Comparison.worst: cannot sort by {by!r}; expected one of {', '.join(SORTABLE)}"
+            )
+        if n < 0:
+            raise ValueError(f"Comparison.worst: n must not be negative, got {n}")
+        rows = self._changed()
+        key = getattr(self, by)[rows].to(torch.float64)
+        order = torch.argsort(key if by == "cosine" else -key, stable=True)
+        rows = rows[order]
+        rows = rows[torch.argsort(-self.nonfinite[rows].sign(), stable=True)]
+        return [self._row(row) for row in rows[:n].tolist()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: what matched and what did not, and a row for each pair."""
+        return {
+            "equal": self.equal,
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "shape_changed": {name: [list(x), list(y)] for name, (x, y) in self.shape_changed.items()},
+            "dtype_changed": {name: [str(x), str(y)] for name, (x, y) in self.dtype_changed.items()},
+            "changed": self.changed(),
+            "recognised": dict(self.recognised),
+            "accepted": dict(self.accepted),
+            "structure": [entry.to_dict() for entry in self.structure],
+            "roles": [role.to_dict() for role in roles_of(self)],
+            "unread": dict(self.unread),
+            "unseen": dict(self.unseen),
+            "values_changed": {name: [repr(x), repr(y)] for name, (x, y) in self.values_changed.items()},
+            "suggestion": None if self.suggestion is None else self.suggestion.to_dict(),
+            "parameters": [row.to_dict() for row in self],
+        }
+
+    # --- for people ----------------------------------------------------------------------------------------
+
+    def _unmatched(self) -> list[str]:
+        lines = []
+        for label, names in (("missing in b", self.missing), ("missing in a", self.unexpected)):
+            if names:
+                lines.append(f"{len(names):,} {label}: {_some(names)}")
+        if self.shape_changed:
+            shown = [f"{name} {list(x)} → {list(y)}" for name, (x, y) in self.shape_changed.items()]
+            lines.append(f"{len(shown):,} of another shape: {_some(shown)}")
+        if self.dtype_changed:
+            shown = [
+                f"{name} {dtype_name(x)} → {dtype_name(y)}" for name, (x, y) in self.dtype_changed.items()
+            ]
+            lines.append(f"{len(shown):,} of another dtype: {_some(shown)}")
+        if self.unread:
+            shown = [f"{name} ({reason})" for name, reason in self.unread.items()]
+            lines.append(f"{len(shown):,} could not be read: {_some(shown)}")
+        if self.values_changed:
+            lines.append(
+                f"{len(self.values_changed):,} that are no tensors differ: {_some(list(self.values_changed))}"
+            )
+        if self.unseen:
+            shown = [f"{name} ({kind})" for name, kind in self.unseen.items()]
+            lines.append(f"{len(shown):,} not looked at, so not called equal: {_some(shown)}")
+        if self.suggestion is not None:
+            lines.append(self._suggested(self.suggestion))
+        lines += [entry.text() for entry in self.structure[:_SHOWN]]
+        if len(self.structure) > _SHOWN:
+            lines.append(f"and {len(self.structure) - _SHOWN:,} more in another structure")
+        notes: dict[str, list[str]] = {}
+        for name, words in (self.recognised | self.accepted).items():
+            notes.setdefault(words, []).append(name)
+        lines += [f"{len(names):,} {words}: {_some(names)}" for words, names in notes.items()]
+        return [plain(line) for line in lines]
+
+    def _suggested(self, found: Suggestion) -> str:
+        most = len(self.names) + len(self.shape_changed) + min(len(self.missing), len(self.unexpected))
+        many = f"all {most:,} match" if found.matched >= most else f"{found.matched:,} of {most:,} match"
+        option = f"rename={found.text!r}, --map {found.text}"
+        if found.is_infix:
+            option = f"--map '/{found.text[:-1]}\\./='"
+        return f"{many} once {found.text!r} is removed from {'ab'[found.side]} ({option})"
+
+    def __repr__(self) -> str:
+        return f"Comparison({self._headline()})" + "".join(
+            f"\n{line}" for line in self._details(_SHOWN, "rel_l2")
+        )
+
+    def to_text(self, n: int = _SHOWN, by: str = "rel_l2", fit: Fit | None = None) -> str:
+        """For people: what did not match, and a table of the worst ``n`` rows as :meth:`worst` gives them.
+
+        ``fit`` is given the table's rows of text, its head first, and says which columns to print.
+        """
+        return "\n".join([self._headline(), *self._details(n, by, fit)])
+
+    def _headline(self) -> str:
+        if self.equal:
+            if self.accepted:
+                return f"no difference: {_counted(len(self))}, {len(self.accepted):,} of them accepted"
+            return f"equal: {_counted(len(self))}, the same bits"
+        same = int(self.equal_bits.sum())
+        accepted = f", {len(self.accepted):,} accepted" if self.accepted else ""
+        return f"{len(self.changed()):,} changed, {same:,} the same{accepted}"
+
+    def _details(self, n: int, by: str, fit: Fit | None = None) -> list[str]:
+        lines = [f"  {line}" for line in self._unmatched()]
+        lines += [f"  {role.text()}" for role in roles_of(self)[:_ROLES] if role.count > 1]
+        worst = self.worst(n, by)
+        if worst:
+            rows = [HEADER, *map(_cells, worst)]
+            kept = range(len(HEADER)) if fit is None else fit(rows)
+            cells = [[row[column] for column in kept] for row in rows]
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            for first, *rest in cells:
+                padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+                lines.append("  ".join(["", first.ljust(widths[0]), *padded]).rstrip())
+        more = len(self._changed()) - len(worst)
+        if more > 0:
+            lines.append(f"  and {more:,} more")
+        return lines
+
+    def _repr_html_(self) -> str:
+        notes = [self._headline(), *self._unmatched()]
+        return table(HEADER, (_cells(row) for row in self.worst()), notes=notes)
+
+
+def _pair(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    return values, counts
+
+
+HEADER = (
+    "parameter",
+    "shape",
+    "max |a-b|",
+    "mean |a-b|",
+    "rel L2",
+    "cosine",
+    "differing",
+    "non-finite",
+    "first",
+)
+
+
+def _cells(row: Difference) -> tuple[str, ...]:
+    return (
+        plain(row.name),
+        shape_text(row.shape),
+        f"{row.max_abs:.3g}",
+        f"{row.mean_abs:.3g}",
+        f"{row.rel_l2:.3g}",
+        f"{row.cosine:.6f}",
+        f"{row.differing:,}",
+        f"{row.nonfinite:,}" if row.nonfinite else "",
+        "" if row.first_index is None else str(list(row.first_index)),
+    )
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} parameter{'' if count == 1 else 's'}"
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _unravel(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    index: list[int] = []
+    for size in reversed(shape):
+        flat, place = divmod(flat, size)
+        index.append(place)
+    return tuple(reversed(index))
