@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from pyparam._measure.measure import measure
-from pyparam._measure.readable import read_of
+from pyparam._share.readable import read_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam._watch.records import Record
