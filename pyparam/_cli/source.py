@@ -24,7 +24,7 @@ from pyparam._sources.checkpoint import CheckpointWarning
 from pyparam._sources.part import part_of
 
 # What a path ends with that is a checkpoint; completion offers these and directories.
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".pkl", ".index.json")
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".gguf", ".pkl", ".index.json")
 
 _FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -21,6 +21,9 @@ from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
+
+_BATCH = 128 << 20
+"""Bytes of tensors at a time, where each takes memory of its own: those of a GGUF file, or in pieces."""
 
 
 def measure(
@@ -80,6 +83,10 @@ def measure(
     points = _points(quantiles)
     if path.accepts(source):
         source = path.open(source)
+    if isinstance(source, Checkpoint) and not grad and group is None:
+        batches = source.batches(_BATCH)
+        if batches is not None:
+            return _measure_batches(source, batches, histogram or bool(points), quantiles)
     maps = source.spare_maps() if isinstance(source, Checkpoint) else []
     table = table_of(source)
     histogram = histogram or bool(points)
@@ -104,6 +111,23 @@ def measure(
         points=points,
         missing=[names[i] for i in found.missing],
     )
+
+
+def _measure_batches(
+    source: Checkpoint, batches: Iterator[list[str]], histogram: bool, quantiles: Sequence[float]
+) -> Stats:
+    """Measures a checkpoint whose tensors take memory of their own, some of them at a time."""
+    found: list[tuple[int, Stats]] = []
+    for names in batches:
+        table = ParamTable(names, [source[name] for name in names])
+        found.append((1, measure(table, histogram=histogram, quantiles=quantiles)))
+        del table
+        # Halves of about one size are joined, so that each row is copied a logarithm of times.
+        while len(found) > 1 and found[-1][0] >= found[-2][0]:
+            (n, first), (m, second) = found[-2:]
+            found[-2:] = [(n + m, first + second)]
+    empty = measure(ParamTable([], []), histogram=histogram, quantiles=quantiles)
+    return sum((stats for _, stats in found[1:]), found[0][1]) if found else empty
 
 
 def _measure_shared(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -76,6 +77,7 @@ class Checkpoint(Mapping[str, Tensor]):
         "_closed",
         "_extras",
         "_live",
+        "_makes_tensors",
         "_metadata",
         "_parts",
         "_path",
@@ -108,6 +110,7 @@ class Checkpoint(Mapping[str, Tensor]):
         # The last table, while someone holds it: its tensors are those that names give.
         self._table: weakref.ref[ParamTable] | None = None
         self._closed = False
+        self._makes_tensors = False
 
     @property
     def path(self) -> Path:
@@ -156,6 +159,28 @@ class Checkpoint(Mapping[str, Tensor]):
         """
         part, position = self._place(name)
         part.release(position)
+
+    def batches(self, most: int) -> Iterator[list[str]] | None:
+        """For a checkpoint whose tensors take memory of their own, the names of about ``most`` bytes at a
+        time.
+
+        None where tensors lie over a map, and a reader gives pages back itself.
+        """
+        return self._batches(most) if self._makes_tensors else None
+
+    def _batches(self, most: int) -> Iterator[list[str]]:
+        batch: list[str] = []
+        size = 0
+        for name in self:
+            dtype, shape, _ = self.tensor_info(name)
+            nbytes = math.prod(shape) * dtype.itemsize
+            if batch and size + nbytes > most:
+                yield batch
+                batch, size = [], 0
+            batch.append(name)
+            size += nbytes
+        if batch:
+            yield batch
 
     def spare_maps(self) -> list[tuple[int, int]]:
         """Address and size of the mapped files whose pages a reader may give back behind itself.

@@ -46,6 +46,7 @@ class DistributedCheckpoint(Checkpoint):
     ) -> None:
         super().__init__(path, [part], metadata=metadata, extras=extras)
         self._whole = part
+        self._makes_tensors = True
 
     @property
     def files(self) -> tuple[Path, ...]:

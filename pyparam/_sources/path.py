@@ -13,6 +13,7 @@ from pyparam._sources import (
     distributed,
     distributed_metadata,
     exported_archive,
+    gguf,
     pickled,
     safetensors,
     script_archive,
@@ -31,7 +32,6 @@ _FOREIGN = (
         b"version https://git-lfs",
         "a Git LFS pointer: the checkpoint itself was not downloaded (git lfs pull)",
     ),
-    (b"GGUF", "a GGUF file, which is not supported"),
     (b"\x89HDF", "an HDF5 file, which is not supported"),
     (b"\x93NUMPY", "a numpy array: load it with numpy, and pass torch.from_numpy of it"),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
@@ -50,6 +50,7 @@ def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "r
     - a TorchScript archive or an exported program (``.pt2``): a ``Checkpoint`` too, which tells parameters
       from buffers as the program does. Nothing of the program is run. For the live program, pass what
       ``torch.jit.load`` or ``torch.export.load`` gives.
+    - a GGUF file: a ``Checkpoint`` whose quantized tensors are float32, made when they are asked for.
     - a directory of torch.distributed.checkpoint: a ``Checkpoint`` whose tensors are put together from
     pieces.
 
@@ -100,6 +101,8 @@ def _open_by_content(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
     for magic, what in _FOREIGN:
         if start.startswith(magic) and not safetensors.looks_like(start, size):
             raise ValueError(f"{path} is {what}")
+    if start.startswith(gguf.MAGIC) and not safetensors.looks_like(start, size):
+        return gguf.open_file(path, file)
     if start.startswith(_ZIP):
         return _open_zip(path, file, listing)
     if text and path.suffix == ".safetensors" and not safetensors.looks_like(start, size):
