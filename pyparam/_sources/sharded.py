@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from pyparam._sources import distributed
+from pyparam._sources import distributed, folders
 from pyparam._sources.checkpoint import Checkpoint, CheckpointWarning
 from pyparam._sources.order import is_sorted, natural_key
 from pyparam._sources.plain_json import parsed_json
@@ -24,7 +24,7 @@ _WHOLE = (
     "diffusion_pytorch_model.bin",
     "adapter_model.bin",
 )
-_SUFFIXES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pt2")
+_SUFFIXES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pt2", "*.gguf")
 _INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 _PART = re.compile(r"(.*)-(\d+)-of-(\d+)(\.[a-z]+)")
 
@@ -42,6 +42,8 @@ def open_directory(path: Path, opener: Opener) -> Any:
     pieces = _in_pieces(path, opener)
     if pieces is not None:
         return pieces
+    if (path / folders.PIPELINE).is_file():
+        return folders.open_pipeline(path, lambda part: open_directory(part, opener))
     for suffix in ("safetensors", "bin"):
         single = _single(path, suffix)
         if single is not None:
@@ -58,11 +60,14 @@ def open_directory(path: Path, opener: Opener) -> Any:
         if parts and len(parts) == len(files):
             return _open_parts(path, parts, opener)
         if len(files) > 1:
-            raise ValueError(f"{path} holds several checkpoints ({_listed(files)}): open one of them")
+            raise ValueError(
+                f"{path} holds several checkpoints ({_listed(files)}): open one of them{folders.advice(path)}"
+            )
         if files:
             return opener(files[0])
     raise ValueError(
         f"{path} is a directory without a checkpoint (looked for an index and for {', '.join(_SUFFIXES)})"
+        f"{folders.advice(path)}"
     )
 
 

@@ -1,0 +1,128 @@
+"""Folders that a run or a library leaves: what lies in them, and which path to open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.order import natural_key
+from pyparam._sources.plain_json import parsed_json
+
+_LONGEST = 1 << 20
+_MOST = 4  # paths in a message
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pt2", ".gguf")
+
+PIPELINE = "model_index.json"
+"""Names the components of a diffusers pipeline, each a folder."""
+
+
+def open_pipeline(path: Path, opener: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """Opens a diffusers pipeline: the tensors of all its components, each name below its component's.
+
+    Components without weights (a scheduler, a tokenizer) are left out.
+
+    Raises ValueError for an index that is none, and for a component that has weights and cannot be opened.
+    """
+    index = path / PIPELINE
+    if index.stat().st_size > _LONGEST:
+        raise ValueError(f"{index} is too large for an index of components ({index.stat().st_size} bytes)")
+    try:
+        parsed = parsed_json(index.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{index} is not an index of components: {error}") from None
+    if not isinstance(parsed, dict):
+        raise ValueError(f"{index} is not an index of components: it is no object")
+    found: dict[str, Checkpoint] = {}
+    for name, what in parsed.items():
+        is_component = (
+            isinstance(what, list) and not name.startswith("_") and "/" not in name and ".." not in name
+        )
+        if is_component and any(_weights(path / name)):
+            found[name] = opener(path / name)
+    if not found:
+        raise ValueError(
+            f"{path} is a diffusers pipeline without weights: {PIPELINE} names {', '.join(parsed)}"
+        )
+    return _joined(path, found)
+
+
+def _joined(path: Path, components: dict[str, Checkpoint]) -> Checkpoint:
+    parts: list[Any] = []
+    places: dict[str, int] = {}
+    extras: dict[str, Any] = {}
+    count = sum(len(opened._parts) for opened in components.values())
+    for component, opened in components.items():
+        for name, place in opened._places.items():
+            position, part = divmod(place, len(opened._parts))
+            places[f"{component}.{name}"] = position * count + len(parts) + part
+        extras |= {f"{component}.{name}": value for name, value in opened.extras.items()}
+        parts += opened._parts
+    return Checkpoint(path, parts, places=places, extras=extras)
+
+
+def advice(path: Path) -> str:
+    """What a folder that is no checkpoint holds, and which path to open; "" where nothing is recognised."""
+    for kind, find in _LAYOUTS:
+        found = sorted({str(file) for file in find(path)}, key=natural_key)
+        if found:
+            # Numbers grow with the steps, so the last is the newest.
+            shown = found if len(found) <= _MOST else ["...", *found[-_MOST:]]
+            return f". It is {kind}; open {' or '.join(shown[-2:])}" + (
+                f" (there are {len(found)}: {', '.join(shown)})" if len(found) > 2 else ""
+            )
+    return ""
+
+
+def _weights(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (file for file in path.iterdir() if file.suffix in _WEIGHTS and file.is_file())
+
+
+def _deepspeed(path: Path) -> Iterator[Path]:
+    for folder in (path, *path.glob("global_step*"), *path.glob("checkpoint-*/global_step*")):
+        yield from folder.glob("mp_rank_*_model_states.pt")
+        yield from folder.glob("zero_pp_rank_*_mp_rank_*_model_states.pt")
+
+
+def _megatron(path: Path) -> Iterator[Path]:
+    for folder in (path, *path.glob("iter_*"), *path.glob("release")):
+        if folder.is_dir() and (folder / ".metadata").is_file():
+            yield folder
+        yield from folder.glob("mp_rank_*/model_optim_rng.pt")
+        yield from folder.glob("mp_rank_*/distrib_optim.pt")
+
+
+def _lightning(path: Path) -> Iterator[Path]:
+    for pattern in (
+        "checkpoints/*.ckpt",
+        "version_*/checkpoints/*.ckpt",
+        "lightning_logs/version_*/checkpoints/*.ckpt",
+    ):
+        yield from path.glob(pattern)
+
+
+def _cache(path: Path) -> Iterator[Path]:
+    for folder in (path, *path.glob("models--*"), *path.glob("hub/models--*")):
+        yield from (entry for entry in folder.glob("snapshots/*") if entry.is_dir())
+
+
+def _trainer(path: Path) -> Iterator[Path]:
+    for folder in path.glob("checkpoint-*"):
+        if any(_weights(folder)):
+            yield folder
+
+
+def _distributed(path: Path) -> Iterator[Path]:
+    yield from (file.parent for file in path.glob("*/.metadata"))
+
+
+_LAYOUTS: tuple[tuple[str, Callable[[Path], Iterator[Path]]], ...] = (
+    ("a DeepSpeed run, whose ranks' files are checkpoints by themselves", _deepspeed),
+    ("a Megatron run", _megatron),
+    ("a Lightning run", _lightning),
+    ("a cache of the Hugging Face hub", _cache),
+    ("a transformers Trainer's run", _trainer),
+    ("a folder of distributed checkpoints", _distributed),
+)

@@ -1,0 +1,100 @@
+"""Folders that a run or a library leaves: opened, or told which path in them to open."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import pyparam
+
+
+def pipeline(path, components):
+    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30.0", **components}
+    (path / "model_index.json").write_text(json.dumps(index))
+
+
+def test_a_diffusers_pipeline_is_its_components(tmp_path):
+    pipeline(
+        tmp_path,
+        {
+            "scheduler": ["diffusers", "PNDMScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModel"],
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "safety_checker": [None, None],
+        },
+    )
+    for name in ("scheduler", "text_encoder", "unet"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")
+    save_file({"a": torch.ones(2)}, tmp_path / "text_encoder" / "model.safetensors")
+    for part, name in enumerate("bc"):
+        file = f"diffusion_pytorch_model-0000{part + 1}-of-00002.safetensors"
+        save_file({name: torch.full((3,), float(part)), f"{name}2": torch.zeros(1)}, tmp_path / "unet" / file)
+    opened = pyparam.open(tmp_path)
+    assert list(opened) == ["text_encoder.a", "unet.b", "unet.b2", "unet.c", "unet.c2"]
+    assert opened["text_encoder.a"].tolist() == [1, 1]
+    assert opened["unet.c"].tolist() == [1, 1, 1]
+    assert opened.byte_range("unet.c").file.name.endswith("2-of-00002.safetensors")
+    assert len(opened.files) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"model_index\.json is not an index of components: it is no object"),
+        ("{", r"model_index\.json is not an index of components: Expecting"),
+        ('{"../x": ["a", "B"], "unet": ["a", "B"]}', r"is a diffusers pipeline without weights"),
+    ],
+)
+def test_a_pipeline_that_is_none(tmp_path, text, message):
+    (tmp_path / "model_index.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        pyparam.open(tmp_path)
+
+
+LAYOUTS = {
+    "DeepSpeed": (
+        ["latest", "global_step10/mp_rank_00_model_states.pt", "global_step9/mp_rank_00_model_states.pt"],
+        r"a DeepSpeed run.* open .*global_step9/mp_rank_00_model_states\.pt or .*global_step10/mp_rank_00",
+    ),
+    "Megatron": (
+        ["latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"],
+        r"a Megatron run; open .*iter_0000100/mp_rank_00/model_optim_rng\.pt$",
+    ),
+    "Megatron, distributed": (["iter_0000100/.metadata"], r"a Megatron run; open .*iter_0000100$"),
+    "Lightning": (
+        [f"lightning_logs/version_{i}/checkpoints/epoch=1.ckpt" for i in (2, 10, 9)],
+        r"a Lightning run; open .*version_9/.* or .*version_10/checkpoints/epoch=1\.ckpt \(there are 3: ",
+    ),
+    "a cache": (
+        ["models--a--b/refs/main", "models--a--b/snapshots/0123/config.json"],
+        r"a cache of the Hugging Face hub; open .*models--a--b/snapshots/0123$",
+    ),
+    "Trainer": (
+        ["checkpoint-500/model.safetensors"],
+        r"a transformers Trainer's run; open .*checkpoint-500$",
+    ),
+    "steps": (["step-7/.metadata"], r"a folder of distributed checkpoints; open .*step-7$"),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_the_message_tells_which_path_to_open(tmp_path, case):
+    files, message = LAYOUTS[case]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=message):
+        pyparam.open(tmp_path)
+
+
+def test_a_folder_of_ranks_files(tmp_path):
+    for rank in range(2):
+        (tmp_path / f"mp_rank_0{rank}_model_states.pt").write_bytes(b"")
+    with pytest.raises(
+        ValueError, match=r"holds several checkpoints .*: open one of them\. It is a DeepSpeed run"
+    ):
+        pyparam.open(tmp_path)
