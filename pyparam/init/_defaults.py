@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from pyparam.init._fill import ordinary
 from pyparam.init._owners import Owners, kind_of, qualified
 from pyparam.init._samplers import (
     constant_,
@@ -168,6 +170,8 @@ class TorchDefaults:
         self._transformed: dict[str, bool] = {}
 
     def sampler(self, name: str, parameter: Tensor) -> Sampler | None:
+        if is_lazy(parameter):
+            ordinary(parameter, f"initialize_: parameter {name!r}")  # refuses it in words of ours
         path, _, attribute = name.rpartition(".")
         # nn.Transformer draws every matrix below it anew, whatever its layers did.
         if parameter.dim() > 1 and self._below_transformer(path):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pyparam._base.native import _C
 
@@ -45,7 +46,11 @@ class Part(NamedTuple):
 
 
 def seed_of(seed: object, what: str) -> int:
-    """Checks a seed: an integer in [0, 2**64)."""
+    """Checks a seed, an integer in [0, 2**64); None draws one from PyTorch's default generator."""
+    if seed is None:
+        with _disable_current_modes():  # a mode would give a tensor without a value
+            number = torch.empty((), dtype=torch.int64, device="cpu")
+            return int(number.random_(generator=torch.default_generator))
     return _word64(seed, f"{what}: seed", "an integer")
 
 

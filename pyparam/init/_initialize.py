@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 from pyparam._base.errors import named_errors
 from pyparam._base.native import _C
 from pyparam._base.words import shape_text
-from pyparam._parts.parts import refuse_flat
+from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam.init._defaults import TorchDefaults
@@ -51,18 +52,38 @@ class Initialized:
     """What :func:`initialize_` did: a sequence of :class:`Filled`, also by name; its repr is a table.
 
     ``mean`` and ``std`` (of the population, not unbiased) were summed while the values were written; of
-    16-bit parameters, before the rounding. ``unused`` lists the rules that matched nothing; ``rebuilt`` the
-    buffers made anew.
+    16-bit parameters, before the rounding. ``seed`` is the seed that was given, or drawn; ``unused`` lists
+    the rules that matched nothing; ``rebuilt`` the buffers made anew. It holds no tensor of the model, and
+    can be copied and pickled.
     """
 
     def __init__(
-        self, lines: Callable[[], list[Filled]], count: int, unused: list[Any], rebuilt: list[str]
+        self,
+        lines: Callable[[], list[Filled]],
+        count: int,
+        seed: int,
+        unused: list[Any],
+        rebuilt: list[str],
     ) -> None:
         self._make: Callable[[], list[Filled]] | None = lines
         self._count = count
         self._made: list[Filled] = []
+        self.seed = seed
         self.unused = unused
         self.rebuilt = rebuilt
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A condition may be a function of a class or a closure, which no pickle takes: it is told as text.
+        return {
+            "_make": None,
+            "_count": self._count,
+            "_made": self._lines,
+            "seed": self.seed,
+            "unused": [
+                condition if isinstance(condition, str) else told(condition) for condition in self.unused
+            ],
+            "rebuilt": self.rebuilt,
+        }
 
     @property
     def _lines(self) -> list[Filled]:
@@ -101,7 +122,20 @@ class Initialized:
         ]
         if self._count > len(shown_lines):
             text.append(f"… and {self._count - len(shown_lines):,} more")
+        if self.unused:
+            text.append(f"matched nothing: {', '.join(map(told, self.unused))}")
         return "\n".join(text)
+
+
+def told(condition: Any) -> str:
+    """A rule's condition in words."""
+    if isinstance(condition, str):
+        return repr(condition)
+    if isinstance(condition, re.Pattern):
+        return f"re.compile({condition.pattern!r})"
+    if isinstance(condition, tuple):
+        return f"({', '.join(map(told, condition))})"
+    return condition.__name__ if isinstance(condition, type) else shown(condition)
 
 
 def _number(value: float | None) -> str:
@@ -112,7 +146,7 @@ def initialize_(
     model: Any,
     rules: Rules | None = None,
     *,
-    seed: int,
+    seed: int | None = None,
     default: Sampler | str = "error",
     device: torch.device | str | None = None,
     buffers: Rules | None = None,
@@ -125,13 +159,15 @@ def initialize_(
     very class), a pair ``(module class, glob on the attribute)``, or a predicate ``(name, parameter) ->
     bool``. A sampler is one of this module's, a ``functools.partial`` of one, any callable ``(tensor, *,
     seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or ``"keep"``.
+    A rule that matches nothing is told in the report.
     With ``rules=None`` every parameter gets ``"torch"``. ``default`` is the sampler of parameters no rule
     matches; ``"error"`` raises instead and lists them.
 
-    The stream of a parameter is its qualified name, for tied parameters the first one. Its Python object,
-    ``requires_grad`` and strides stay. Of a DTensor each rank fills its own part, in the same native call as
-    all the rest and without communication: the whole is what the unsharded parameter would be. The report has
-    no mean and deviation of it.
+    ``seed`` is an integer in [0, 2**64); left out, one is drawn from PyTorch's default generator and told in
+    the report. The stream of a parameter is its qualified name, for tied parameters the first one. Its Python
+    object, ``requires_grad`` and strides stay. Of a DTensor each rank fills its own part, in the same native
+    call as all the rest and without communication: the whole is what the unsharded parameter would be. The
+    report has no mean and deviation of it.
 
     On a model with meta parameters, ``device`` says where to materialise them. Ties are kept, and so is each
     Parameter object, unless something in C++ or a weak reference holds it: then a new Parameter takes its
@@ -153,7 +189,7 @@ def initialize_(
     job = _resolved(samplers, picks, table)
     with materialized(model, table, subject, job, device, buffers) as made:
         moments = _fill(job, made, seed)
-    return _report(job, made, moments, unused)
+    return _report(job, made, moments, seed, unused)
 
 
 # ---- which sampler ----------------------------------------------------------------------------------------
@@ -418,23 +454,25 @@ def _run(sampler: Sampler, tensor: Tensor, seed: int, name: str) -> Tensor:
     return scratch
 
 
-def _report(job: Job, made: Materialized, moments: Tensor, unused: list[Any]) -> Initialized:
-    shapes_of = made.table
+def _report(job: Job, made: Materialized, moments: Tensor, seed: int, unused: list[Any]) -> Initialized:
+    # No table: it would keep the model's tensors alive, and from being swapped, as long as the report.
+    names, layouts = made.table.names, _C.layouts(made.table._native)
+    class_of, rows, samplers = job.class_of, job.rows, job.samplers
+    parts = (
+        {i for i, tensor in enumerate(made.table.tensors) if is_part(tensor)} if has_parts(made.table) else ()
+    )
 
     def lines() -> list[Filled]:
         got = moments.tolist()
         out = []
-        for i, (name, tensor) in enumerate(shapes_of):
-            at = job.class_of[i]
-            row = job.rows[at]
+        for i, name in enumerate(names):
+            row = rows[class_of[i]]
             mean = std = wanted_mean = wanted_std = None
             if row is not _KEPT:
                 wanted_mean, wanted_std = wanted(row)
-                mean, std = (None, None) if is_part(tensor) else got[i]
-            label = job.samplers[at]
-            out.append(
-                Filled(name, tuple(tensor.shape), tensor.dtype, label, wanted_mean, wanted_std, mean, std)
-            )
+                mean, std = (None, None) if i in parts else got[i]
+            label, shape, dtype = samplers[class_of[i]], layouts.shape(i), layouts.dtype(i)
+            out.append(Filled(name, shape, dtype, label, wanted_mean, wanted_std, mean, std))
         return out
 
-    return Initialized(lines, len(made.table), unused, made.rebuilt)
+    return Initialized(lines, len(names), seed, unused, made.rebuilt)

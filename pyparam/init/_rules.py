@@ -47,6 +47,11 @@ class Subject:
 
 def pairs_of(rules: Rules) -> list[tuple[Condition, Any]]:
     """Rules as (condition, sampler) pairs in order; raises TypeError for anything else."""
+    if not isinstance(rules, Iterable) or isinstance(rules, str):
+        fills = "; to fill by one sampler, give {'*': sampler}" if callable(rules) else ""
+        raise TypeError(
+            f"initialize_: rules must be a mapping or (condition, sampler) pairs, got {shown(rules)}{fills}"
+        )
     items = list(rules.items()) if isinstance(rules, Mapping) else list(rules)
     for item in items:
         if not isinstance(item, tuple) or len(item) != 2:

@@ -6,7 +6,9 @@ row.
 
 Every sampler takes, besides PyTorch's arguments:
 
-- ``seed``: an integer in [0, 2**64).
+- ``seed``: an integer in [0, 2**64). Left out, a number is drawn from PyTorch's default generator, so that
+  ``torch.manual_seed`` counts and no two calls give the same values: ``net.apply`` of a function that calls
+  samplers works as with ``torch.nn.init``.
 - ``stream``: the parameter's qualified name, or an integer in [0, 2**64). Element i is a function of
   (seed, stream, i) alone, i being its row-major index, whatever the memory format.
 - ``shape``, ``offset``, ``strides``: for a tensor that is a part of a whole. ``shape`` is the whole's shape;
@@ -15,8 +17,8 @@ Every sampler takes, besides PyTorch's arguments:
   dimensions) or of a run (a part of one dimension). The part gets the values the whole would have there.
 
 They write in place under no_grad and return the tensor. float32, float64, float16 and bfloat16 can be drawn;
-16-bit values are the float32 values rounded to nearest even. PyTorch's random state is neither read nor
-changed.
+16-bit values are the float32 values rounded to nearest even. With a seed, PyTorch's random state is neither
+read nor changed.
 """
 
 from __future__ import annotations
@@ -184,7 +186,7 @@ def _drawn(
     what: str,
     tensor: Tensor,
     arguments: tuple[Any, ...],
-    seed: int,
+    seed: int | None,
     stream: str | int,
     offset: Offset,
     shape: Shape | None,
@@ -201,8 +203,8 @@ def uniform_(
     a: float = 0.0,
     b: float = 1.0,
     *,
-    seed: int,
-    stream: str | int,
+    seed: int | None = None,
+    stream: str | int = 0,
     offset: Offset = 0,
     shape: Shape | None = None,
     strides: Shape | None = None,
@@ -216,8 +218,8 @@ def normal_(
     mean: float = 0.0,
     std: float = 1.0,
     *,
-    seed: int,
-    stream: str | int,
+    seed: int | None = None,
+    stream: str | int = 0,
     offset: Offset = 0,
     shape: Shape | None = None,
     strides: Shape | None = None,
@@ -233,8 +235,8 @@ def trunc_normal_(
     a: float = -2.0,
     b: float = 2.0,
     *,
-    seed: int,
-    stream: str | int,
+    seed: int | None = None,
+    stream: str | int = 0,
     offset: Offset = 0,
     shape: Shape | None = None,
     strides: Shape | None = None,
@@ -252,8 +254,8 @@ def xavier_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
     *,
-    seed: int,
-    stream: str | int,
+    seed: int | None = None,
+    stream: str | int = 0,
     offset: Offset = 0,
     shape: Shape | None = None,
     strides: Shape | None = None,
@@ -268,8 +270,8 @@ def xavier_normal_(
     tensor: Tensor,
     gain: float = 1.0,
     *,
-    seed: int,
-    stream: str | int,
+    seed: int | None = None,
+    stream: str | int = 0,
     offset: Offset = 0,
     shape: Shape | None = None,
     strides: Shape | None = None,
@@ -289,8 +291,8 @@ def kaiming_uniform_(
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
     *,
-    seed: int,
-    stream: str | int,
+    seed: int | None = None,
+    stream: str | int = 0,
     offset: Offset = 0,
     shape: Shape | None = None,
     strides: Shape | None = None,
@@ -309,8 +311,8 @@ def kaiming_normal_(
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
     *,
-    seed: int,
-    stream: str | int,
+    seed: int | None = None,
+    stream: str | int = 0,
     offset: Offset = 0,
     shape: Shape | None = None,
     strides: Shape | None = None,
