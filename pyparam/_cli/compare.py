@@ -76,6 +76,9 @@ def compare(
             "--rtol", metavar="X", help="As torch.allclose: |a-b| <= atol + X |b|.", show_default=False
         ),
     ] = None,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Compare quantized parameters by the values they stand for.")
+    ] = False,
     columns: Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -118,6 +121,7 @@ def compare(
                     cast=cast,
                     atol=atol,
                     rtol=rtol,
+                    dequantize=dequantize,
                 )
             fit = fitting(columns, _KEYS, _DROPPED)
             same = _by_value(found, worst, by.value, as_json, fit)

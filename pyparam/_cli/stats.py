@@ -15,10 +15,12 @@ import typer
 
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, plain, plural, size
+from pyparam._cli.fit import Columns, fitting
 from pyparam._cli.source import Part, Source, load, mistakes
-from pyparam._measure.measure import measure
+from pyparam._measure.readable import measure_dequantized, measure_readable
 from pyparam._measure.rows import Row, finite_or_none, marked, number
 from pyparam._measure.stats import Stats
+from pyparam._sources.quantized import Logical
 
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _SMALLER = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -45,15 +47,28 @@ def stats(
         ),
     ] = None,
     part: Part = None,
+    select: Annotated[
+        str | None,
+        typer.Option("--select", metavar="PATTERN", help="Only parameters that match.", show_default=False),
+    ] = None,
+    dequantize: Annotated[
+        bool, typer.Option("--dequantize", help="Measure quantized parameters by the values they stand for.")
+    ] = False,
+    columns: Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with null for NaN.")] = False,
 ) -> None:
     """Prints statistics of every parameter, from one pass over the values.
 
-    Exit status: 0 when all values are finite, 1 when a parameter has a NaN or an infinity, 2 after a
-    mistake.
+    A parameter that cannot be read (sparse, quantized, on the meta device, ...) costs its row. Packed weights
+    of bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8, MXFP4 and NVFP4 are measured as stored, and with
+    --dequantize as one parameter each, by its values.
+
+    Exit status: 0 when all values are finite, 1 when a parameter has a NaN or an infinity or could not be
+    read, 2 after a mistake.
 
     JSON: parameters (a list, in the order shown: name, shape, dtype, device and every figure), total,
-    nonfinite and missing (names); with --histogram quantiles in each, and underflow (dtype to the fractions
+    nonfinite and missing (names), unread (name to reason), quantized (with --dequantize: name, scheme,
+    shape, bits a value); with --histogram quantiles in each, and underflow (dtype to the fractions
     that become zero or subnormal, or overflow).
 
     \b
@@ -65,14 +80,46 @@ def stats(
     """
     with mistakes():
         with _progress():
-            found = measure(load(source, part=part), grad=grad, quantiles=_QUANTILES if histogram else ())
+            loaded = load(source, part=part)
+            options: dict[str, Any] = {"grad": grad, "quantiles": _QUANTILES if histogram else ()}
+            logical: list[Logical] = []
+            if dequantize:
+                found, unread, logical, raw = measure_dequantized(loaded, select=select, **options)
+            else:
+                found, unread = measure_readable(loaded, select=select, **options)
+                raw = []
         shown = found.sort(sort) if sort is not None else found
         if as_json:
-            typer.echo(json.dumps(_summary(shown, limit, histogram), indent=2))
+            made = _summary(shown, limit, histogram)
+            told = [_logical(one) for one in logical]
+            typer.echo(json.dumps({**made, "unread": unread, "quantized": told}, indent=2))
         else:
-            _print(shown, _ROWS if limit is None else limit, histogram)
-    if found.nonfinite():
+            _print(shown, _ROWS if limit is None else limit, histogram, columns)
+            for line in _notes(unread, logical, raw):
+                typer.echo(line)
+    if found.nonfinite() or unread:
         raise typer.Exit(1)
+
+
+def _logical(one: Logical) -> dict[str, Any]:
+    return {"name": one.name, "scheme": one.scheme, "shape": list(one.shape), "bits": one.bits}
+
+
+def _notes(unread: dict[str, str], logical: list[Logical], raw: list[str]) -> Iterator[str]:
+    for name, reason in islice(unread.items(), 10):
+        yield f"not read: {plain(name)}: {plain(reason)}"
+    if len(unread) > 10:
+        yield f"not read: {len(unread) - 10:,} more"
+    for scheme in dict.fromkeys(one.scheme for one in logical):
+        alike = [one for one in logical if one.scheme == scheme]
+        values, stored = sum(one.numel for one in alike), sum(one.nbytes for one in alike)
+        yield (
+            f"{plural(len(alike), 'parameter')} of {scheme}: {plural(values, 'value')} at "
+            f"{8 * stored / max(values, 1):.3g} bits each"
+        )
+    if raw:
+        more = ", …" if len(raw) > 5 else ""
+        yield f"raw values, of no scheme that is known: {', '.join(map(plain, raw[:5]))}{more}"
 
 
 @contextlib.contextmanager
@@ -117,7 +164,7 @@ def _summary(shown: Stats, limit: int | None, histogram: bool) -> dict[str, Any]
     return out
 
 
-def _print(shown: Stats, limit: int, histogram: bool) -> None:
+def _print(shown: Stats, limit: int, histogram: bool, columns: str | None) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -128,15 +175,19 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
     total = shown.total
     footer = ["total", plural(total.numel, "value"), "", *_figures(total), *_quantiles(total)]
     header = ["name", "shape", "dtype", *_FIGURES, *(f"q{q:g}" for q in _QUANTILES if histogram)]
-    for i, (head, foot) in enumerate(zip(header, footer, strict=True)):
-        table.add_column(
-            head, Text(foot), justify="left" if i < 3 else "right", no_wrap=True, overflow="fold"
-        )
+    rows = []
     for row in islice(shown, limit):
-        style = "red" if row.nonfinite else ""
         name = marked(plain(row.name), None if row.shared_with is None else plain(row.shared_with))
         cells = [name, _shape(row), dtype_name(row.dtype) if row.dtype else "", *_figures(row)]
-        table.add_row(*(Text(cell, style) for cell in (*cells, *_quantiles(row))))
+        rows.append([*cells, *_quantiles(row)])
+    kept = fitting(columns, header, _dropped(header))([header, footer, *rows])
+    for i in kept:
+        table.add_column(
+            header[i], Text(footer[i]), justify="left" if i < 3 else "right", no_wrap=True, overflow="fold"
+        )
+    for row, cells in zip(shown, rows, strict=False):
+        style = "red" if row.nonfinite else ""
+        table.add_row(*(Text(cells[i], style) for i in kept))
     # As wide as its rows: a name cut off is of no use to whoever reads the output with another program.
     console(width=10_000).print(table, soft_wrap=True, crop=False)
     lines = []
@@ -160,6 +211,12 @@ def _print(shown: Stats, limit: int, histogram: bool) -> None:
             )
     for line in lines:
         typer.echo(line)
+
+
+def _dropped(header: list[str]) -> list[str]:
+    """The columns a narrow terminal does without, the least telling first."""
+    order = ("subnormals", "zeros", "l2", "infs", "nans", "min", "max", "dtype", "shape")
+    return [*reversed([name for name in header if name.startswith("q")]), *order]
 
 
 def _shape(row: Row) -> str:

@@ -14,6 +14,7 @@ from pyparam._compare.comparison import Comparison
 from pyparam._compare.structure import Restructured, restructured
 from pyparam._share.readable import REFUSALS, refused_by
 from pyparam._sources import path as paths
+from pyparam._sources.quantized import dequantized
 from pyparam._sources.saved import Saved, is_on_disk, saved
 from pyparam._sources.table import ParamTable
 
@@ -32,6 +33,7 @@ def compare(
     cast: bool = False,
     atol: float | None = None,
     rtol: float | None = None,
+    dequantize: bool = False,
 ) -> Comparison:
     """What two sources differ by: models, state dicts, checkpoints, tables, matched by name.
 
@@ -65,6 +67,8 @@ def compare(
         cast: a pair in which one side is the other rounded to its dtype is no difference.
         atol, rtol: a pair of one dtype with ``|a - b| <= atol + rtol * |b|`` throughout is no difference, as
             in ``torch.allclose``; the one that is left out is 0.
+        dequantize: compares quantized parameters (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8 with
+            scales, MXFP4, NVFP4) by the values they stand for, float32, which are held in memory.
 
     Example:
         >>> found = pyparam.compare(model, "before.safetensors")
@@ -79,7 +83,9 @@ def compare(
         if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
             raise ValueError(f"compare: {what} must be a number from 0 on, got {tolerance}")
     a, b = (paths.open(source) if paths.accepts(source) else source for source in (a, b))
-    sides = [_renamed(saved(source), [rename, own]) for source, own in ((a, rename_a), (b, rename_b))]
+    sides = [
+        _renamed(_state(source, dequantize), [rename, own]) for source, own in ((a, rename_a), (b, rename_b))
+    ]
     tables = sides[0].table, sides[1].table
     (table_a, table_b), found, unread = _read(*tables, is_on_disk(a), is_on_disk(b))
     comparison = Comparison(table_a, table_b, found)
@@ -99,6 +105,11 @@ def compare(
     if comparison.missing and comparison.unexpected:
         comparison.suggestion = suggested(tables[0].names, tables[1].names)
     return comparison
+
+
+def _state(source: Any, dequantize: bool) -> Saved:
+    state = saved(source)
+    return state._replace(table=dequantized(state.table)) if dequantize else state
 
 
 def _structure(comparison: Comparison, a: ParamTable, b: ParamTable) -> list[Restructured]:

@@ -12,6 +12,8 @@ from pyparam._base.words import plain, plural, size
 from pyparam._inspect.nodes import Node, TreeNode
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.contents import facts_of, sections_of
+from pyparam._sources.quantized import quantized
+from pyparam._sources.table import ParamTable
 
 # A file of which this much more than its tensors is not explained by headers and alignment.
 _SPARE = 1 << 20
@@ -83,7 +85,23 @@ def about(node: Node, outline: _C.Outline) -> About:
     if source is not None:
         held = sum(outline.holding(0, buffers).bytes for buffers in (False, True))
         facts = [*_file(source, held), *facts_of(source.extras, source.metadata)]
+    facts += _quantized(node.tree.table)
     return About(shares, facts)
+
+
+def _quantized(table: ParamTable) -> Iterator[tuple[str, str]]:
+    found = quantized(table)
+    for scheme in dict.fromkeys(one.scheme for one in found.logical):
+        alike = [one for one in found.logical if one.scheme == scheme]
+        values, stored = sum(one.numel for one in alike), sum(one.nbytes for one in alike)
+        yield (
+            scheme,
+            f"{plural(values, 'value')} in {plural(len(alike), 'parameter')}, "
+            f"{8 * stored / max(values, 1):.3g} bits a value; "
+            f"{alike[0].name} stands for {list(alike[0].shape)}",
+        )
+    if found.raw:
+        yield "raw", f"{plural(len(found.raw), 'tensor')} of no known scheme: {', '.join(found.raw[:3])}"
 
 
 def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:

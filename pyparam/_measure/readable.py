@@ -1,0 +1,66 @@
+"""``measure`` of what can be measured: an entry without values that can be read costs its row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pyparam._measure.measure import measure
+from pyparam._measure.stats import Stats
+from pyparam._share.readable import REFUSALS, read_of
+from pyparam._sources import path, table_of
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.quantized import Logical, quantized
+from pyparam._sources.table import ParamTable
+
+
+def measure_readable(
+    source: Any, *, select: str | None = None, **options: Any
+) -> tuple[Stats, dict[str, str]]:
+    """What ``measure`` gives of a source, and the reason of each entry that it does not take.
+
+    ``select`` measures only what ``ParamTable.select`` takes. Raises what ``measure`` raises that is about no
+    entry, and ValueError where nothing matches.
+    """
+    if path.accepts(source):
+        source = path.open(source)
+    if select is None and isinstance(source, Checkpoint):
+        try:
+            return measure(source, **options), {}  # in a stream: nobody holds a tensor of it
+        except REFUSALS:
+            pass
+    return _of_table(_selected(table_of(source), select), options)
+
+
+def measure_dequantized(
+    source: Any, *, select: str | None = None, **options: Any
+) -> tuple[Stats, dict[str, str], list[Logical], list[str]]:
+    """``measure_readable`` with quantized parameters by the values they stand for, one at a time in memory.
+
+    Also gives those parameters, and the names of packed weights whose scheme is not known.
+    """
+    found = quantized(table_of(source))
+    chosen = found.logical
+    if select is not None:
+        names = ParamTable([one.name for one in chosen], [torch.empty(0)] * len(chosen)).select(select).names
+        chosen = [one for one in chosen if one.name in set(names)]
+    rest = found.rest if select is None or not chosen else found.rest.select(select)
+    if select is not None and not chosen:
+        rest = _selected(rest, select)
+    stats, unread = _of_table(rest, options)
+    for one in chosen:
+        stats = stats + measure(ParamTable([one.name], [one.values()]), **options)
+    return stats, unread, chosen, found.raw
+
+
+def _selected(table: ParamTable, select: str | None) -> ParamTable:
+    chosen = table if select is None else table.select(select)
+    if len(table) and not len(chosen):
+        raise ValueError(f"nothing matches {select!r} among {len(table):,} parameters")
+    return chosen
+
+
+def _of_table(table: ParamTable, options: dict[str, Any]) -> tuple[Stats, dict[str, str]]:
+    found, read = read_of(table, lambda part: measure(part, **options))
+    return found, read.left_out
