@@ -27,14 +27,17 @@ CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 PYTHON_TREES := pyparam tests benchmarks docs .ci setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint docs format bench sanitize cuda test-cuda bench-cuda clean
+.PHONY: help demo test test-all style lint guards docs wheel sdist test-wheel matrix format bench sanitize cuda test-cuda bench-cuda clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      show the two demo models, and write a report of one with faults planted in it"
 	@echo "make test      the test suite (make test-all: also what takes many seconds or gigabytes)"
-	@echo "make lint      clang-format, ruff, mypy, stubtest"
+	@echo "make lint      clang-format, ruff, mypy, stubtest, and warnings as errors (make style: what needs no build)"
+	@echo "make guards    the instructions that the hot paths take, against the recorded table"
 	@echo "make docs      the documentation, into build/site"
+	@echo "make wheel     a wheel into dist/, for the PyTorch that it is built with (make sdist: the sources)"
+	@echo "make matrix    builds and tests with each Python that is found"
 	@echo "make format    rewrite the files as lint wants them"
 	@echo "make bench     the benchmarks, each beside its peer"
 	@echo "make sanitize  the suite with the extension under ASan and UBSan"
@@ -114,20 +117,51 @@ test-all: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 bench: $(VENV)/.bench $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest benchmarks -s -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
 
-# Warnings are errors in this build, whose objects lie by themselves.
-lint: $(VENV)/.lint $(VENV)/.installed $(VENV)/.built
-	@PYPARAM_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/werror-lib
+# What needs no build.
+style: $(VENV)/.lint
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP)
 	$(VENV)/bin/ruff check $(PYTHON_TREES)
 	$(VENV)/bin/ruff format --check $(PYTHON_TREES)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+
+# Warnings are errors in this build, whose objects lie by themselves unless they are in the other one too.
+lint: style $(VENV)/.installed $(VENV)/.built
+	@PYPARAM_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/werror-lib
 	$(PY) -m mypy.stubtest pyparam._C --allowlist .ci/stubtest-allowed --ignore-unused-allowlist
+
+guards: $(VENV)/.torch $(VENV)/.built
+	PYTHONPATH=. $(PY) .ci/guards.py
 
 # Nothing of it needs the extension: the reference is read off the sources, the examples are run by the tests.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+# What an earlier build left in its folder would be packed too.
+wheel: $(VENV)/.torch
+	@rm -rf build/lib.* build/bdist.* dist/*.whl
+	@$(PY) setup.py --quiet bdist_wheel --dist-dir dist
+	@ls dist/*.whl
+
+sdist: $(VENV)/.torch
+	@rm -f dist/*.tar.gz
+	@$(PY) setup.py --quiet sdist --dist-dir dist
+	@ls dist/*.tar.gz
+
+# The suite against the installed wheel: in an environment that has it and, by way of the first one, what it
+# needs, and in a tree that has everything but the package.
+test-wheel: $(VENV)/.test wheel
+	rm -rf build/wheel
+	mkdir -p build/wheel/tree
+	git ls-files --cached --others --exclude-standard | grep -v "^pyparam/" | tar -cf - -T - | tar -xf - -C build/wheel/tree
+	$(PY) -m venv build/wheel/venv
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/wheel/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth"
+	build/wheel/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-index dist/*.whl
+	cd build/wheel/tree && ../venv/bin/python -c 'import pytest; pytest.console_main()' -m "not slow" $(PYTEST_FLAGS)
+
+matrix:
+	@.ci/matrix
 
 format: $(VENV)/.lint
 	$(VENV)/bin/clang-format -i $(CPP)

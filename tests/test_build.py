@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 import torch
+
+import pyparam
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="not run from a source tree")
@@ -49,7 +52,7 @@ def test_the_compiler_is_counted_where_it_compiles(tmp_path: Path) -> None:
 def copy(tmp_path: Path) -> Path:
     """The package with an extension that ends the process when it is loaded."""
     shutil.copytree(
-        ROOT / "pyparam",
+        Path(pyparam.__file__).parent,
         tmp_path / "pyparam",
         ignore=shutil.ignore_patterns("*.so", "*.built", "__pycache__"),
     )
@@ -107,3 +110,51 @@ def test_the_extension_says_what_it_was_built_for() -> None:
 
     record = Path(_C.__file__).with_suffix(".built")
     assert record.read_text().splitlines()[0] == f"torch {torch.__version__}"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_the_source_distribution_has_what_the_clone_has(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    (made,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(made) as archive:
+        packed = {name.partition("/")[2] for name in archive.getnames()}
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=True)
+    wanted = {name for name in listed.stdout.splitlines() if name != ".gitignore" and (ROOT / name).exists()}
+    assert wanted - packed == set()
+    assert not [name for name in packed if name.startswith("build/") or name.endswith((".so", ".built"))]
+
+
+def test_what_ninja_tells_is_what_it_compiles(tmp_path: Path) -> None:
+    """Not the command, which is told of what does not compile alone."""
+    (tmp_path / "bad.cpp").write_text("int broken( {}\n")
+    (tmp_path / "good.cpp").write_text("int good() { return 1; }\n")
+    (tmp_path / "build.ninja").write_text(
+        "rule compile\n  command = c++ -DTOLD -c $in -o $out\nbuild good.o: compile good.cpp\n"
+    )
+    text = (ROOT / "setup.py").read_text(encoding="utf-8")
+    start = text.index("@contextmanager")
+    code = (
+        "import re, subprocess\nfrom contextlib import contextmanager\nfrom pathlib import Path\n"
+        "from typing import Any\nfrom collections.abc import Iterator\n"
+        + text[start : text.index("\ndef built_for")]
+        + "\nwith short_progress():\n    subprocess.run(['ninja', '-v'], cwd='.')\n"
+    )
+    (tmp_path / "go.py").write_text(code)
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
+    run = [sys.executable, "go.py"]
+    told = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment).stdout
+    assert told.strip() == "[1/1] good.cpp"
+    with (tmp_path / "build.ninja").open("a") as rules:
+        rules.write("build bad.o: compile bad.cpp\n")
+    told = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment).stdout
+    assert "FAILED: " in told
+    assert "-DTOLD -c bad.cpp" in told

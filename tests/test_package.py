@@ -26,7 +26,9 @@ def run(code: str, path: Path, **variables: str) -> subprocess.CompletedProcess[
 @pytest.mark.unsanitized
 def test_without_the_extension_the_import_says_how_to_build_it(tmp_path: Path) -> None:
     shutil.copytree(
-        ROOT / "pyparam", tmp_path / "pyparam", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+        Path(pyparam.__file__).parent,
+        tmp_path / "pyparam",
+        ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__"),
     )
     # An editable install offers the extension to every copy of the package.
     alone = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
