@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from models import MODELS
 from pairing import seconds, versus
-from torch import nn
+from torch import Tensor, nn
 
 import pyparam
 
@@ -91,6 +93,72 @@ def test_load_state_dict(benchmark: Any, model: tuple[str, nn.Module]) -> None:
         floor=LOADING_FLOORS[name],
     )
     print(f"\nload_state_dict, {name}: {pair}")
+
+
+def object_maker(state: Any) -> Callable[[], Any]:
+    """A loop that makes the objects of a state dict and does nothing else: what CPython and torch charge."""
+
+    def split(names: Any) -> list[tuple[str, str]]:
+        return [(name[: name.rfind(".") + 1], name[name.rfind(".") + 1 :]) for name in names]
+
+    entries = [(*parts, tensor) for parts, tensor in zip(split(state), state.values(), strict=True)]
+    metadata = [
+        (*parts, local) for parts, local in zip(split(state._metadata), state._metadata.values(), strict=True)
+    ]
+    detach = Tensor.detach
+
+    def loop() -> Any:
+        made: Any = OrderedDict()
+        for owner, key, tensor in entries:
+            made[owner + key] = detach(tensor)
+        made._metadata = OrderedDict()
+        for owner, key, local in metadata:
+            made._metadata[owner + key] = local.copy()
+        return made
+
+    return loop
+
+
+def without_collector(job: Callable[[], Any]) -> Callable[[], Any]:
+    def run() -> Any:
+        gc.disable()
+        try:
+            return job()
+        finally:
+            gc.enable()
+
+    return run
+
+
+def test_state_dict_beside_a_loop_that_makes_the_same_objects(
+    benchmark: Any, model: tuple[str, nn.Module]
+) -> None:
+    """The peer walks nothing: it is given names in two pieces and the tensors. Aim: 1.3 times its time."""
+    name, built = model
+    loop = without_collector(object_maker(built.state_dict(keep_vars=True)))
+    assert comparable(pyparam.state_dict(built)) == comparable(loop())
+    pair = versus(benchmark, lambda: pyparam.state_dict(built), loop, rounds=ROUNDS[name], floor=1 / 1.3)
+    print(f"\nstate_dict beside a loop that makes its objects, {name}: {pair}")
+
+
+INDEX_FLOORS = {"mixture": 30, "tree": 100, "chain": 20, "mlp": 2}
+
+
+def test_listing_an_unchanged_model_again(benchmark: Any, model: tuple[str, nn.Module]) -> None:
+    """By dict watchers (CPython 3.12 and later) this takes no time; by version tags, a read a dict."""
+    name, built = model
+    params = pyparam.index(built)
+    expected = dict(built.named_parameters())
+    assert list(params.snapshot()) == list(expected)
+    assert all(params.snapshot()[key] is value for key, value in expected.items())
+    pair = versus(
+        benchmark,
+        params.snapshot,
+        lambda: dict(built.named_parameters()),
+        rounds=ROUNDS[name],
+        floor=1000 if sys.version_info >= (3, 12) and name == "mixture" else INDEX_FLOORS[name],
+    )
+    print(f"\nthe index's listing, unchanged, {name}: {pair}")
 
 
 def test_one_step_costs_the_same_on_every_model() -> None:

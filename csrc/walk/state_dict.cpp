@@ -289,7 +289,7 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
       const auto [key, value] = members.all[i];
       const Ref saved = keep_vars ? Ref::borrow(value) : Ref::steal(detacher.detach_plain(value));
       plain = static_cast<bool>(saved);
-      if (plain && PyObject_SetItem(target.get(), at.joined(key).get(), saved.get()) < 0)
+      if (plain && PyODict_SetItem(target.get(), at.joined(key).get(), saved.get()) < 0)
         throw PythonError{};
     }
   };
@@ -314,7 +314,7 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
     }
     const Ref copy = Ref::checked(PyDict_Copy(local.get()));
     const Ref key = metadata_key(at, index == 0 ? prefix : nullptr);
-    if (PyObject_SetItem(metadata.get(), key.get(), copy.get()) < 0) throw PythonError{};
+    if (PyODict_SetItem(metadata.get(), key.get(), copy.get()) < 0) throw PythonError{};
   });
   return target;
 }
