@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from pyparam._cli.names import print_names
 from pyparam._cli.source import Meta, Part, Source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._inspect.inspector import inspect
@@ -28,6 +29,10 @@ def show(
     meta: Meta = False,
     part: Part = None,
     buffers: Annotated[bool, typer.Option("--buffers", help="List buffers beside the parameters.")] = False,
+    names: Annotated[
+        bool,
+        typer.Option("--names", help="List a file's names, types and shapes, also if it needs code to load."),
+    ] = False,
 ) -> None:
     """Prints the tree of a model, a line a module, with repeated blocks folded.
 
@@ -39,18 +44,22 @@ def show(
     JSON: type and modules of the model, parameters and buffers (what it holds), shared (lists of names over
     one memory), rows (one a line, with name, last, count, depth, type, tensors and what it holds), parts (of
     a training checkpoint: kind, prefix, tensors, values, bytes) and facts (of a file); of the demo, net and
-    mixture with these each.
+    mixture with these each. With --names a list with name, dtype, shape and nbytes of each tensor.
 
     \b
     Examples:
       pyparam show demo
       pyparam show model.safetensors --depth 2
       pyparam show last.ckpt --part model
+      pyparam show whole_module.pt --names
       pyparam show checkpoints/ --select "*.attn.*.weight"
       pyparam show torchvision.models:resnet50 --meta
       pyparam show mypackage.models:build --json | jq .parameters.unique
     """
     with mistakes():
+        if names:
+            print_names(source, select, as_json)
+            return
         options: dict[str, Any] = {"depth": depth, "select": select}
         if source == "demo":
             _demo(as_json, meta, buffers, options)
