@@ -45,7 +45,7 @@ def coarse(seen: Survey) -> Iterator[Finding]:
         ):
             continue
         looked_at += 1
-        tensor = seen.tensors[row].detach()
+        tensor = seen.values(row)
         digits = digits_of(tensor) if dtype == torch.float32 else None
         if digits is not None:
             narrow[row] = f"values of {digits} in float32"

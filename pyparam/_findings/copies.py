@@ -94,12 +94,8 @@ def _groups(seen: Survey) -> Iterator[list[int]]:
             alike.setdefault((seen.sizes(row), seen.layouts[row].dtype, figures), []).append(row)
     for rows in alike.values():
         while len(rows) > 1:
-            bits = bits_of(seen.tensors[rows[0]].detach())
-            same = [
-                row
-                for row in rows[1:]
-                if torch.equal(bits, bits_of(seen.tensors[row].detach()).to(bits.device))
-            ]
+            bits = bits_of(seen.values(rows[0]))
+            same = [row for row in rows[1:] if torch.equal(bits, bits_of(seen.values(row)).to(bits.device))]
             if same:
                 yield [rows[0], *same]
             rows = [row for row in rows[1:] if row not in same]

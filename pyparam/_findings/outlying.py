@@ -80,10 +80,10 @@ def _outliers(seen: Survey) -> Outliers:
             continue
         usual = max(abs(upper[row]), abs(lower[row]))
         wild = nans[row] + above[row] + below[row] > 0 or largest[row] > _DAMAGED * usual > 0
-        if wild and (words := _stretch(seen.tensors[row].detach(), _DAMAGED * usual)):
+        if wild and (words := _stretch(seen.values(row), _DAMAGED * usual)):
             found.damaged[row] = words
         elif not wild and seen.sizes(row)[0] >= _FEWEST_ROWS and largest[row] > _PEAK * rms[row]:
-            words = _row(seen.tensors[row].detach())
+            words = _row(seen.values(row))
             found.rows.update({row: words} if words else {})
     return found
 

@@ -45,7 +45,7 @@ def repeated(seen: Survey) -> Iterator[Finding]:
             continue
         if not (low[row] < high[row]) or sizes[0] < 2:
             continue
-        tensor = seen.tensors[row].detach()
+        tensor = seen.values(row)
         if tensor.numel() < _LARGE or tensor.numel() // sizes[0] < _WIDE:
             continue
         found = repeats(tensor)

@@ -16,6 +16,7 @@ from pyparam._findings.families import TABLE, Family, family_key, role_key
 from pyparam._findings.parts import Part, parts_of
 from pyparam._measure.measure import measure
 from pyparam._measure.stats import Stats
+from pyparam._parts.place import dtensor_type
 from pyparam._share.readable import read_of, unreadable_in
 from pyparam._share.ties import tie_sets, ties_of
 from pyparam._sources import path, table_of
@@ -75,6 +76,14 @@ class Survey:
     @cached_property
     def tensors(self) -> list[Tensor]:
         return self.table.tensors
+
+    def values(self, row: int) -> Tensor:
+        """The values of a row, to be looked at one by one. A DTensor is gathered: all its ranks ask for it,
+        as they have the same statistics."""
+        tensor: Any = self.tensors[row].detach()
+        kind = dtensor_type()
+        whole: Tensor = tensor.full_tensor() if kind is not None and isinstance(tensor, kind) else tensor
+        return whole
 
     @cached_property
     def layouts(self) -> list[Shape]:

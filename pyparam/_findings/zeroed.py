@@ -37,10 +37,10 @@ def zeroed(seen: Survey) -> Iterator[Finding]:
             continue
         if seen.is_matrix(row) and (WEIGHT.search(name) or table):
             if zeros[row] >= min(sizes[0], numel[row] // sizes[0], _RUN):
-                words = _of_matrix(seen.tensors[row].detach(), table, zeros[row])
+                words = _of_matrix(seen.values(row), table, zeros[row])
                 found |= {row: words} if words else {}
         elif len(sizes) == 1 and NORM.search(name) and numel[row] >= _FEW_VALUES:
-            tail = _tail(seen.tensors[row].detach() == 0)
+            tail = _tail(seen.values(row) == 0)
             if tail >= _TAIL * numel[row]:
                 found[row] = f"the last {tail:,} of {numel[row]:,} values"
     if found:

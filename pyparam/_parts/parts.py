@@ -155,6 +155,15 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def _is_flat(name: str) -> bool:
+    return "_fsdp_wrapped_module." in name or name.endswith("_flat_param")
+
+
+def is_flat(table: ParamTable) -> bool:
+    """Whether FullyShardedDataParallel flattened some entries, as their names tell."""
+    return is_distributed() and any(map(_is_flat, table.names))
+
+
 def refuse_flat(verb: str, table: ParamTable) -> None:
     """Refuses, by name, the pieces of flattened parameters that FullyShardedDataParallel leaves in a model.
 
@@ -164,7 +173,7 @@ def refuse_flat(verb: str, table: ParamTable) -> None:
     if not is_distributed():
         return
     for name in table.names:
-        if "_fsdp_wrapped_module." in name or name.endswith("_flat_param"):
+        if _is_flat(name):
             raise TypeError(
                 f"{verb}: parameter {name!r} is FullyShardedDataParallel's, of which each rank holds an "
                 "unmarked part: shard with fully_shard, or work within "

@@ -12,6 +12,7 @@ from pyparam._inspect.inspector import inspect
 from pyparam._inspect.tree import Entry, Row, Summary
 from pyparam._sources.table import ParamTable
 from pyparam._view.about import About, about
+from pyparam._view.here import lines_of
 
 _INDENT_LIMIT = 24
 _SHOWN_TIES = 10
@@ -24,6 +25,7 @@ def show(
     depth: int | None = None,
     select: Any = None,
     buffers: bool = False,
+    local: bool = False,
     file: IO[str] | None = None,
 ) -> None:
     """Prints the tree of a model, a line a module, with repeated blocks folded ("61 × Layer").
@@ -38,6 +40,8 @@ def show(
         depth: how many levels to show; None for all (of a model nested deeper than 256 levels, those).
         select: only parameters (and buffers) that ``ParamTable.select`` takes with this pattern.
         buffers: lists buffers beside the parameters; the totals always have them.
+        local: of DTensors, whose lines and totals are of the wholes and so the same on all ranks, also says
+            how much lies on this one: "120 values of 240 here, 480 B of 960 B".
         file: where to print; None for standard output. On a terminal the text has colours.
 
     Raises:
@@ -46,6 +50,7 @@ def show(
     """
     summary = summarize(source, select=select)
     lines = list(_lines(summary, depth, buffers))
+    lines += [[Piece(text, "total")] for text in lines_of(source, local=local)]
     write_lines(lines, sys.stdout if file is None else file)
 
 
