@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -64,6 +65,10 @@ for _command in (show.show, stats.stats, check.check, compare.compare, ties.ties
 
 def main() -> None:
     """Runs the command line; exits with 2 after a user's mistake."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed (`>&-`): what is printed goes nowhere, and the exit status still tells.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
     try:
         try:
             app(prog_name="pyparam")

@@ -86,10 +86,10 @@
       line.label.textContent = pyparam.shown(model.key(node));
       line.label.title = pyparam.shown(model.paths[node]);
       line.label.removeAttribute("href");
-      const count = below ? below[node] : model.count[node];
+      const count = below ? below.count[node] : model.count[node];
       line.note.textContent = `${pyparam.shown(model.type(node) || "")}  ${pyparam.plural(count, "parameter")}`.replace("(no name)", "").trim();
       for (const column of this.columns) if (column.text) line.cells[column.id].textContent = "";
-      line.cells.elements.textContent = counted(model.elements[node]);
+      line.cells.elements.textContent = counted(below ? below.values[node] : model.elements[node]);
       line.canvas.hidden = true;
     }
 

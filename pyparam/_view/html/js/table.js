@@ -192,12 +192,22 @@
         return taken ? Array.from(order).filter((row) => taken[row]) : Array.from(order);
       }
       let below = null;
+      // What the filter takes below each module: parameters, and their values as the whole's are counted.
+      let values = null;
       if (taken) {
         below = new Uint32Array(model.nodes);
-        for (let row = 0; row < model.length; row++) below[model.columns.row_node[row]] += taken[row];
-        for (let n = model.nodes - 1; n > 0; n--) below[model.columns.node_parent[n]] += below[n];
+        values = new Float64Array(model.nodes);
+        for (let row = 0; row < model.length; row++) {
+          const node = model.columns.row_node[row];
+          below[node] += taken[row];
+          if (taken[row] && !model.columns.row_buffer[row]) values[node] += model.ownElements(row);
+        }
+        for (let n = model.nodes - 1; n > 0; n--) {
+          below[model.columns.node_parent[n]] += below[n];
+          values[model.columns.node_parent[n]] += values[n];
+        }
       }
-      this.below = below;
+      this.below = below && { count: below, values };
       const items = [];
       for (const stack = [0]; stack.length;) {
         const node = stack.pop();
