@@ -5,6 +5,7 @@
 #include "bindings/fingerprint.h"
 #include "bindings/flatten.h"
 #include "bindings/given.h"
+#include "bindings/interrupt.h"
 #include "bindings/measure.h"
 #include "bindings/outline.h"
 #include "bindings/pack.h"
@@ -70,6 +71,7 @@ std::vector<std::string> owner_names_of(const ParamTable& table) {
 
 namespace pyparam {
 void bind_device_table(py::module_& m);
+void bind_extent(py::module_& m);
 void bind_files(py::module_& m);
 void bind_script(py::module_& m);
 void bind_init(py::module_& m);
@@ -77,6 +79,7 @@ void bind_parts(py::module_& m);
 }  // namespace pyparam
 
 PYBIND11_MODULE(_C, m) {
+  pyparam::answer_signals();
   pyparam::bind_walk(m);
   pyparam::bind_outline(m);
   pyparam::bind_measure(m);
@@ -102,4 +105,5 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_init(m);
   pyparam::bind_parts(m);
   pyparam::bind_device_table(m);
+  pyparam::bind_extent(m);
 }

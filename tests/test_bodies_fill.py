@@ -13,10 +13,11 @@ from torch import Tensor
 
 KINDS: dict[str, tuple[int, tuple[float, float, float, float]]] = {
     "uniform": (1, (-0.3, 1.7, 0.0, 0.0)),
-    "uniform of one value": (1, (0.25, 0.25, 0.0, 0.0)),
+    "uniform of 16 bits' edges": (1, (-0.1, 0.3, 0.0, 0.0)),
     "normal": (2, (0.5, 2.0, 0.0, 0.0)),
     "normal without spread": (2, (1.5, 0.0, 0.0, 0.0)),
     "truncated": (3, (0.0, 1.0, -2.0, 2.0)),
+    "narrow": (3, (0.5, 1.0, 1.0, 1.0001)),
     "one-sided": (3, (0.0, 1.0, 0.5, float("inf"))),
     "far tail": (3, (0.0, 1.0, 8.0, 9.0)),
     "far lower tail": (3, (1.0, 0.1, float("-inf"), -3.0)),
@@ -61,6 +62,7 @@ def fill(
         ctypes.create_string_buffer(extents),
         number,
         (ctypes.c_double * 4)(*parameters),
+        FLOATS.index(tensors[0].dtype),  # in the order of random::Stored
         ctypes.c_uint64(SEED),
         ctypes.c_void_p(result.data_ptr() if moments else None),
         backwards,

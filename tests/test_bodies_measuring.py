@@ -334,6 +334,17 @@ def test_fingerprint_of_every_dtype_and_layout(dtype: torch.dtype, chunk: int) -
     check_fingerprint(strange(any_bits(700, dtype)), chunk)
 
 
+@pytest.mark.parametrize("dtype", [torch.bits8, torch.bits16, torch.bits4x2, torch.bits1x8], ids=str)
+def test_fingerprint_of_types_without_arithmetic(dtype: torch.dtype) -> None:
+    same_size = torch.int16 if dtype == torch.bits16 else torch.int8
+    values = any_bits(700, same_size)
+    assert (
+        OPS.fingerprint([values.view(dtype)])[0].tolist()
+        != OPS.fingerprint([values[:350].view(dtype)])[0].tolist()
+    )
+    check_fingerprint([values.view(dtype), values.view(20, 35).t().view(dtype)], 64)
+
+
 @pytest.mark.parametrize("skip", range(17))
 def test_fingerprint_of_bytes_at_any_address(skip: int) -> None:
     raw = any_bits(5000, torch.uint8)

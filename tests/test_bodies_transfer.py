@@ -225,7 +225,7 @@ def test_beyond_two_to_the_31(tmp_path: Path) -> None:
         file.write(bytes(range(1, 8)))
     large = torch.from_file(str(path), shared=False, size=numel, dtype=torch.uint8)
     table = Table([large, torch.full((3,), 9, dtype=torch.uint8)], 1 << 20)
-    rows = [struct.unpack("qqqqihh", bytes(table.bytes[at : at + 40].tolist())) for at in (0, 40, 80)]
+    rows = [struct.unpack("qqqqihbB", bytes(table.bytes[at : at + 40].tolist())) for at in (0, 40, 80)]
     assert [row[1] for row in rows] == [numel, 3, 0]
     assert [row[2] for row in rows] == [0, numel, numel + 3]
     chunks = (numel + (1 << 20) - 1) >> 20

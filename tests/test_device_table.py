@@ -21,7 +21,7 @@ def rows(table: Table, at: int, layout: str, count: int) -> list[tuple[int, ...]
 
 
 def tensor_rows(table: Table) -> list[tuple[int, ...]]:
-    return rows(table, table.view.tensors, "Qqqqihh", table.view.tensor_count + 1)
+    return rows(table, table.view.tensors, "QqqqihbB", table.view.tensor_count + 1)
 
 
 def chunk_rows(table: Table) -> list[tuple[int, ...]]:
@@ -33,7 +33,8 @@ def elements(table: Table) -> list[list[int]]:
     found: list[list[int]] = [[] for _ in range(table.view.tensor_count)]
     tensors = tensor_rows(table)
     for begin, t, length in chunk_rows(table):
-        data, _, _, _, first, count, _ = tensors[t]
+        data, _, _, _, first, count, _, item = tensors[t]
+        assert item == table.tensors[t].element_size()
         extents = rows(table, table.view.extents + 16 * first, "qq", count)
         size = table.tensors[t].element_size()
         for index in range(begin, begin + length):
@@ -67,7 +68,7 @@ def test_every_element_stands_in_one_chunk_at_its_place(chunk: int) -> None:
         assert (row[5] == 0) == (tensor.is_contiguous() or tensor.numel() == 0)
         position += tensor.numel()
         chunks += -(-tensor.numel() // chunk)
-    assert described[-1] == (0, 0, position, chunks, 0, 0, 0)
+    assert described[-1] == (0, 0, position, chunks, 0, 0, 0, 0)
     assert table.numel == position
     assert all(0 < length <= chunk for _, _, length in chunk_rows(table))
 

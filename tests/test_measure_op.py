@@ -99,7 +99,7 @@ def test_subclasses_with_values_elsewhere_are_refused() -> None:
 def test_freed_storage_is_refused() -> None:
     x = torch.ones(10)
     x.untyped_storage().resize_(0)
-    with pytest.raises(TypeError, match="parameter '0' has no memory of its own"):
+    with pytest.raises(ValueError, match="parameter '0' needs a storage of 40 bytes and has one of 0"):
         pyparam.measure([x])
 
 

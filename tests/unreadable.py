@@ -63,5 +63,5 @@ UNREADABLE: dict[str, tuple[Callable[[], Tensor], type[Exception], str]] = {
         r"is quantized \(QInt8\); expected a plain tensor \(take its \.int_repr\(\) or \.dequantize\(\)\)",
     ),
     "lazy": (nn.UninitializedParameter, ValueError, r"is not initialised yet \(a lazy module's\)"),
-    "freed": (freed, ValueError, r"has no memory behind it \(its storage was freed\)"),
+    "freed": (freed, ValueError, r"needs a storage of 12 bytes and has one of 0 \(its memory was freed"),
 }

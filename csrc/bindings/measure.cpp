@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/measure.h"
 #include "kernels/cpu/summaries.h"
+#include "kernels/extent.h"
 #include "table/apart.h"
 #include "table/gradients.h"
 #include "table/layouts.h"
@@ -44,9 +45,7 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
   if (layouts != nullptr) layouts->reserve(tensors.size());
   if (memory != nullptr) memory->reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (i + kAheadOfTensors < tensors.size()) prefetch(tensors[i + kAheadOfTensors]);
-    if (memory != nullptr && i + kAheadOfStorages < tensors.size())
-      prefetch_storage(tensors[i + kAheadOfStorages]);
+    prefetch_ahead(tensors, i);
     const at::Tensor& tensor = tensors[i];
     TORCH_CHECK_TYPE(!tensor.is_nested(), verb, ": tensors[", i,
                      "] is nested; expected a strided tensor, ", "such as one of its .unbind()");
@@ -56,6 +55,7 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
                      "such as its .to_local() or .full_tensor()");
     TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": tensors[", i,
                       "] is on the meta device and has no values");
+    require_extent(tensor, [&] { return c10::str(verb, ": tensors[", i, "]"); });
     if (layouts != nullptr) layouts->append(tensor);
     if (memory != nullptr) memory->append(tensor);
   }
@@ -97,14 +97,18 @@ std::optional<Measurement> measure(const ParamTable& table, bool grad, bool hist
 
 at::Tensor total_norm(const ParamTable& table, double p, bool grad) {
   static const auto handle = op<at::Tensor(at::TensorList, double)>("pyparam::total_norm");
-  return handle.call(plain("total_norm", grad ? gradients(table).present : table.tensors), p);
+  // In two names: a conditional of both would copy the table's list.
+  const Gradients found = grad ? gradients(table) : Gradients{};
+  const std::vector<at::Tensor>& tensors = grad ? found.present : table.tensors;
+  return handle.call(plain("total_norm", tensors), p);
 }
 
 at::Tensor clip_grad_norm_(const ParamTable& table, double max_norm, double norm_type,
                            bool error_if_nonfinite) {
   static const auto handle =
       op<at::Tensor(at::TensorList, double, double, bool)>("pyparam::clip_grad_norm_");
-  return handle.call(plain("clip_grad_norm_", gradients(table).present), max_norm, norm_type,
+  const Gradients found = gradients(table);
+  return handle.call(plain("clip_grad_norm_", found.present), max_norm, norm_type,
                      error_if_nonfinite);
 }
 

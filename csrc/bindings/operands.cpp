@@ -26,7 +26,7 @@ void refuse_wrapper(const char* verb, const char* list, size_t index, const at::
 void check_operands(const char* verb, const char* list, at::TensorList tensors) {
   py::object uninitialized;
   for (size_t i = 0; i < tensors.size(); ++i) {
-    prefetch_tensor(tensors, i);
+    prefetch_ahead(tensors, i);
     const at::Tensor& tensor = tensors[i];
     if (tensor.key_set().has(c10::DispatchKey::Python)) refuse_wrapper(verb, list, i, tensor);
     check_strided(verb, list, static_cast<int64_t>(i), tensor);

@@ -5,14 +5,15 @@
 
 #include <algorithm>
 
+#include "kernels/extent.h"
+
 namespace pyparam {
 
-namespace {
-
-// "torch.float32", "torch.sparse_coo": as Python prints them.
 std::string python_name(at::ScalarType dtype) {
   return "torch." + std::string(c10::getDtypeNames(dtype).first);
 }
+
+namespace {
 
 const char* python_name(at::Layout layout) {
   switch (layout) {
@@ -63,6 +64,7 @@ void require_strided(const char* verb, const Subject& subject, size_t i) {
                    "); expected a strided tensor (to_dense() gives one)");
   TORCH_CHECK_TYPE(!tensor.is_quantized(), verb, ": ", subject.spoken(i), " is quantized (",
                    tensor.dtype().name(), "); expected a strided tensor (dequantize() gives one)");
+  require_extent(tensor, [&] { return c10::str(verb, ": ", subject.spoken(i)); });
 }
 
 void require_alike(const char* verb, const Subject& subject, bool any_dtype) {

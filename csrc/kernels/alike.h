@@ -9,6 +9,9 @@
 
 namespace pyparam {
 
+// "torch.float32": as Python prints it.
+std::string python_name(at::ScalarType dtype);
+
 // The tensors of one bulk copy: a list, or the gradients of a list, and how a message speaks of
 // each.
 struct Subject {

@@ -22,7 +22,8 @@ struct TensorRow {
   int64_t first_chunk;  // chunks of all tensors before it
   int32_t first_extent;
   int16_t extents;  // 0: dense, its bytes are its elements in order
-  int16_t dtype;    // number of the c10::ScalarType
+  int8_t dtype;     // number of the c10::ScalarType
+  uint8_t item;     // bytes of an element, of whatever dtype
 };
 static_assert(sizeof(TensorRow) == 40, "rows are packed");
 

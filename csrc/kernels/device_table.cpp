@@ -6,8 +6,8 @@
 #include <cstring>
 #include <limits>
 
-#include "kernels/operands.h"
-#include "kernels/spans.h"
+#include "kernels/extent.h"
+#include "table/prefetch.h"
 
 namespace pyparam {
 namespace {
@@ -20,17 +20,12 @@ TensorRow row_of(const char* verb, size_t i, const at::Tensor& tensor) {
   TensorRow row{};
   const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
   row.numel = impl->numel();
-  row.dtype = static_cast<int16_t>(c10::typeMetaToScalarType(impl->dtype()));
+  row.dtype = static_cast<int8_t>(c10::typeMetaToScalarType(impl->dtype()));
+  row.item = static_cast<uint8_t>(impl->itemsize());
   if (row.numel == 0) return row;
-  const bool dense = impl->is_contiguous();
-  row.extents = dense ? 0 : 1;
+  require_extent(tensor, [&] { return c10::str(verb, ": tensors[", i, "]"); });
+  row.extents = impl->is_contiguous() ? 0 : 1;
   row.data = reinterpret_cast<uint64_t>(tensor.const_data_ptr());
-  const int64_t reach = dense ? row.numel : reach_of(tensor);
-  const auto needed =
-      static_cast<size_t>(reach + impl->storage_offset()) * static_cast<size_t>(impl->itemsize());
-  TORCH_CHECK_VALUE(row.data != 0 && needed <= impl->unsafe_storage().nbytes(), verb, ": tensors[",
-                    i, "] needs a storage of ", needed, " bytes and has one of ",
-                    impl->unsafe_storage().nbytes(), " (its memory was freed or resized)");
   return row;
 }
 
@@ -58,7 +53,7 @@ DeviceTable::DeviceTable(const char* verb, at::TensorList tensors, int64_t chunk
   tensors_.resize(tensors.size() + 1);
   at::parallel_for(0, count, kTensorsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      prefetch_tensor(tensors, static_cast<size_t>(i));
+      prefetch_ahead(tensors, static_cast<size_t>(i));
       tensors_[i] = row_of(verb, static_cast<size_t>(i), tensors[i]);
     }
   });

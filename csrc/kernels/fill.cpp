@@ -7,10 +7,16 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <exception>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
+
+#include "kernels/alike.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/extent.h"
 
 namespace pyparam {
 void check_kinds(at::TensorList tensors, at::IntArrayRef kinds) {
@@ -29,6 +35,10 @@ std::string place(size_t i) { return "fill_: tensors[" + std::to_string(i) + "]"
 void check_columns(at::TensorList tensors, const FillColumns& c) {
   const size_t n = tensors.size();
   check_kinds(tensors, c.kinds);
+  for (size_t i = 0; i < n; ++i) {
+    TORCH_CHECK_VALUE(c.kinds[i] >= -1 && c.kinds[i] < random::kKinds, place(i), ": unknown kind ",
+                      c.kinds[i]);
+  }
   TORCH_CHECK_VALUE(c.parameters.size() == n * random::kParameters, "fill_: ", n, " tensors, so ",
                     n * random::kParameters, " parameters expected, got ", c.parameters.size());
   TORCH_CHECK_VALUE(c.streams.size() == n, "fill_: ", n, " tensors, but ", c.streams.size(),
@@ -42,48 +52,70 @@ void check_columns(at::TensorList tensors, const FillColumns& c) {
                     " dimensions in all, but there are ", c.strides.size(), " strides");
 }
 
-void check_parameters(size_t i, Kind kind, const double* p) {
-  const auto finite = [&](int k) { return std::isfinite(p[k]); };
+// How random values are stored in a dtype; nothing for one that constants alone can be written to.
+std::optional<random::Stored> stored_as(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return random::Stored::kFloat32;
+    case at::kDouble:
+      return random::Stored::kFloat64;
+    case at::kHalf:
+      return random::Stored::kFloat16;
+    case at::kBFloat16:
+      return random::Stored::kBFloat16;
+    default:
+      return std::nullopt;
+  }
+}
+
+void check_uniform(size_t i, const double* p, at::ScalarType dtype,
+                   const random::StoredFormat& format) {
+  const double from = p[0], to = p[1];
+  TORCH_CHECK_VALUE(std::isfinite(from) && std::isfinite(to) && from <= to, place(i),
+                    ": a uniform needs finite bounds with a <= b; got a=", from, ", b=", to);
+  TORCH_CHECK_VALUE(random::Range({from, to}).within(format.largest) && to - from <= format.largest,
+                    place(i), ": a uniform needs bounds and b - a within ", python_name(dtype),
+                    ", whose largest number is ", format.largest, "; got a=", from, ", b=", to);
+  TORCH_CHECK_VALUE(from == to || !random::uniform_range(format, from, to).empty(), place(i), ": ",
+                    python_name(dtype), " has no number in [a, b); got a=", from, ", b=", to);
+}
+
+void check_normal(size_t i, const double* p) {
+  TORCH_CHECK_VALUE(std::isfinite(p[0]) && std::isfinite(p[1]) && p[1] >= 0, place(i),
+                    ": a normal needs a finite mean and std >= 0; got mean=", p[0], ", std=", p[1]);
+}
+
+void check_reach(size_t i, const random::Range& reach, const double* p, at::ScalarType dtype,
+                 const random::StoredFormat& format) {
+  TORCH_CHECK_VALUE(reach.within(format.largest), place(i), ": a normal with mean=", p[0],
+                    " and std=", p[1], " reaches beyond ", python_name(dtype),
+                    ", whose largest number is ", format.largest);
+}
+
+// Whether a tensor of this dtype can hold whatever may be drawn.
+void check_parameters(size_t i, Kind kind, const double* p, at::ScalarType dtype) {
+  const random::StoredFormat format =
+      random::format_of(stored_as(dtype).value_or(random::Stored::kFloat64));
   switch (kind) {
     case Kind::kKeep:
     case Kind::kConstant:
       return;
     case Kind::kUniform:
-      TORCH_CHECK_VALUE(finite(0) && finite(1) && p[0] <= p[1] && std::isfinite(p[1] - p[0]),
-                        place(i), ": a uniform needs finite bounds with a <= b; got a=", p[0],
-                        ", b=", p[1]);
-      return;
+      return check_uniform(i, p, dtype, format);
     case Kind::kNormal:
-      TORCH_CHECK_VALUE(finite(0) && finite(1) && p[1] >= 0, place(i),
-                        ": a normal needs a finite mean and std >= 0; got mean=", p[0],
-                        ", std=", p[1]);
-      return;
+      check_normal(i, p);
+      return check_reach(i, random::normal_reach(format, p[0], p[1]), p, dtype, format);
     case Kind::kTruncated:
-      TORCH_CHECK_VALUE(finite(0) && finite(1) && p[1] >= 0, place(i),
-                        ": a normal needs a finite mean and std >= 0; got mean=", p[0],
-                        ", std=", p[1]);
+      check_normal(i, p);
       TORCH_CHECK_VALUE(p[2] <= p[3] && p[2] != INFINITY && p[3] != -INFINITY, place(i),
                         ": a truncated normal needs bounds with a <= b; got a=", p[2],
                         ", b=", p[3]);
+      check_reach(i, random::truncated_reach(format, p[0], p[1], p[2], p[3]), p, dtype, format);
+      TORCH_CHECK_VALUE(p[2] == p[3] || !random::closed_range(format, p[2], p[3]).empty(), place(i),
+                        ": ", python_name(dtype), " has no number in [a, b]; got a=", p[2],
+                        ", b=", p[3]);
       return;
   }
-}
-
-// Strides under which no two elements can meet: each exceeds the reach of all the smaller ones.
-bool separated(const at::Tensor& t) {
-  if (t.is_non_overlapping_and_dense()) return true;
-  std::vector<Extent> dims;
-  for (int64_t d = 0; d < t.dim(); ++d) {
-    if (t.size(d) > 1) dims.push_back({t.size(d), t.stride(d)});
-  }
-  std::sort(dims.begin(), dims.end(),
-            [](const Extent& a, const Extent& b) { return a.stride < b.stride; });
-  int64_t reach = 0;
-  for (const Extent& d : dims) {
-    if (d.stride <= reach) return false;
-    reach += (d.size - 1) * d.stride;
-  }
-  return true;
 }
 
 void check_tensor(size_t i, const at::Tensor& t, Kind kind) {
@@ -96,12 +128,11 @@ void check_tensor(size_t i, const at::Tensor& t, Kind kind) {
   TORCH_CHECK_TYPE(!t.is_conj() && !t.is_neg(), place(i), " is a lazy ",
                    t.is_conj() ? "conjugate" : "negative",
                    "; expected a tensor that holds its own values");
+  require_extent(t, [&] { return place(i); });
   const at::ScalarType type = t.scalar_type();
-  TORCH_CHECK_TYPE(kind == Kind::kConstant || type == at::kFloat || type == at::kDouble ||
-                       type == at::kHalf || type == at::kBFloat16,
-                   place(i), " has dtype ", type,
-                   "; random fills write float32, float64, float16 and bfloat16");
-  TORCH_CHECK_VALUE(t.numel() <= 1 || separated(t), place(i),
+  TORCH_CHECK_TYPE(kind == Kind::kConstant || stored_as(type).has_value(), place(i), " has dtype ",
+                   type, "; random fills write float32, float64, float16 and bfloat16");
+  TORCH_CHECK_VALUE(t.numel() <= 1 || distinct_elements(t), place(i),
                     " has elements that share memory (size ", t.sizes(), ", stride ", t.strides(),
                     "); clone() it before filling");
 }
@@ -125,6 +156,10 @@ Layout whole_layout(size_t i, const at::Tensor& t, int64_t offset, at::IntArrayR
   if (t.numel() == 0) return {};
   TORCH_CHECK_VALUE(offset >= 0, place(i), ": the offset in the whole is negative (", offset, ")");
   if (strides.empty()) {
+    int64_t last = 0;
+    TORCH_CHECK_VALUE(!__builtin_add_overflow(offset, t.numel() - 1, &last), place(i),
+                      ": the whole must have fewer than 2^63 elements; got the offset ", offset,
+                      " for ", t.numel(), " elements");
     Layout layout;
     layout.offset = offset;
     if (t.numel() > 1) layout.dims.push_back({t.numel(), 1});
@@ -153,26 +188,39 @@ void prepare_row(FillRow& row, size_t i, const at::Tensor& t, const FillColumns&
   row.key = {static_cast<uint64_t>(columns.seed), static_cast<uint64_t>(columns.streams[i])};
 }
 
+// What makes two draws one: kind, parameters by their bits (a NaN equals itself, and 0.0 is not
+// -0.0), and how they are stored.
+using DrawKey = std::array<uint64_t, random::kParameters + 2>;
+
+DrawKey draw_key(int64_t kind, const double* p, at::ScalarType dtype) {
+  DrawKey key{static_cast<uint64_t>(kind), static_cast<uint64_t>(dtype)};
+  std::memcpy(key.data() + 2, p, random::kParameters * sizeof(*p));
+  return key;
+}
+
 // The draw of each row. Tensors filled alike share one, and neighbours often are.
-void prepare_draws(Fill& fill, const FillColumns& columns) {
+void prepare_draws(Fill& fill, at::TensorList tensors, const FillColumns& columns) {
   fill.draws.emplace_back();  // of tensors left alone
-  std::map<std::array<double, random::kParameters + 1>, size_t> known;
+  std::map<DrawKey, size_t> known;
+  DrawKey last{};
+  size_t last_draw = 0;
   for (size_t i = 0; i < fill.rows.size(); ++i) {
-    TORCH_CHECK_VALUE(columns.kinds[i] >= -1 && columns.kinds[i] < random::kKinds, place(i),
-                      ": unknown kind ", columns.kinds[i]);
-    const double* p = columns.parameters.data() + i * random::kParameters;
-    if (i > 0 && columns.kinds[i] == columns.kinds[i - 1] &&
-        std::equal(p, p + random::kParameters, p - random::kParameters)) {
-      fill.rows[i].draw = fill.rows[i - 1].draw;
-      continue;
-    }
     const auto kind = static_cast<Kind>(columns.kinds[i]);
     if (kind == Kind::kKeep) continue;
-    check_parameters(i, kind, p);
-    const auto [entry, fresh] = known.try_emplace(
-        {static_cast<double>(columns.kinds[i]), p[0], p[1], p[2], p[3]}, fill.draws.size());
-    if (fresh) fill.draws.push_back(random::prepared(kind, p));
-    fill.rows[i].draw = entry->second;
+    const double* p = columns.parameters.data() + i * random::kParameters;
+    const at::ScalarType dtype = tensors[i].scalar_type();
+    const DrawKey key = draw_key(columns.kinds[i], p, dtype);
+    if (last_draw == 0 || key != last) {
+      const auto [entry, fresh] = known.try_emplace(key, fill.draws.size());
+      if (fresh) {
+        check_parameters(i, kind, p, dtype);
+        fill.draws.push_back(
+            random::prepared(kind, p, stored_as(dtype).value_or(random::Stored::kFloat64)));
+      }
+      last = key;
+      last_draw = entry->second;
+    }
+    fill.rows[i].draw = last_draw;
   }
 }
 
@@ -203,10 +251,10 @@ void check_constants(at::TensorList tensors, const Fill& fill) {
 }  // namespace
 
 Fill prepare_fill(at::TensorList tensors, const FillColumns& columns) {
+  const cpu::ExactFloats mode;
   check_columns(tensors, columns);
   Fill fill;
   fill.rows.resize(tensors.size());
-  prepare_draws(fill, columns);
   std::vector<size_t> first_dim(columns.strides.empty() ? 0 : tensors.size());
   for (size_t i = 1; i < first_dim.size(); ++i)
     first_dim[i] = first_dim[i - 1] + static_cast<size_t>(tensors[i - 1].dim());
@@ -224,6 +272,7 @@ Fill prepare_fill(at::TensorList tensors, const FillColumns& columns) {
     prepare(0, count);  // again, in order, so that the first wrong tensor is the one named
     throw;
   }
+  prepare_draws(fill, tensors, columns);
   check_constants(tensors, fill);
   return fill;
 }

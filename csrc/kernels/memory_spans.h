@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <vector>
 
 #include "kernels/alike.h"
@@ -24,6 +25,11 @@ void require_writable(const char* verb, at::TensorList tensors);
 
 // Whether a write to some tensor would change elements of the vector that are still to be read.
 bool reads_what_it_writes(at::TensorList tensors, const at::Tensor& vector);
+
+// The memory of tensors that are to be scaled in place, as tensors no two of which share a byte;
+// nothing where the given ones are so already. Refuses memory that is in two of them under
+// different dtypes (or at elements cut by one another), of which no element is the same in both.
+std::optional<std::vector<at::Tensor>> each_byte_once(const char* verb, at::TensorList tensors);
 
 // Cuts a list, in order, so that no two tensors of a piece share a byte: written one piece after
 // the other, of bytes that two tensors share, the later tensor's stay.

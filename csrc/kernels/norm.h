@@ -19,6 +19,9 @@ struct NormPart {
 PYPARAM_HD inline NormPart combine_norms(const NormPart& a, const NormPart& b, double p) {
   if (p == infinity()) return {is_nan(a.sum) || a.sum >= b.sum ? a.sum : b.sum};
   if (p == -infinity()) return {is_nan(a.sum) || a.sum <= b.sum ? a.sum : b.sum};
+  // An infinity or a NaN stays whatever it is scaled by.
+  if (is_nan(a.sum) || is_nan(b.sum)) return {not_a_number()};
+  if (a.sum == infinity() || b.sum == infinity()) return {infinity()};
   if (b.sum == 0) return a;
   if (a.sum == 0) return b;
   if (a.scale == b.scale) return {a.sum + b.sum, a.scale};

@@ -6,24 +6,10 @@
 
 #include <cstdint>
 
+#include "kernels/extent.h"
+#include "table/prefetch.h"
+
 namespace pyparam {
-
-// How many tensors ahead to ask memory for. Walking 50,000 small ones is waiting for caches else.
-inline constexpr int64_t kTensorsAhead = 8;
-
-inline void prefetch_tensor(at::TensorList tensors, size_t index) {
-  constexpr auto kAhead = static_cast<size_t>(kTensorsAhead);
-  if (index + 2 * kAhead < tensors.size()) {
-    const char* impl =
-        reinterpret_cast<const char*>(tensors[index + 2 * kAhead].unsafeGetTensorImpl());
-    for (size_t line = 0; line < sizeof(c10::TensorImpl); line += 64)
-      __builtin_prefetch(impl + line);
-  }
-  if (index + kAhead < tensors.size() && tensors[index + kAhead].has_storage()) {
-    __builtin_prefetch(
-        tensors[index + kAhead].unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl());
-  }
-}
 
 // Raises unless the tensor is dense and strided. `list` is the argument's name ("tensors").
 inline void check_strided(const char* verb, const char* list, int64_t index,
@@ -42,11 +28,10 @@ inline void check_strided(const char* verb, const char* list, int64_t index,
                    "] has the layout ", tensor.layout(), "; expected a strided tensor");
 }
 
-// Raises where the tensor has elements and no memory.
+// Raises where the tensor has elements and not the memory for them.
 inline void check_memory(const char* verb, const char* list, int64_t index,
                          const at::Tensor& tensor) {
-  TORCH_CHECK_VALUE(tensor.numel() == 0 || tensor.const_data_ptr() != nullptr, verb, ": ", list,
-                    "[", index, "] has no memory behind it (its storage was freed)");
+  require_extent(tensor, [&] { return c10::str(verb, ": ", list, "[", index, "]"); });
 }
 
 // Raises unless the tensor is dense, strided and lies in this machine's memory.

@@ -12,6 +12,7 @@
 
 #include "kernels/alike.h"
 #include "kernels/cpu/memory.h"
+#include "kernels/extent.h"
 #include "kernels/flatten.h"
 
 namespace pyparam {
@@ -46,15 +47,12 @@ std::string spoken(const Item& item) {
 Item item_of(const at::Tensor& tensor, int64_t index) {
   const auto* begin = static_cast<const char*>(tensor.const_data_ptr());
   if (tensor.numel() == 0) return {tensor, index, begin, begin};
+  require_extent(tensor, [&] {
+    return index < 0 ? std::string("pack_: a buffer") : c10::str("pack_: tensors[", index, "]");
+  });
   int64_t last = 0;
   for (int64_t d = 0; d < tensor.dim(); ++d) last += (tensor.size(d) - 1) * tensor.stride(d);
-  const auto itemsize = static_cast<int64_t>(tensor.itemsize());
-  const int64_t needed = (tensor.storage_offset() + last + 1) * itemsize;
-  const auto present = static_cast<int64_t>(tensor.storage().nbytes());
-  TORCH_CHECK_VALUE(begin != nullptr && needed <= present, "pack_: tensors[", index,
-                    "] needs a storage of ", needed, " bytes and has one of ", present,
-                    " (its memory was freed or resized)");
-  return {tensor, index, begin, begin + (last + 1) * itemsize};
+  return {tensor, index, begin, begin + (last + 1) * static_cast<int64_t>(tensor.itemsize())};
 }
 
 // What can be moved: ordinary tensors with memory of their own.

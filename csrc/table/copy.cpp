@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/extent.h"
 #include "table/ordinary.h"
 #include "table/prefetch.h"
 
@@ -16,15 +17,6 @@ namespace pyparam {
 namespace {
 
 constexpr int64_t kPieceBytes = int64_t{1} << 20;
-
-// Whether the storage has every byte of a contiguous tensor: it may have been freed or shrunk.
-bool has_its_memory(const at::Tensor& tensor) {
-  const auto there = tensor.unsafeGetTensorImpl()->unsafe_storage().nbytes();
-  const auto needed =
-      (static_cast<size_t>(tensor.storage_offset()) + static_cast<size_t>(tensor.numel())) *
-      tensor.itemsize();
-  return tensor.numel() == 0 || needed <= there;
-}
 
 bool has_forward_gradient(const c10::TensorImpl& impl) {
   const auto* meta = static_cast<const torch::autograd::AutogradMeta*>(impl.autograd_meta());
@@ -67,7 +59,7 @@ bool copies_plainly(const at::Tensor& target, const at::Tensor& source) {
     return false;
   }
   if (target.is_complex() != source.is_complex() && source.is_complex()) return false;
-  if (is_bytes(target, source)) return has_its_memory(target) && has_its_memory(source);
+  if (is_bytes(target, source)) return has_extent(target) && has_extent(source);
   // What copy_ itself refuses or reads: left to it, and so are its words.
   return at::has_internal_overlap(target) == at::MemOverlap::No;
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/cpu/isa.h"
 #include "kernels/measure.h"
 
 namespace pyparam {
@@ -33,6 +34,7 @@ void check_windows(const at::Tensor& windows) {
 }  // namespace
 
 ExactTable ExactTable::summed(const at::Tensor& values, const at::Tensor& rows_of, int64_t rows) {
+  const cpu::ExactFloats mode;
   check(values, {values.numel()}, at::kDouble);
   check(rows_of, {values.numel()}, at::kLong);
   const auto* v = values.const_data_ptr<double>();
@@ -114,6 +116,7 @@ ExactTable ExactTable::unpacked(const at::Tensor& windows, const at::Tensor& lim
 }
 
 at::Tensor ExactTable::rounded() const {
+  const cpu::ExactFloats mode;
   at::Tensor out = empty({rows_, columns_}, at::kDouble);
   auto* to = out.mutable_data_ptr<double>();
   for (const exact::Number& number : numbers_) *to++ = exact::rounded(number);
@@ -123,6 +126,7 @@ at::Tensor ExactTable::rounded() const {
 std::tuple<at::Tensor, at::Tensor> statistics_of(const ExactTable& sums, const at::Tensor& counts,
                                                  const at::Tensor& extremes,
                                                  const at::Tensor& counted) {
+  const cpu::ExactFloats mode;
   const int64_t rows = sums.rows();
   TORCH_CHECK(sums.columns() == kExactColumns,
               "pyparam internal error, please report: these are no sums of measuring");

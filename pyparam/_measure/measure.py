@@ -75,10 +75,11 @@ def measure(
         TypeError: naming a parameter that is sparse, quantized, nested, of a dtype without single numbers, a
             tensor subclass with its values elsewhere, a DTensor placed ``Partial`` or with no one block on a
             rank, or a piece of a parameter that FullyShardedDataParallel flattened.
-        ValueError: naming a parameter on the meta device, or a quantile outside [0, 1]; where ranks call with
-            different parameters.
+        ValueError: naming a parameter on the meta device or one whose storage was freed or shrunk, or a
+            quantile outside [0, 1]; where ranks call with different parameters.
         RuntimeError: for ranks that did not call within the group's timeout. What is wrong on one rank is
             raised on all.
+        KeyboardInterrupt: Ctrl-C ends the pass.
     """
     points = _points(quantiles)
     if path.accepts(source):

@@ -65,7 +65,9 @@ def clip_grad_norm_(
     ``torch.nn.utils.clip_grad_norm_``, with the same results.
 
     Gradients are multiplied by ``max_norm / (norm + 1e-6)`` where that is below 1. Gradients that are
-    DTensors, of any meshes, are scaled by the norm of all wholes; all ranks that hold parts must call.
+    DTensors, of any meshes, are scaled by the norm of all wholes; all ranks that hold parts must call. Memory
+    that several gradients share is scaled once, where PyTorch scales it once for each; the norm counts it for
+    each, as PyTorch's.
 
     Args:
         source: a tensor or an iterable of tensors, as PyTorch takes, or anything with parameters.
@@ -82,7 +84,9 @@ def clip_grad_norm_(
     Raises:
         RuntimeError: with ``error_if_nonfinite``, naming the first parameter whose gradient has a NaN or an
             infinity. No gradient is changed.
-        TypeError, ValueError: naming a gradient that cannot be scaled. No gradient is changed.
+        TypeError, ValueError: naming a gradient that cannot be scaled, or two that share memory under
+            different dtypes. No gradient is changed.
+        KeyboardInterrupt: while the norm is read. No gradient is changed.
     """
     del foreach
     if isinstance(source, Tensor):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
@@ -99,15 +98,6 @@ def unreadable_in(table: ParamTable) -> dict[str, str]:
             continue  # a whole of which each rank has a part
         elif row in odd and is_wrapper(tensor):
             reasons[name] = f"it is a {type(tensor).__name__}, whose values are elsewhere"
-        elif _is_freed(tensor):
+        elif _C.extent_error(tensor) is not None:
             reasons[name] = "its memory was freed"
     return reasons
-
-
-def _is_freed(tensor: Tensor) -> bool:
-    if tensor.numel() == 0:
-        return False
-    try:
-        return tensor.untyped_storage().nbytes() == 0
-    except (RuntimeError, NotImplementedError):  # a tensor without a storage of its own
-        return False

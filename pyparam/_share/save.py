@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyparam._base.extent import require_extent
 from pyparam._base.files import replacing, writable
 from pyparam._share.keep import keep_ties
 from pyparam._share.parts import as_parts
@@ -79,6 +80,7 @@ def _once(state: dict[str, Any], found: list[Tie]) -> dict[str, Any]:
     for tie in found:
         for i, group in enumerate(tie.classes("storage")):
             if i > 0:
+                require_extent(f"state_dict: {group[0]!r}", once[group[0]])
                 once[group[0]] = once[group[0]].detach().clone()
             for name in group[1:]:
                 del once[name]
@@ -148,6 +150,7 @@ def _check_savable(name: Any, value: Any) -> None:
         raise TypeError(
             f"save_file: {name!r} is {type(value).__name__}; a safetensors file holds tensors only"
         )
+    require_extent(f"save_file: {name!r}", value)
     what = None
     if is_lazy(value):
         what = "not initialised yet; run a forward pass first"
@@ -300,6 +303,8 @@ def _check_fits(name: str, value: Tensor, target: Any, assign: bool) -> None:
         raise ValueError(
             f"load_file_: {name!r} is on the meta device and can take no values; use assign=True"
         )
+    if not assign:
+        require_extent(f"load_file_: {name!r}", target)
 
 
 def _restrict(tie: Tie, names: Mapping[str, Any]) -> Tie | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyparam._base.extent import require_extent
 from pyparam._share.ties import ties_of
 from pyparam._sources.table import ParamTable
 from pyparam._sources.tied import Layout
@@ -43,6 +44,8 @@ def share_memory(members: Sequence[Member], worths: Sequence[Worth]) -> Callable
     layouts = _layouts_now(members)
     if _already(members, layouts):
         return lambda: kept
+    for name, tensor, _ in members:
+        require_extent(f"retie_: {name!r}", tensor)
     devices = {tensor.device for _, tensor, _ in members if not tensor.is_meta}
     if len(devices) > 1:
         raise ValueError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyparam._base.extent import require_extent
 from pyparam._share.optimizers import check_optimizer, join_group, mend
 from pyparam._share.shared_memory import Worth, same_values, share_memory
 from pyparam._share.slots import Slot, Slots
@@ -90,6 +91,7 @@ def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | No
     found = next((tie for tie in ties(model, buffers=True) if name in tie.names), None)
     if found is None:
         return old
+    require_extent(f"untie_: {name!r}", old)
     objects = next(group for group in found.classes("parameter") if name in group)
     if len(objects) == 1:
         with torch.no_grad():

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes
 
+from pyparam._base.extent import require_extent
 from pyparam._base.native import _C
 
 CONSTANT, UNIFORM, NORMAL, TRUNCATED = range(4)
@@ -177,6 +178,7 @@ def ordinary(tensor: object, naming: str | Callable[[], str]) -> Tensor:
     plain = dispatch is None or dispatch is Tensor.__torch_dispatch__
     traced = kind.__name__ in ("FakeTensor", "FunctionalTensor")
     if isinstance(tensor, Tensor) and (plain or traced) and not is_lazy(tensor):
+        require_extent(lambda: f"{naming}: the tensor" if isinstance(naming, str) else naming(), tensor)
         return tensor
     what = naming if isinstance(naming, str) else naming()
     if not isinstance(tensor, Tensor):

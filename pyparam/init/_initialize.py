@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyparam._base.errors import named_errors
+from pyparam._base.extent import require_extent
 from pyparam._base.native import _C
 from pyparam._base.words import shape_text
 from pyparam._parts.parts import has_parts, refuse_flat
@@ -278,8 +279,13 @@ def _expand_torch(samplers: list[Sampler | str], picks: list[int], subject: Subj
 
 def _key(sampler: Sampler) -> Any:
     if isinstance(sampler, functools.partial):
-        return (sampler.func, tuple(sorted(sampler.keywords.items())))
+        return (sampler.func, tuple((name, _told_apart(v)) for name, v in sorted(sampler.keywords.items())))
     return sampler
+
+
+def _told_apart(value: Any) -> Any:
+    """What differs where the value does: 0.0 from -0.0, and 1 from True."""
+    return (type(value), value.hex()) if isinstance(value, float) else (type(value), value)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -437,6 +443,7 @@ def _customs(job: Job, table: ParamTable) -> Iterator[tuple[int, Sampler, Tensor
         return
     tensors = table.tensors
     for i, sampler in job.custom.items():
+        require_extent(lambda i=i: f"initialize_: parameter {table.names[i]!r}", tensors[i])  # type: ignore[misc]
         yield i, sampler, tensors[i]
 
 

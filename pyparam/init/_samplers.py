@@ -17,8 +17,10 @@ Every sampler takes, besides PyTorch's arguments:
   dimensions) or of a run (a part of one dimension). The part gets the values the whole would have there.
 
 They write in place under no_grad and return the tensor. float32, float64, float16 and bfloat16 can be drawn;
-16-bit values are the float32 values rounded to nearest even. With a seed, PyTorch's random state is neither
-read nor changed.
+16-bit values are the float32 values rounded to nearest even; where that would leave an interval that was
+asked for, they are the nearest in it. What the dtype cannot hold is a ValueError before anything is written:
+a bound or a range beyond its largest number, an interval without one of its numbers, a normal whose draws
+(see ``normal_``) would overflow. With a seed, PyTorch's random state is neither read nor changed.
 """
 
 from __future__ import annotations
@@ -209,7 +211,10 @@ def uniform_(
     shape: Shape | None = None,
     strides: Shape | None = None,
 ) -> Tensor:
-    """Fills with the uniform distribution on [a, b): multiples of 2**-24 (2**-53 in float64) of b - a."""
+    """Fills with the uniform distribution on [a, b): multiples of 2**-24 (2**-53 in float64) of b - a.
+
+    Every value is a number of the dtype with a <= value < b (a, where a == b).
+    """
     return _drawn(_uniform_row, "uniform_", tensor, (a, b), seed, stream, offset, shape, strides)
 
 
@@ -243,6 +248,8 @@ def trunc_normal_(
 ) -> Tensor:
     """Fills with a normal cut to [a, b] (not in deviations), by inversion; infinite bounds are allowed.
 
+    Every value is a number of the dtype with a <= value <= b. An interval narrower than 2**-12 deviations is
+    drawn from by the slope of its density, since quantiles there differ by less than they are known to.
     An interval in the far tail, where PyTorch's erfinv saturates, is drawn from correctly.
     """
     return _drawn(

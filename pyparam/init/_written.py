@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyparam._base.native import _C
 from pyparam._sources import table_of
 from pyparam.init._owners import Owners, kind_of
 from pyparam.init._parts import held, is_part
@@ -128,6 +129,9 @@ def _certain_reason(parameter: Tensor) -> str | None:
     parameter = held(parameter)
     if parameter.numel() == 0:
         return None
+    gone = _C.extent_error(parameter)
+    if gone is not None:
+        return f"it {gone}"
     marked = int((_bits(parameter) == _MARKS[parameter.dtype][1]).sum())
     if marked == 0:
         return None

@@ -23,14 +23,17 @@ void draw(const cuda::FillArguments& a, double* moments, bool backwards) {
 }  // namespace
 
 // All tensors by one kind; `sources` as columns. Returns whether the draw's map was `map`.
-PYPARAM_TEST_EXPORT int map_of(int kind, const double* parameters) {
-  return static_cast<int>(random::prepared(static_cast<random::Kind>(kind), parameters).map);
+PYPARAM_TEST_EXPORT int map_of(int kind, const double* parameters, int stored) {
+  return static_cast<int>(random::prepared(static_cast<random::Kind>(kind), parameters,
+                                           static_cast<random::Stored>(stored))
+                              .map);
 }
 
 PYPARAM_TEST_EXPORT void run_fill(const TableView* table, const cuda::FillSource* sources,
                                   const ExtentRow* extents, int kind, const double* parameters,
-                                  uint64_t seed, double* moments, bool backwards) {
-  const random::Draw prepared = random::prepared(static_cast<random::Kind>(kind), parameters);
+                                  int stored, uint64_t seed, double* moments, bool backwards) {
+  const random::Draw prepared = random::prepared(static_cast<random::Kind>(kind), parameters,
+                                                 static_cast<random::Stored>(stored));
   const cuda::FillArguments a{*table, sources, extents, &prepared, seed, nullptr};
   switch (prepared.map) {
     case Map::kUniform:

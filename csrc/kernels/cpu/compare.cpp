@@ -10,6 +10,7 @@
 
 #include "kernels/chunks.h"
 #include "kernels/compare.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/pages.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
@@ -60,8 +61,8 @@ ChunkPlan plan_comparison(at::TensorList a, at::TensorList b) {
   std::vector<int64_t> numels(a.size());
   for (size_t i = 0; i < a.size(); ++i) {
     const auto index = static_cast<int64_t>(i);
-    prefetch_tensor(a, i);
-    prefetch_tensor(b, i);
+    prefetch_ahead(a, i);
+    prefetch_ahead(b, i);
     check_comparable("a", index, a[i]);
     check_comparable("b", index, b[i]);
     check_shapes(index, a[i], b[i]);
@@ -75,9 +76,9 @@ std::vector<Difference> compare_chunks(at::TensorList a, at::TensorList b, const
   const PageReleaser pages_a(release_a);
   const PageReleaser pages_b(release_b);
   std::vector<Difference> partial(plan.chunks.size());
-  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
-    prefetch_tensor(a, static_cast<size_t>(chunk.tensor));
-    prefetch_tensor(b, static_cast<size_t>(chunk.tensor));
+  for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
+    prefetch_ahead(a, static_cast<size_t>(chunk.tensor));
+    prefetch_ahead(b, static_cast<size_t>(chunk.tensor));
     partial[index] = compare_run(a[chunk.tensor], b[chunk.tensor], chunk.begin, chunk.length);
     const auto release = [&](const PageReleaser& pages, const at::Tensor& tensor) {
       const auto item = static_cast<int64_t>(tensor.itemsize());
@@ -91,6 +92,7 @@ std::vector<Difference> compare_chunks(at::TensorList a, at::TensorList b, const
 
 std::tuple<at::Tensor, at::Tensor> compare(at::TensorList a, at::TensorList b, bool release_a,
                                            bool release_b) {
+  const ExactFloats mode;  // for what is combined and written here
   const auto rows = static_cast<int64_t>(a.size());
   const ChunkPlan plan = plan_comparison(a, b);
   const std::vector<Difference> partial = compare_chunks(a, b, plan, release_a, release_b);

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "kernels/cpu/formats.h"
+#include "kernels/extent.h"
 #include "table/prefetch.h"
 
 namespace pyparam::cpu {
@@ -104,9 +105,9 @@ void check_values(const char* op, size_t i, const at::Tensor& tensor) {
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, op, ": tensors[", i, "] is ",
                    layout_name(tensor.layout()),
                    "; expected a strided tensor, such as its .values() or .to_dense()");
-  TORCH_CHECK_TYPE(
-      tensor.has_storage() && (tensor.numel() == 0 || tensor.const_data_ptr() != nullptr), op,
-      ": tensors[", i, "] has no memory of its own (a wrapper of other tensors, or freed)");
+  TORCH_CHECK_TYPE(tensor.has_storage(), op, ": tensors[", i,
+                   "] has no memory of its own (a wrapper of other tensors)");
+  require_extent(tensor, [&] { return c10::str(op, ": tensors[", i, "]"); });
 }
 
 void check_plain(const char* op, size_t i, const at::Tensor& tensor) {
@@ -131,10 +132,7 @@ ElementList::ElementList(const char* op, at::TensorList tensors) {
   std::atomic<bool> odd{false};
   at::parallel_for(0, count, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto ahead = static_cast<size_t>(i) + kAheadOfTensors;
-      const auto nearer = static_cast<size_t>(i) + kAheadOfStorages;
-      if (ahead < tensors.size()) pyparam::prefetch(tensors[ahead]);
-      if (nearer < tensors.size()) prefetch_storage(tensors[nearer]);
+      prefetch_ahead(tensors, static_cast<size_t>(i));
       if (!take_plainest(i, tensors[i])) odd = true;
     }
   });
@@ -158,12 +156,12 @@ bool ElementList::take_plainest(size_t i, const at::Tensor& tensor) {
   const auto format = stored_format(tensor.scalar_type());
   if (!format.has_value()) return false;
   if (!tensor.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
+  if (!has_extent(tensor)) return false;
   Elements& e = elements_[i];
   e.format = *format;
   e.is_complex = tensor.is_complex();
   e.values = tensor.numel() * (e.is_complex ? 2 : 1);
   e.data = e.values == 0 ? nullptr : static_cast<const char*>(tensor.const_data_ptr());
-  if (e.values > 0 && e.data == nullptr) return false;
   numels_[i] = e.values;
   return true;
 }

@@ -34,7 +34,7 @@ struct Strides {
 
 // Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of
 // `tensors[i]` for a tensor without readable values: sparse, quantized, nested, meta, a packed
-// type, on another device.
+// type, on another device, of a storage that was freed or shrunk.
 class ElementList {
  public:
   ElementList(const char* op, at::TensorList tensors);
@@ -45,7 +45,7 @@ class ElementList {
   const std::vector<int64_t>& numels() const { return numels_; }
 
   // Asks for the memory of a small piece that is read soon.
-  void prefetch(const Chunk& chunk) const {
+  PYPARAM_INLINE void prefetch(const Chunk& chunk) const {
     const Elements& e = elements_[static_cast<size_t>(chunk.tensor)];
     const int64_t bytes = chunk.length * value_size(e.format);
     if (bytes <= 4096)

@@ -192,7 +192,7 @@ void fill_together(const std::vector<Memory>& memory, const Fill& fill,
   const ChunkPlan plan = plan_chunks(numels, kChunkElements, kGroupElements);
   std::vector<Sums> parts(moments ? plan.chunks.size() : 0);
   const auto chunks = static_cast<int64_t>(plan.chunks.size());
-  cpu::for_each_chunk(plan, [&](const Chunk& chunk, int64_t c) {
+  cpu::for_each_chunk(plan, Pass::kWrites, [&](const Chunk& chunk, int64_t c) {
     const int64_t i = which[chunk.tensor];
     // Small tensors lie anywhere: their lines are on the way while this one is drawn.
     if (c + kAhead < chunks && plan.chunks[c + kAhead].begin == 0) {
@@ -221,6 +221,7 @@ at::Tensor empty_moments(size_t tensors, bool moments, c10::DeviceType device) {
 at::Tensor fill_cpu(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef<double> parameters,
                     int64_t seed, at::IntArrayRef streams, at::IntArrayRef offsets,
                     at::IntArrayRef strides, bool moments) {
+  const cpu::ExactFloats mode;  // for constants, and for moments
   const Fill fill = prepare_fill(tensors, {kinds, parameters, seed, streams, offsets, strides});
   at::Tensor result = empty_moments(tensors.size(), moments, at::kCPU);
   const std::vector<Memory> memory = memory_of(tensors, fill);

@@ -20,6 +20,7 @@ namespace {
 
 // Bytes: a multiple of every element's size and of a word, so that chunks begin at a word.
 constexpr int64_t kChunkBytes = 1 << 18;
+constexpr int64_t kBytesAhead = 12;  // tensors whose first bytes are asked for
 
 // Room for a chunk that has to be put in order first, kept by each thread.
 char* scratch() {
@@ -57,7 +58,7 @@ at::Tensor fingerprint(at::TensorList tensors, bool release_pages) {
   std::vector<int64_t> sizes(tensors.size());
   std::vector<Operand> operands(tensors.size());
   for (int64_t t = 0; t < count; ++t) {
-    prefetch_tensor(tensors, static_cast<size_t>(t));
+    prefetch_ahead(tensors, static_cast<size_t>(t));
     const at::Tensor& tensor = tensors[t];
     check_readable("fingerprint", "tensors", t, tensor);
     const auto shape = tensor.sizes();
@@ -70,10 +71,10 @@ at::Tensor fingerprint(at::TensorList tensors, bool release_pages) {
   const ChunkPlan plan = plan_chunks(sizes, kChunkBytes, kChunkBytes);
   const PageReleaser pages(release_pages);
   std::vector<hash::Sums> partial(plan.chunks.size());
-  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
+  for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
     const Operand& operand = operands[chunk.tensor];
-    if (chunk.tensor + kTensorsAhead < count)
-      __builtin_prefetch(operands[chunk.tensor + kTensorsAhead].bytes);
+    if (chunk.tensor + kBytesAhead < count)
+      prefetch_bytes(operands[chunk.tensor + kBytesAhead].bytes, 2);
     partial[index] = operand.bytes == nullptr
                          ? hash_reordered(tensors[chunk.tensor], chunk)
                          : hash_bytes(operand.bytes + chunk.begin, chunk.length,

@@ -34,7 +34,7 @@ using namespace cpu;
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
 constexpr int64_t kLooked = 64;  // 16-bit values that say how large the others may be
-constexpr int64_t kAhead = 6;    // small tensors whose memory is asked for while one is measured
+constexpr int64_t kAhead = 12;   // small tensors whose memory is asked for while one is measured
 
 Scratch& scratch() {
   static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
@@ -51,7 +51,6 @@ exact::Sums& exact_scratch() {
 // What is not summed comes in the statistics, the sums without rounding in `sums`.
 Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes,
                          BinCounter* counter, exact::Sums& sums) {
-  const ExactFloats mode;
   Scratch& memory = scratch();
   const Format format = list[chunk.tensor].format;
   const float normal = smallest_normal(format);
@@ -124,6 +123,7 @@ void release(const FileMaps& maps, const void* data, int64_t bytes) {
 // `numbers`, unless null, gets each row's exact sums.
 Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps,
              std::vector<exact::Numbers>* numbers) {
+  const ExactFloats mode;  // for what is combined and written here
   const ElementList list("measure", tensors);
   const auto rows = static_cast<int64_t>(list.size());
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
@@ -160,7 +160,7 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
   for (int64_t t = 0; t < rows; ++t) in_all += list[t].values * value_size(list[t].format);
   bytes_in_all = in_all;
   bytes_done = 0;
-  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
+  for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
     if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
       list.prefetch(plan.chunks[index + kAhead]);
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());

@@ -6,6 +6,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/result_type.h>
+#include <c10/core/impl/COW.h>
 #include <c10/util/irange.h>
 #include <torch/library.h>
 
@@ -20,6 +21,7 @@
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/math.h"
+#include "kernels/memory_spans.h"
 #include "kernels/norm.h"
 
 namespace pyparam {
@@ -71,7 +73,7 @@ namespace {
 
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
-constexpr int64_t kAhead = 6;  // small tensors whose memory is asked for while one is read
+constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while one is read
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
 template <typename T>
@@ -133,7 +135,6 @@ BlockValues magnitudes(const BlockValues& parts, int64_t n, double* out) {
 NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p,
                     const LaneKernels& lanes) {
   static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
-  const ExactFloats mode;
   NormPart out;
   for (int64_t done = 0; done < chunk.length; done += kBlock) {
     int64_t n = std::min(kBlock, chunk.length - done);
@@ -153,7 +154,7 @@ NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p,
 std::vector<NormPart> chunk_norms(const ElementList& list, const ChunkPlan& plan, double p) {
   std::vector<NormPart> parts(plan.chunks.size());
   const LaneKernels& lanes = lane_kernels();
-  for_each_chunk(plan, [&](const Chunk& chunk, int64_t index) {
+  for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
     if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
       list.prefetch(plan.chunks[index + kAhead]);
     parts[index] = chunk_norm(list, chunk, p, lanes);
@@ -164,6 +165,7 @@ std::vector<NormPart> chunk_norms(const ElementList& list, const ChunkPlan& plan
 // The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0
 // alone.
 double norm_of_list(const ElementList& list, double p, bool of_norms) {
+  const ExactFloats mode;  // for what is combined here
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
   const std::vector<NormPart> parts = chunk_norms(list, plan, p);
   if (p == 0 && of_norms) {
@@ -228,25 +230,8 @@ void scale_chunk(const Elements& e, const Chunk& chunk, double by) {
   }
 }
 
-// Whether some memory is in the list twice, by its first byte.
-bool has_repeats(const ElementList& list) {
-  size_t slots = 64;
-  while (slots < 2 * list.size()) slots *= 2;
-  std::vector<const char*> table(slots, nullptr);
-  for (const auto i : c10::irange(list.size())) {
-    const char* data = list[i].data;
-    if (data == nullptr) continue;
-    size_t slot = (reinterpret_cast<uintptr_t>(data) * 0x9e3779b97f4a7c15ull >> 20) & (slots - 1);
-    for (; table[slot] != nullptr; slot = (slot + 1) & (slots - 1)) {
-      if (table[slot] == data) return true;
-    }
-    table[slot] = data;
-  }
-  return false;
-}
-
-// Multiplies every tensor by the coefficient, in place.
-void scale_list(at::TensorList grads, const ElementList& list, double by) {
+// Multiplies every tensor by the coefficient, in place. No two of them share memory.
+void scale_apart(at::TensorList grads, const ElementList& list, double by) {
   std::vector<int64_t> numels = list.numels();
   std::vector<size_t> others;
   for (const auto i : c10::irange(grads.size())) {
@@ -258,19 +243,30 @@ void scale_list(at::TensorList grads, const ElementList& list, double by) {
     }
   }
   const ChunkPlan plan = plan_chunks(numels, kChunk, kGroup);
-  const auto work = [&](const Chunk& chunk, int64_t) {
-    scale_chunk(list[chunk.tensor], chunk, by);
-  };
-  if (has_repeats(list)) {
-    for (const auto c : c10::irange(plan.chunks.size()))
-      work(plan.chunks[c], static_cast<int64_t>(c));
-  } else {
-    for_each_chunk(plan, work);
-  }
+  for_each_chunk(plan, Pass::kWrites,
+                 [&](const Chunk& chunk, int64_t) { scale_chunk(list[chunk.tensor], chunk, by); });
   const at::NoGradGuard no_grad;
   for (const size_t i : others) {
     at::Tensor grad = grads[i];
     grad.mul_(by);
+  }
+}
+
+void scale_list(at::TensorList grads, const ElementList& list, double by) {
+  const ExactFloats mode;
+  const auto once = each_byte_once("clip_grad_norm_", grads);
+  if (!once.has_value()) return scale_apart(grads, list, by);
+  scale_apart(*once, ElementList("clip_grad_norm_", *once), by);
+  for (const at::Tensor& grad : grads) grad.unsafeGetTensorImpl()->bump_version();
+}
+
+// Gives lazy clones their own memory, before anyone takes an address to write to.
+void own_memory(at::TensorList grads) {
+  for (const at::Tensor& grad : grads) {
+    if (!grad.defined() || !grad.is_cpu() || !grad.has_storage()) continue;
+    if (c10::impl::cow::is_cow_data_ptr(
+            grad.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl()->data_ptr()))
+      grad.mutable_data_ptr();
   }
 }
 
@@ -302,6 +298,8 @@ int64_t first_nonfinite(const ElementList& list) {
 at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_type,
                            bool error_if_nonfinite) {
   check_order("clip_grad_norm_", norm_type);
+  const ExactFloats mode;
+  own_memory(grads);
   const ElementList list("clip_grad_norm_", grads);
   check_clippable(grads);
   const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), norm_dtype(grads));
@@ -325,6 +323,7 @@ at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_
 }
 
 std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p) {
+  const ExactFloats mode;
   const ElementList list(op, tensors);
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
   const std::vector<NormPart> parts = chunk_norms(list, plan, p);
@@ -337,6 +336,7 @@ std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, doubl
 }
 
 void clip_to_norm(at::TensorList grads, const at::Tensor& norm, double max_norm) {
+  own_memory(grads);
   scale_list_to(grads, ElementList("clip_grad_norm_", grads), norm, max_norm);
 }
 

@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "kernels/cpu/formats.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/operands.h"
 
 namespace pyparam::cpu {
@@ -276,7 +275,6 @@ Side::Side(const at::Tensor& tensor)
       parts(tensor.is_complex() ? 2 : 1) {}
 
 Difference compare_run(const at::Tensor& a, const at::Tensor& b, int64_t begin, int64_t length) {
-  const ExactFloats mode;
   Workspace& memory = workspace();
   const Side side_a(a);
   const Side side_b(b);

@@ -3,29 +3,41 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <atomic>
+#include <thread>
 
 #include "kernels/chunks.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/interrupt.h"
 
 namespace pyparam::cpu {
 
-// Calls fn(chunk, index) for every chunk of the plan, each exactly once. Threads take groups as
-// they become free, so the order is not fixed: fn must write only what belongs to its chunk.
+// Calls fn(chunk, index) for every chunk of the plan, each exactly once, with exact floats. Threads
+// take groups as they become free, so the order is not fixed: fn must write only what belongs to
+// its chunk. Throws what the caller throws who does not want to wait for the end (interrupt.h).
 template <typename Fn>
-void for_each_chunk(const ChunkPlan& plan, const Fn& fn) {
+void for_each_chunk(const ChunkPlan& plan, Pass pass, const Fn& fn) {
   const auto groups = static_cast<int64_t>(plan.groups.size()) - 1;
-  const auto run = [&](int64_t group) {
-    for (int64_t c = plan.groups[group]; c < plan.groups[group + 1]; ++c) fn(plan.chunks[c], c);
+  const auto caller = std::this_thread::get_id();
+  Interruption interruption(pass);
+  std::atomic<int64_t> next{0};
+  const auto work = [&] {
+    const ExactFloats exact;
+    const bool asks = std::this_thread::get_id() == caller;
+    for (int64_t g = next.fetch_add(1); g < groups && !interruption.stopped();
+         g = next.fetch_add(1)) {
+      for (int64_t c = plan.groups[g]; c < plan.groups[g + 1]; ++c) fn(plan.chunks[c], c);
+      if (asks) interruption.ask();
+    }
   };
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), groups);
   if (threads <= 1 || at::in_parallel_region()) {
-    for (int64_t g = 0; g < groups; ++g) run(g);
-    return;
+    work();
+  } else {
+    at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
   }
-  std::atomic<int64_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t g = next.fetch_add(1); g < groups; g = next.fetch_add(1)) run(g);
-  });
+  interruption.rethrow();
 }
 
 }  // namespace pyparam::cpu

@@ -7,12 +7,14 @@
 #include "kernels/chunks.h"
 #include "kernels/compare.h"
 #include "kernels/cpu/compare.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/pair.h"
 #include "kernels/cpu/parallel.h"
 
 namespace pyparam::cpu {
 
 std::tuple<ExactTable, at::Tensor, at::Tensor> compare_parts(at::TensorList a, at::TensorList b) {
+  const ExactFloats mode;
   const auto rows = static_cast<int64_t>(a.size());
   const ChunkPlan plan = plan_comparison(a, b);
   const std::vector<Difference> partial = compare_chunks(a, b, plan, false, false);
@@ -43,6 +45,7 @@ std::tuple<ExactTable, at::Tensor, at::Tensor> compare_parts(at::TensorList a, a
 std::tuple<at::Tensor, at::Tensor> differences_of(const ExactTable& sums, const at::Tensor& counts,
                                                   const at::Tensor& largest,
                                                   const at::Tensor& numel) {
+  const ExactFloats mode;
   const int64_t rows = sums.rows();
   auto out = empty_differences(rows, at::kCPU);
   for (int64_t row = 0; row < rows; ++row) {

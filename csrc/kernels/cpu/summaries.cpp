@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/measure.h"
 #include "kernels/histogram.h"
 #include "kernels/math.h"
@@ -44,6 +45,7 @@ SparseRow sparse_row(const at::Tensor& offsets, const at::Tensor& bins, const at
 std::tuple<at::Tensor, at::Tensor> merge_statistics(
     const at::Tensor& values_a, const at::Tensor& counts_a, const at::Tensor& index_a,
     const at::Tensor& values_b, const at::Tensor& counts_b, const at::Tensor& index_b) {
+  const cpu::ExactFloats mode;
   const int64_t rows = index_a.numel();
   at::Tensor values = empty_like_rows({rows, kValueColumns}, at::kDouble);
   at::Tensor counts = empty_like_rows({rows, kCountColumns}, at::kLong);
@@ -94,6 +96,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
 }
 
 std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins) {
+  const cpu::ExactFloats mode;
   at::Tensor lower = empty_like_rows({bins.numel()}, at::kDouble);
   at::Tensor upper = empty_like_rows({bins.numel()}, at::kDouble);
   const auto* from = bins.const_data_ptr<int32_t>();
@@ -108,6 +111,7 @@ std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins) {
 at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins,
                                const at::Tensor& counts, const at::Tensor& extremes,
                                const at::Tensor& one_value, const at::Tensor& q) {
+  const cpu::ExactFloats mode;
   const int64_t rows = offsets.numel() - 1;
   at::Tensor out = empty_like_rows({rows, q.numel()}, at::kDouble);
   std::vector<int64_t> through;  // counts up to and including each entry

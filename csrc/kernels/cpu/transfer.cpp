@@ -11,6 +11,8 @@
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/strided.h"
+#include "kernels/extent.h"
+#include "table/prefetch.h"
 
 namespace pyparam::cpu {
 namespace {
@@ -21,32 +23,12 @@ constexpr int64_t strided_chunk_bytes = int64_t{4}
 constexpr int64_t group_bytes = int64_t{1} << 18;
 constexpr int64_t stage_bytes =
     8192;  // converted elements wait here, in the first-level cache, for streaming
-
-// How far ahead of use the parts of a tensor are asked for: the object, what it points to, its
-// bytes.
-constexpr size_t object_ahead = 24;
-constexpr size_t storage_ahead = 12;
-constexpr size_t bytes_ahead = 8;
+constexpr size_t bytes_ahead = 8;  // chunks whose bytes are asked for ahead of use
 
 // The keys of an ordinary CPU tensor, whatever its autograd state.
 constexpr c10::DispatchKeySet ordinary_keys = c10::DispatchKeySet(
     {c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU,
      c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
-
-void prefetch_object(const at::Tensor& tensor) {
-  const auto* impl = reinterpret_cast<const char*>(tensor.unsafeGetTensorImpl());
-  for (size_t line = 0; line < sizeof(c10::TensorImpl); line += 64) __builtin_prefetch(impl + line);
-}
-
-void prefetch_storage(const at::Tensor& tensor) {
-  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-  if (impl->has_storage()) {
-    const auto* storage =
-        reinterpret_cast<const char*>(impl->unsafe_storage().unsafeGetStorageImpl());
-    __builtin_prefetch(storage);
-    __builtin_prefetch(storage + 64);
-  }
-}
 
 // Bytes from the first to past the last of a tensor that has elements.
 int64_t bytes_spanned(const Piece& piece, const at::Tensor& tensor) {
@@ -70,8 +52,7 @@ std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool
   pieces.list.reserve(count);
   at::ScalarType first{};
   for (size_t i = 0; i < count; ++i) {
-    if (i + object_ahead < count) prefetch_object(subject.tensors[i + object_ahead]);
-    if (i + storage_ahead < count) prefetch_storage(subject.tensors[i + storage_ahead]);
+    prefetch_ahead(subject.tensors, i);
     const bool present = subject[i].defined();
     const at::Tensor& tensor = subject.shape(i);
     if (!is_ordinary(tensor)) return std::nullopt;
@@ -84,16 +65,11 @@ std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool
     if (piece.numel == 0) {
       pieces.empties.push_back(i);
     } else if (present) {
+      require_extent(tensor, [&] { return c10::str(verb, ": ", subject.spoken(i)); });
       piece.dense = impl->is_contiguous();
       piece.lazy = tensor.is_conj() || tensor.is_neg();
       piece.data = write ? static_cast<char*>(tensor.mutable_data_ptr())
                          : static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()));
-      const auto needed = static_cast<size_t>(bytes_spanned(piece, tensor)) +
-                          static_cast<size_t>(impl->storage_offset()) * impl->itemsize();
-      TORCH_CHECK_VALUE(piece.data != nullptr && needed <= impl->unsafe_storage().nbytes(), verb,
-                        ": ", subject.spoken(i), " needs a storage of ", needed,
-                        " bytes and has one of ", impl->unsafe_storage().nbytes(),
-                        " (its memory was freed or resized)");
     }
     pieces.numel += piece.numel;
     pieces.list.push_back(piece);
@@ -161,6 +137,7 @@ class Transfer {
         streams_(to_vector && pieces.numel * vector_size_ >= streaming_bytes) {}
 
   void run(const ChunkPlan& plan, bool serial) {
+    const ExactFloats mode;
     const auto each = [&](const Chunk& chunk, int64_t index) {
       const size_t ahead = static_cast<size_t>(index) + bytes_ahead;
       if (ahead < plan.chunks.size()) prefetch_bytes(plan.chunks[ahead]);
@@ -169,7 +146,7 @@ class Transfer {
     if (serial) {
       for (size_t c = 0; c < plan.chunks.size(); ++c) each(plan.chunks[c], static_cast<int64_t>(c));
     } else {
-      for_each_chunk(plan, each);
+      for_each_chunk(plan, Pass::kWrites, each);
     }
     for (size_t i = 0; i < pieces_.list.size(); ++i) {
       if (pieces_.list[i].lazy) move_lazy(i);

@@ -7,10 +7,10 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <map>
-#include <mutex>
+#include <atomic>
+#include <memory>
 #include <optional>
-#include <unordered_map>
+#include <thread>
 #include <utility>
 
 namespace pyparam::cuda {
@@ -31,8 +31,19 @@ std::optional<cudaGraph_t> graph_under_capture(cudaStream_t stream) {
   return graph;
 }
 
+}  // namespace
+
 // Pinned memory that graphs read. A graph that ends calls back from a thread that may make no CUDA
-// call, so blocks are never freed, only used again by later graphs.
+// call, through C, which no exception may cross: so blocks are never freed, only used again by
+// later graphs, and giving one back links it into a list without allocating.
+struct GraphBlock {
+  char* host;
+  int64_t bytes;
+  GraphBlock* next = nullptr;
+};
+
+namespace {
+
 class GraphBlocks {
  public:
   static GraphBlocks& all() {
@@ -40,35 +51,57 @@ class GraphBlocks {
     return *blocks;
   }
 
-  char* take(int64_t bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    const auto fitting = free_.lower_bound(bytes);
-    if (fitting != free_.end()) {
-      char* const block = fitting->second;
-      free_.erase(fitting);
-      return block;
+  GraphBlock* take(int64_t bytes) {
+    {
+      const Locked locked(busy_);
+      GraphBlock** best = nullptr;
+      for (GraphBlock** at = &free_; *at != nullptr; at = &(*at)->next) {
+        if ((*at)->bytes >= bytes && (best == nullptr || (*at)->bytes < (*best)->bytes)) best = at;
+      }
+      if (best != nullptr) {
+        GraphBlock* const block = *best;
+        *best = block->next;
+        return block;
+      }
     }
-    int64_t size = 4096;
-    while (size < bytes) size *= 2;
+    auto block = std::make_unique<GraphBlock>();
+    block->bytes = 4096;
+    while (block->bytes < bytes) block->bytes *= 2;
     // Allowed during a capture only in this mode; it is no part of what is captured.
     const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
-    void* block = nullptr;
-    C10_CUDA_CHECK(cudaHostAlloc(&block, static_cast<size_t>(size), cudaHostAllocDefault));
-    sizes_[static_cast<char*>(block)] = size;
-    return static_cast<char*>(block);
+    void* host = nullptr;
+    C10_CUDA_CHECK(cudaHostAlloc(&host, static_cast<size_t>(block->bytes), cudaHostAllocDefault));
+    block->host = static_cast<char*>(host);
+    return block.release();
   }
-  void give_back(char* block) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    free_.emplace(sizes_.at(block), block);
+  void give_back(GraphBlock* block) noexcept {
+    const Locked locked(busy_);
+    block->next = free_;
+    free_ = block;
   }
 
  private:
-  std::mutex mutex_;
-  std::multimap<int64_t, char*> free_;
-  std::unordered_map<char*, int64_t> sizes_;
+  // A mutex may throw; this may not. What it guards is a walk over a short list.
+  class Locked {
+   public:
+    explicit Locked(std::atomic_flag& busy) noexcept : busy_(busy) {
+      while (busy_.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
+    }
+    ~Locked() { busy_.clear(std::memory_order_release); }
+    Locked(const Locked&) = delete;
+    Locked& operator=(const Locked&) = delete;
+
+   private:
+    std::atomic_flag& busy_;
+  };
+
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  GraphBlock* free_ = nullptr;
 };
 
-void CUDART_CB give_back(void* block) { GraphBlocks::all().give_back(static_cast<char*>(block)); }
+void CUDART_CB give_back(void* block) noexcept {
+  GraphBlocks::all().give_back(static_cast<GraphBlock*>(block));
+}
 
 }  // namespace
 
@@ -76,7 +109,8 @@ Upload::Upload(int64_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   captured_ = graph_under_capture(c10::cuda::getCurrentCUDAStream()).has_value();
   if (captured_) {
-    host_ = GraphBlocks::all().take(bytes);
+    block_ = GraphBlocks::all().take(bytes);
+    host_ = block_->host;
   } else {
     pinned_ = at::getHostAllocator(at::kCUDA)->allocate(static_cast<size_t>(bytes));
     host_ = static_cast<char*>(pinned_.get());
@@ -84,7 +118,7 @@ Upload::Upload(int64_t bytes) : bytes_(bytes) {
 }
 
 Upload::~Upload() {
-  if (captured_ && host_ != nullptr) GraphBlocks::all().give_back(host_);  // never sent
+  if (block_ != nullptr) GraphBlocks::all().give_back(block_);  // never sent
 }
 
 at::Tensor Upload::send(const OnDevice& on) {
@@ -96,13 +130,13 @@ at::Tensor Upload::send(const OnDevice& on) {
     TORCH_CHECK(graph.has_value(), "the capture of a CUDA graph ended in the middle of a call");
     cudaUserObject_t owner{};
     C10_CUDA_CHECK(
-        cudaUserObjectCreate(&owner, host_, give_back, 1, cudaUserObjectNoDestructorSync));
-    char* const block = std::exchange(host_, nullptr);
+        cudaUserObjectCreate(&owner, block_, give_back, 1, cudaUserObjectNoDestructorSync));
+    block_ = nullptr;
     const cudaError_t retained =
         cudaGraphRetainUserObject(*graph, owner, 1, cudaGraphUserObjectMove);
     if (retained != cudaSuccess) cudaUserObjectRelease(owner, 1);
     C10_CUDA_CHECK(retained);
-    C10_CUDA_CHECK(cudaMemcpyAsync(there.mutable_data_ptr(), block, static_cast<size_t>(bytes_),
+    C10_CUDA_CHECK(cudaMemcpyAsync(there.mutable_data_ptr(), host_, static_cast<size_t>(bytes_),
                                    cudaMemcpyHostToDevice, on.stream()));
     return there;
   }

@@ -26,6 +26,8 @@ class OnDevice {
   c10::cuda::CUDAStream stream_;
 };
 
+struct GraphBlock;
+
 // Bytes written on the host and copied to the device by one asynchronous copy from pinned memory.
 //
 // The device side is a tensor of the caching allocator: dropping it after the launches that read it
@@ -49,6 +51,7 @@ class Upload {
   bool captured_ = false;
   c10::DataPtr pinned_;
   char* host_ = nullptr;
+  GraphBlock* block_ = nullptr;  // what host_ points into, until a graph owns it
 };
 
 // Sends a table alone: for launches that need no columns of their own.

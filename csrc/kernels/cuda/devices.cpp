@@ -4,6 +4,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/as_strided.h>
 #include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -27,7 +28,17 @@ std::vector<DeviceGroup> groups_of(const char* verb, const char* list, at::Tenso
     group->tensors.push_back(tensors[i]);
     group->places.push_back(static_cast<int64_t>(i));
   }
+  const auto on_cpu = [](const DeviceGroup& group) { return group.device.is_cpu(); };
+  if (groups.size() > 1 && std::any_of(groups.begin(), groups.end(), on_cpu)) refuse_capture(verb);
   return groups;
+}
+
+void refuse_capture(const char* verb) {
+  TORCH_CHECK_VALUE(
+      c10::cuda::currentStreamCaptureStatusMayInitCtx() == c10::cuda::CaptureStatus::None, verb,
+      ": a list of tensors on the CPU and on CUDA devices cannot be captured into a CUDA graph, "
+      "which "
+      "would replay the devices' part alone; expected tensors on one device");
 }
 
 void check_numbers(const char* op, at::TensorList tensors) {

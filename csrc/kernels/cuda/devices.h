@@ -16,8 +16,13 @@ struct DeviceGroup {
 };
 
 // One group a device, in the order in which devices first appear. Raises for a device that is
-// neither a CPU nor a CUDA one; `list` is the argument's name.
+// neither a CPU nor a CUDA one, and for a list on both while a graph is captured; `list` is the
+// argument's name.
 std::vector<DeviceGroup> groups_of(const char* verb, const char* list, at::TensorList tensors);
+
+// Raises while a CUDA graph is captured: for lists on the CPU and on CUDA devices, of which a graph
+// could not replay the CPU's part.
+void refuse_capture(const char* verb);
 
 // Raises, as the CPU's verbs do, for a tensor that has no readable numbers.
 void check_numbers(const char* op, at::TensorList tensors);

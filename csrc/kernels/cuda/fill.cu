@@ -12,6 +12,7 @@
 #include <map>
 #include <utility>
 
+#include "kernels/cuda/devices.h"
 #include "kernels/cuda/fill.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/memory_spans.h"
@@ -266,6 +267,7 @@ at::Tensor fill_cuda(at::TensorList tensors, at::IntArrayRef kinds, at::ArrayRef
                      : at::empty({0, 2}, at::TensorOptions(at::kDouble).device(home));
   }
   if (!elsewhere.empty()) {
+    refuse_capture("fill_");
     static const auto op = c10::Dispatcher::singleton()
                                .findSchemaOrThrow("pyparam::fill_", "")
                                .typed<decltype(fill_cuda)>();

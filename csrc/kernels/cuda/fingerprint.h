@@ -74,7 +74,7 @@ struct HashChunk {
     const ChunkRow chunk = a.table.chunks[block.index()];
     const TensorRow row = a.table.tensors[chunk.tensor];
     Words words;
-    words.item = static_cast<int32_t>(element_bytes(static_cast<Dtype>(row.dtype)));
+    words.item = row.item;
     words.data = reinterpret_cast<const char*>(row.data);
     words.extents = a.table.extents + row.first_extent;
     words.bytes = row.numel * words.item;

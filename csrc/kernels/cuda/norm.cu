@@ -57,14 +57,12 @@ at::Tensor total_norm(at::TensorList tensors, double p) {
 
 void scale_one_device(at::TensorList grads, const at::Tensor& norm, double max_norm) {
   const OnDevice on(grads[0].device());
-  const std::vector<at::Tensor> views = in_any_order(grads);
-  // Memory that is in the list twice is scaled twice, as PyTorch does: one launch after the other.
-  for (const at::TensorList piece : pieces_apart(views)) {
-    DeviceTable table("clip_grad_norm_", piece, kNormChunk);
-    const SentTable sent = send_table(on, table);
-    launch_scale(Launch{on}, sent.view, static_cast<const char*>(norm.const_data_ptr()),
-                 norm.scalar_type() == at::kDouble, max_norm);
-  }
+  std::vector<at::Tensor> views = in_any_order(grads);
+  if (auto once = each_byte_once("clip_grad_norm_", views)) views = *std::move(once);
+  DeviceTable table("clip_grad_norm_", views, kNormChunk);
+  const SentTable sent = send_table(on, table);
+  launch_scale(Launch{on}, sent.view, static_cast<const char*>(norm.const_data_ptr()),
+               norm.scalar_type() == at::kDouble, max_norm);
   for (const at::Tensor& grad : grads) {
     if (!grad.is_inference()) grad.unsafeGetTensorImpl()->bump_version();
   }
