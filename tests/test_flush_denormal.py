@@ -48,6 +48,7 @@ def tiny16() -> Tensor:
 def quantities() -> dict[str, Callable[[], Any]]:
     x64, big, x32, x16 = tiny64(), long64(), tiny32(), tiny16()
     every = [x64, big, x32, x16]
+    turned, others = [x.flip(0) for x in every], [x32.flip(0).double(), x16.flip(0).float()]
     stats = pyparam.measure(every, histogram=True, quantiles=[0.1, 0.5])
     return {
         "measure": lambda: OPS.measure(every),
@@ -57,8 +58,8 @@ def quantities() -> dict[str, Callable[[], Any]]:
             for p in (0.0, 1.0, 2.0, 3.0, float("inf"), float("-inf"))
         },
         "norm of all": lambda: OPS.total_norm(every, 2.0),
-        "compare": lambda: OPS.compare(every, [x.flip(0) for x in every]),
-        "compare of two dtypes": lambda: OPS.compare([x32, x16], [x32.flip(0).double(), x16.flip(0).float()]),
+        "compare": lambda: OPS.compare(every, turned),
+        "compare of two dtypes": lambda: OPS.compare([x32, x16], others),
         "fingerprint": lambda: OPS.fingerprint(every),
         "flatten": lambda: [
             OPS.flatten([x], dtype)
@@ -67,7 +68,7 @@ def quantities() -> dict[str, Callable[[], Any]]:
         ],
         "quantile": lambda: stats.quantile(0.37),
         "quantiles": lambda: stats.quantiles,
-        "underflow": lambda: stats.underflow(torch.float16),
+        "underflow": lambda: repr(stats.underflow(torch.float16)),
         "columns": lambda: [
             getattr(pyparam.measure(every), name)
             for name in ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
@@ -77,15 +78,18 @@ def quantities() -> dict[str, Callable[[], Any]]:
             dtype=torch.float64,
         ),
         "comparison": lambda: [
-            getattr(pyparam.compare({"a": big}, {"a": big.flip(0)}), name)
-            for name in ("max_abs", "rel_l2", "rmse")
+            getattr(pyparam.compare({"a": big}, {"a": turned[1]}), name)
+            for name in ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
         ],
     }
 
 
 def bits(value: Any) -> list[bytes]:
+    if isinstance(value, str):
+        return [value.encode()]
     if isinstance(value, Tensor):
-        return [bytes(value.detach().contiguous().reshape(-1).view(torch.uint8).tolist())]
+        dense = value.detach().clone(memory_format=torch.contiguous_format).reshape(-1)
+        return [bytes(dense.view(torch.uint8).tolist())]
     return [part for item in value for part in bits(item)]
 
 

@@ -65,15 +65,6 @@ def test_one_nan_among_the_rules_is_one_nan() -> None:
     assert net[1].bias.eq(5).all()
 
 
-def test_rules_by_a_function_tell_the_sign_of_zero() -> None:
-    net = nn.Linear(3, 3)
-    init.initialize_(
-        net, lambda name, tensor: partial(init.constant_, val=0.0 if name == "weight" else -0.0), seed=0
-    )
-    assert not net.weight.signbit().any()
-    assert net.bias.signbit().all()
-
-
 # uniform
 
 
@@ -86,15 +77,16 @@ def test_a_uniform_is_in_its_half_open_interval(a: float, b: float, dtype: torch
     values = drawn(init.uniform_, 1 << 20, a=a, b=b, dtype=dtype).double()
     assert values.min() >= a
     assert values.max() < b
-    assert abs(values.mean() - (a + b) / 2) < (b - a) * 0.002 + float(torch.finfo(dtype).eps) * max(-a, b)
+    step = torch.finfo(dtype).eps * max(-a, b, torch.finfo(dtype).smallest_normal)
+    assert abs(values.mean() - (a + b) / 2) < (b - a) * 0.002 + step
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_the_last_number_below_one_has_no_more_than_its_share(dtype: torch.dtype) -> None:
+def test_the_last_number_below_one_takes_what_would_round_to_one(dtype: torch.dtype) -> None:
     values = drawn(init.uniform_, 1 << 22, dtype=dtype)
     last = 1 - torch.finfo(dtype).eps / 2
     assert values.max() == last
-    assert (values == last).double().mean() == pytest.approx(torch.finfo(dtype).eps / 2, rel=0.15)
+    assert (values == last).double().mean() == pytest.approx(0.75 * torch.finfo(dtype).eps, rel=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -212,8 +204,7 @@ def test_a_narrow_interval_is_filled_evenly(mean: float, a: float, b: float, dty
     values = drawn(init.trunc_normal_, 200_000, mean=mean, a=a, b=b, dtype=dtype).double().numpy()
     assert ((values == a) | (values == b)).mean() < 1e-4
     assert len(set(values.tolist())) > 100_000
-    wanted = stats.truncnorm((a - mean), (b - mean), loc=mean)
-    assert abs(values.mean() - wanted.mean()) < (b - a) * 0.003
+    assert abs(values.mean() - (a + b) / 2) < (b - a) * 0.003
     assert stats.kstest((values - a) / (b - a), stats.uniform().cdf).statistic < 0.005
 
 
@@ -222,7 +213,7 @@ def test_a_narrow_interval_keeps_the_slope_of_its_density() -> None:
     # middle, divided by 12.
     values = drawn(init.trunc_normal_, 1 << 26, mean=-4.0, a=0.0, b=2e-4)
     below = 0.5 - values.double().mean().item() / 2e-4
-    assert below == pytest.approx(4 * 2e-4 / 12, abs=1.5e-4)
+    assert below == pytest.approx(4 * 2e-4 / 12, abs=5e-5)
 
 
 # every dtype, every sampler: as a tensor that is drawn, and one that holds constants only
@@ -232,12 +223,17 @@ def test_a_narrow_interval_keeps_the_slope_of_its_density() -> None:
 def test_constants_that_a_dtype_cannot_hold_are_refused(dtype: torch.dtype) -> None:
     if dtype == torch.float64:
         pytest.skip("every float is one")
-    with pytest.raises(ValueError, match="which cannot hold"):
-        filled([LARGEST[dtype] * 1.1], dtype)
+    tensors = [torch.full((n,), 7.0, dtype=dtype) for n in (3, 1, 2)]
+    for last in (tensors[1:], tensors):
+        rows = [
+            number for t in last for number in (1.0 if len(t) == 3 else LARGEST[dtype] * 1.1, 0.0, 0.0, 0.0)
+        ]
+        with pytest.raises(ValueError, match="which cannot hold"):
+            torch.ops.pyparam.fill_(last, [0] * len(last), rows, 0, [0] * len(last), [], [])
+    assert all(t.eq(7).all() for t in tensors)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
-def test_a_uniform_of_one_value_is_that_value_rounded_once(dtype: torch.dtype) -> None:
-    value = 1 + 2.0**-11 + 2.0**-40  # a float32 in between is a tie for float16
-    got = drawn(init.uniform_, 3, a=value, b=value, dtype=dtype)
-    assert got.eq(torch.full((3,), value, dtype=dtype)).all()
+def test_a_uniform_of_one_value_is_what_a_constant_is(dtype: torch.dtype) -> None:
+    got = drawn(init.uniform_, 3, a=0.3, b=0.3, dtype=dtype)
+    assert got.eq(torch.full((3,), 0.3, dtype=dtype)).all()

@@ -225,7 +225,7 @@ void prepare_draws(Fill& fill, at::TensorList tensors, const FillColumns& column
 }
 
 // A constant that a dtype cannot hold is refused before anything is written. Torch's own fill_ says
-// which.
+// which; of one element it says nothing, and makes an infinity.
 void check_constants(at::TensorList tensors, const Fill& fill) {
   std::set<std::pair<size_t, at::ScalarType>> known;
   std::pair<size_t, at::ScalarType> last{0,
@@ -240,7 +240,7 @@ void check_constants(at::TensorList tensors, const Fill& fill) {
     bool held = true;
     try {
       const at::AutoDispatchBelowAutograd guard;
-      at::empty({1}, dtype).fill_(value);
+      at::empty({2}, dtype).fill_(value);
     } catch (const std::exception&) {
       held = false;
     }

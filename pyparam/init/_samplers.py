@@ -336,6 +336,24 @@ def kaiming_normal_(
 # nothing --
 
 
+def _set(
+    what: str,
+    tensor: Tensor,
+    val: float,
+    *,
+    seed: int | None = None,
+    stream: str | int | None = None,
+    offset: Offset = 0,
+    shape: Shape | None = None,
+    strides: Shape | None = None,
+) -> Tensor:
+    del seed, stream
+    target, _ = located(tensor, what, offset, shape, strides)
+    with torch.no_grad():
+        target.fill_(val)
+    return tensor
+
+
 def constant_(
     tensor: Tensor,
     val: float,
@@ -347,20 +365,17 @@ def constant_(
     strides: Shape | None = None,
 ) -> Tensor:
     """Fills with one value, in any dtype."""
-    target, _ = located(tensor, "constant_", offset, shape, strides)
-    with torch.no_grad():
-        target.fill_(val)
-    return tensor
+    return _set("constant_", tensor, val, offset=offset, shape=shape, strides=strides)
 
 
 def ones_(tensor: Tensor, **placed: Any) -> Tensor:
     """Fills with ones, in any dtype."""
-    return constant_(tensor, 1.0, **placed)
+    return _set("ones_", tensor, 1.0, **placed)
 
 
 def zeros_(tensor: Tensor, **placed: Any) -> Tensor:
     """Fills with zeros, in any dtype."""
-    return constant_(tensor, 0.0, **placed)
+    return _set("zeros_", tensor, 0.0, **placed)
 
 
 # What initialize_ can do in one native call for all parameters: sampler -> row of (shape, the sampler's

@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/memory.h"
 #include "kernels/cpu/transfer.h"
+#include "kernels/extent.h"
 
 namespace pyparam::cpu {
 namespace {
@@ -57,6 +58,7 @@ bool flatten_out(const Subject& subject, std::optional<at::ScalarType> dtype, at
   const auto pieces = pieces_of(subject, dtype, inspect);
   if (!pieces.has_value()) return false;
   require_out(pieces->numel, flat_dtype(subject, dtype), at::Device(at::kCPU), out);
+  require_extent(out, [] { return "flatten: out"; });
   TORCH_CHECK_VALUE(
       !out.is_inference() || c10::InferenceMode::is_enabled(),
       "flatten: out is an inference tensor; outside inference mode it cannot be written");

@@ -5,6 +5,7 @@
 #include <torch/library.h>
 
 #include "kernels/cpu/transfer.h"
+#include "kernels/extent.h"
 #include "kernels/flatten.h"
 
 namespace pyparam::cpu {
@@ -50,6 +51,7 @@ bool scatter_(const Subject& subject, const at::Tensor& given, Inspect inspect) 
   const bool one_dtype = pieces->list.empty() ||
                          (pieces->same_dtype && pieces->list.front().dtype == given.scalar_type());
   if (!fits || !one_dtype) require_scatter(subject, given);
+  require_extent(given, [] { return "scatter_: the vector"; });
   require_writable(subject, *pieces);
   at::Tensor vector = given;
   {
