@@ -90,8 +90,6 @@ READS: dict[str, Callable[[Tensor], Any]] = {
     "measure op": lambda t: OPS.measure([torch.ones(2), t]),
     "total_norm": lambda t: pyparam.total_norm({"bad": t}),
     "total_norm op": lambda t: OPS.total_norm([t], 3.0),
-    "compare": lambda t: pyparam.compare({"bad": t}, {"bad": torch.ones(t.shape)}),
-    "compare other": lambda t: pyparam.compare({"bad": torch.ones(t.shape)}, {"bad": t}),
     "compare op": lambda t: OPS.compare([t], [torch.ones(t.shape)]),
     "fingerprint": lambda t: pyparam.fingerprint({"bad": t}),
     "fingerprint op": lambda t: OPS.fingerprint([t]),
@@ -178,6 +176,18 @@ def test_samplers_refuse(name: str, bad: str) -> None:
     options: dict[str, Any] = {"constant_": {"val": 3.0}, "sparse_": {"sparsity": 0.5}}.get(name, {})
     with pytest.raises(ValueError, match=f"^{name}: the tensor {NEEDS}"):
         getattr(init, name)(tensor, seed=0, stream="s", **options)
+
+
+def test_a_comparison_says_what_it_could_not_read() -> None:
+    for make in BAD.values():
+        bad = make()
+        for pair in [
+            ({"bad": bad}, {"bad": torch.ones(bad.shape)}),
+            ({"bad": torch.ones(bad.shape)}, {"bad": bad}),
+        ]:
+            found = pyparam.compare(*pair)
+            assert not found.equal
+            assert "could not be read: bad (its memory was freed)" in str(found)
 
 
 def test_dirac_refuses() -> None:
