@@ -75,11 +75,9 @@ def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     """Raises ValueError that names the file, and the entry, for a file that breaks the format in any way."""
     header, start = _read_header(path, file)
     places = {name: position for position, name in enumerate(header.names)}
-    tied = _tied_places(path, header.metadata, places)
-    if tied or not _has_order(header):
-        places |= tied
-        if not _has_order(header):
-            places = {name: places[name] for name in natural(places)}
+    places |= _tied_places(path, header.metadata, places)
+    if not _has_order(header):
+        places = {name: places[name] for name in natural(places)}
     part = _Part(header, start, MappedFile(path, file))
     return Checkpoint(path, [part], places=places, metadata=header.metadata)
 
