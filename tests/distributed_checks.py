@@ -1,0 +1,451 @@
+"""Checks that run on several ranks: ``python distributed_checks.py CASE RANK WORLD FOLDER``.
+
+A case is a function of a Ranks. What fails is an exception, which the process prints and ends with.
+"""
+
+# ruff: noqa: PT017, PT018 - pytest does not see these
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+from torch.distributed.tensor import DTensor, Partial, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+import pyparam
+
+SECONDS = 5  # how long a collective, or a rank, is waited for
+FIGURES = (
+    "min",
+    "max",
+    "mean",
+    "std",
+    "rms",
+    "l1",
+    "l2",
+    "max_abs",
+    "numel",
+    "nbytes",
+    "zeros",
+    "subnormals",
+)
+
+
+class Ranks(NamedTuple):
+    rank: int
+    world: int
+    folder: Path
+
+
+class Net(nn.Module):
+    """Sizes that no number of ranks divides, a norm, a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(5, 7)
+        self.norm = nn.LayerNorm(7)
+        self.down = nn.Linear(7, 3)
+        self.register_buffer("scale", torch.tensor([1.0, 2.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.relu(self.norm(self.up(x))))
+
+
+def filled(dtype: torch.dtype = torch.float32) -> Net:
+    """Values of many binades, zeros of both signs, a subnormal."""
+    torch.manual_seed(7)
+    model = Net()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn_like(p) * torch.exp2(torch.randint_like(p, -15, 10)))
+            if p.numel() > 4:
+                p.view(-1)[1:4] = torch.tensor([0.0, -0.0, 1e-40])
+    return model.to(dtype)
+
+
+def with_gradients(model: nn.Module) -> nn.Module:
+    """Each its own parameter's values: placed alike, and the same on any number of ranks."""
+    for p in model.parameters():
+        p.grad = p.detach().clone()
+    return model
+
+
+def fsdp2(model: nn.Module, mesh: DeviceMesh, **options: Any) -> nn.Module:
+    for child in model.children():
+        fully_shard(child, mesh=mesh, **options)
+    return fully_shard(model, mesh=mesh, **options)
+
+
+def columns(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    def cut(_: str, module: nn.Module, mesh: DeviceMesh) -> None:
+        for name, p in list(module.named_parameters(recurse=False)):
+            place = [Shard(p.dim() - 1)]
+            module.register_parameter(name, nn.Parameter(distribute_tensor(p.data, mesh, place)))
+
+    return distribute_module(model, mesh, cut)
+
+
+PLAN = {"up": ColwiseParallel(), "down": RowwiseParallel()}
+
+
+def refused(run: Callable[[], Any], *words: str, kind: type[Exception] = Exception) -> None:
+    try:
+        run()
+    except kind as error:
+        for word in words:
+            assert word in str(error), (word, str(error))
+    else:
+        raise AssertionError(f"no error with {words}")
+
+
+def bits(tensor: Tensor) -> bytes:
+    return bytes(tensor.detach().contiguous().flatten().view(torch.uint8).tolist())
+
+
+def same_as_whole(sharded: nn.Module, plain: nn.Module) -> None:
+    """Every verb gives what it gives of the model before it was distributed: the same bits."""
+    got = pyparam.measure(sharded, histogram=True, quantiles=(0.0, 0.3, 1.0))
+    wanted = pyparam.measure(plain, histogram=True, quantiles=(0.0, 0.3, 1.0))
+    assert got.names == wanted.names and got.shape == wanted.shape and got.dtype == wanted.dtype
+    for figure in FIGURES:
+        assert bits(getattr(got, figure)) == bits(getattr(wanted, figure)), figure
+        assert getattr(got.total, figure) == getattr(wanted.total, figure), f"total {figure}"
+    assert torch.equal(got.quantiles, wanted.quantiles)
+    for name in (None, *got.names):
+        x, y = got.histogram(name), wanted.histogram(name)
+        assert all(torch.equal(i, j) for i, j in zip(x, y, strict=True)), name
+    for dtype in (torch.float16, torch.float8_e4m3fn):
+        x, y = got.underflow(dtype), wanted.underflow(dtype)
+        assert torch.equal(x.zero, y.zero) and torch.equal(x.overflow, y.overflow)
+    assert dict(pyparam.fingerprint(sharded)) == dict(pyparam.fingerprint(plain))
+    assert pyparam.fingerprint(sharded).diverged == []
+    for p in (0.0, 1.0, 2.0, math.inf):
+        norm = pyparam.total_norm(sharded, p)
+        assert type(norm) is Tensor and bits(norm) == bits(pyparam.total_norm(plain, p)), p
+    assert torch.allclose(pyparam.total_norm(sharded, 3.0), pyparam.total_norm(plain, 3.0))
+    assert pyparam.compare(sharded, plain).equal and pyparam.compare(plain, sharded).equal
+    assert pyparam.compare(sharded, sharded).equal
+
+    whole = with_gradients(sharded)
+    norm = pyparam.clip_grad_norm_(whole, 0.5)
+    expected = pyparam.clip_grad_norm_(with_gradients(plain), 0.5)
+    assert torch.equal(norm, expected)
+    clipped = {n: p.grad for n, p in plain.named_parameters()}
+    for name, p in sharded.named_parameters():
+        gradient = p.grad.full_tensor() if isinstance(p.grad, DTensor) else p.grad
+        assert torch.equal(gradient, clipped[name]), name
+
+    pyparam.init.initialize_(sharded, {"*": pyparam.init.normal_}, seed=3)
+    pyparam.init.initialize_(plain, {"*": pyparam.init.normal_}, seed=3)
+    assert dict(pyparam.fingerprint(sharded)) == dict(pyparam.fingerprint(plain))
+
+
+def layouts_of_two(r: Ranks) -> None:
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        same_as_whole(fsdp2(filled(dtype), mesh), filled(dtype))
+        same_as_whole(columns(filled(dtype), mesh), filled(dtype))
+    same_as_whole(distribute_module(filled(), mesh), filled())
+    same_as_whole(parallelize_module(filled(), mesh, dict(PLAN)), filled())
+
+
+def layouts_of_three(r: Ranks) -> None:
+    mesh = init_device_mesh("cpu", (3,), mesh_dim_names=("one",))
+    same_as_whole(fsdp2(filled(), mesh), filled())
+    same_as_whole(columns(filled(torch.bfloat16), mesh), filled(torch.bfloat16))
+    for dtype in (torch.int8, torch.bool, torch.complex64, torch.float8_e5m2):
+        whole = (torch.arange(33).view(3, 11) % 5 - 2).to(
+            torch.complex64 if dtype.is_complex else torch.float32
+        )
+        whole = whole.to(dtype)
+        for dim in (0, 1):
+            state = {"w": distribute_tensor(whole, mesh, [Shard(dim)])} if dtype.itemsize > 1 else {}
+            if not state:  # broadcast does not take every dtype
+                part = list(whole.split(-(-whole.shape[dim] // 3), dim))
+                local = part[r.rank] if r.rank < len(part) else whole.narrow(dim, 0, 0)
+                stride = whole.stride()
+                state["w"] = DTensor.from_local(
+                    local, mesh, [Shard(dim)], run_check=False, shape=whole.shape, stride=stride
+                )
+            assert dict(pyparam.fingerprint(state)) == dict(pyparam.fingerprint({"w": whole})), (dtype, dim)
+            got, wanted = pyparam.measure(state)["w"], pyparam.measure({"w": whole})["w"]
+            assert got.to_dict() == wanted.to_dict(), (dtype, dim)
+
+
+def layouts_of_four(r: Ranks) -> None:
+    flat = init_device_mesh("cpu", (4,), mesh_dim_names=("all",))
+    square = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "tp"))
+    same_as_whole(fsdp2(filled(), flat), filled())  # down has three rows: the last part is empty
+    same_as_whole(fsdp2(filled(torch.bfloat16), square), filled(torch.bfloat16))  # replicated over dp
+
+    def over_tensor_parallel(model: nn.Module) -> nn.Module:
+        parallelize_module(model, square["tp"], dict(PLAN))
+        return fsdp2(model, square["dp"])
+
+    torch.manual_seed(1)
+    even = nn.Sequential()
+    even.add_module("up", nn.Linear(8, 12))
+    even.add_module("down", nn.Linear(12, 4))
+    twice = over_tensor_parallel(copy.deepcopy(even))
+    assert "StridedShard" in str(twice.up.weight.placements) or "_S(" in str(twice.up.weight.placements)
+    same_as_whole(twice, even)
+
+    two = filled()
+    fully_shard(two.down, mesh=square["tp"])
+    fully_shard(two.up, mesh=flat)
+    fully_shard(two, mesh=flat)
+    same_as_whole(two, filled())
+
+
+def replicas(r: Ranks) -> None:
+    square = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    model = fsdp2(filled(), square)
+    if r.rank == 3:
+        model.norm.weight.to_local().detach().view(torch.int32)[0] ^= 1
+    diverged = pyparam.fingerprint(model).diverged
+    assert diverged == [("norm.weight", (3,))], diverged
+    plain = filled()
+    if r.rank == 2:
+        with torch.no_grad():
+            plain.down.bias[1] += 1
+    diverged = pyparam.fingerprint(plain, group=dist.group.WORLD).diverged
+    assert diverged == [("down.bias", (2,))], diverged
+    assert pyparam.fingerprint(filled(), group=dist.group.WORLD).diverged == []
+
+
+def mistakes(r: Ranks) -> None:
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
+    terms = DTensor.from_local(torch.ones(5, 3), mesh, [Partial()], run_check=False)
+    for verb in (pyparam.measure, pyparam.total_norm, pyparam.fingerprint):
+        refused(lambda verb=verb: verb({"w": terms}), "parameter 'w'", "redistribute()", kind=TypeError)
+    wrong = DTensor.from_local(
+        torch.ones(2, 3), mesh, [Shard(0)], run_check=False, shape=(9, 3), stride=(3, 1)
+    )
+    refused(lambda: pyparam.measure({"w": wrong}), "parameter 'w'", "[2, 3]", kind=ValueError)
+
+    model = fsdp2(filled(), mesh)
+    table = pyparam.walk(model)
+    part = table.select("up.*" if r.rank == 0 else "*")
+    refused(lambda: pyparam.measure(part), "measure: the ranks differ", "rank 0 has 2", kind=ValueError)
+    refused(
+        lambda: pyparam.measure(table.select("up.*" if r.rank == 0 else "norm.*")), "rank", kind=ValueError
+    )
+    verb = pyparam.measure if r.rank == 0 else pyparam.fingerprint
+    refused(lambda: verb(model), "rank 0 calls measure", kind=ValueError)
+
+    # What one rank finds is raised on all: here its part is of a kind that cannot be read.
+    local = torch.ones(2, 3) if r.rank == 0 else torch.ones(2, 3).to_sparse()
+    if r.rank == 1:
+        odd = DTensor.from_local(torch.ones(2, 3), mesh, [Shard(0)], run_check=False)
+        odd._local_tensor = local
+    else:
+        odd = DTensor.from_local(local, mesh, [Shard(0)], run_check=False)
+    refused(lambda: pyparam.measure({"w": odd}), "parameter 'w'", "sparse", kind=TypeError)
+
+    # A rank that nobody joins says whom it waited for; what needs no communication answers.
+    assert len(pyparam.measure(model, local=True)) == len(table)
+    if r.rank == 1:
+        pyparam.show(model, local=True, file=io.StringIO())
+        refused(
+            lambda: pyparam.total_norm(model),
+            "total_norm: waited",
+            "rank 0",
+            "did not call",
+            kind=RuntimeError,
+        )
+    else:
+        time.sleep(SECONDS + 2)
+        refused(lambda: pyparam.total_norm(model), "waited", "rank 0", kind=RuntimeError)
+    # Both are in step again.
+    assert pyparam.fingerprint(model) == pyparam.fingerprint(filled())
+
+    flat = FullyShardedDataParallel(filled(), device_id=torch.device("cpu"), use_orig_params=True)
+    for verb in (pyparam.measure, pyparam.total_norm, pyparam.fingerprint, pyparam.clip_grad_norm_):
+        arguments = (1.0,) if verb is pyparam.clip_grad_norm_ else ()
+        refused(lambda verb=verb, a=arguments: verb(flat, *a), "FullyShardedDataParallel", kind=TypeError)
+    refused(lambda: pyparam.init.initialize_(flat, {"*": pyparam.init.normal_}, seed=1), "FullySharded")
+
+
+def collectives(r: Ranks) -> None:
+    """One minimum and one sum a group for all parameters; none where nothing is split."""
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
+    model = with_gradients(fsdp2(filled(), mesh))
+    repeated = distribute_module(filled(), mesh)
+
+    def count(run: Callable[[], Any]) -> int:
+        with CommDebugMode() as counter:
+            run()
+        return counter.get_total_counts()
+
+    assert count(lambda: pyparam.measure(model)) == 2
+    assert count(lambda: pyparam.measure(model, histogram=True)) == 2
+    assert count(lambda: pyparam.total_norm(model)) == 2
+    assert count(lambda: pyparam.clip_grad_norm_(model, 1.0)) == 2
+    assert count(lambda: pyparam.fingerprint(model)) == 1
+    assert count(lambda: pyparam.compare(model, model)) == 2
+    assert count(lambda: pyparam.measure(repeated)) == 0
+    for run in (
+        lambda: pyparam.show(model, file=io.StringIO()),
+        lambda: list(pyparam.named_parameters(model)),
+        lambda: pyparam.ties(model),
+        lambda: pyparam.measure(model, local=True),
+        lambda: pyparam.init.uninitialized(model),
+        lambda: pyparam.init.initialize_(model, {"*": pyparam.init.normal_}, seed=1),
+    ):
+        assert count(run) == 0
+
+
+def training(r: Ranks) -> None:
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
+    model = with_gradients(fsdp2(filled(), mesh))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with pyparam.Monitor(model, every=2).attach(optimizer) as monitor:
+        with CommDebugMode() as counter:
+            optimizer.step()
+        assert counter.get_total_counts() <= 6
+        with CommDebugMode() as counter:
+            optimizer.step()
+        assert counter.get_total_counts() == 0
+    plain = pyparam.measure(filled())
+    assert bits(monitor.history[0].weights.l2) == bits(plain.l2)
+    assert bits(monitor.history[0].gradients.l2) == bits(plain.l2)
+
+    # The last element of the last rank's part of up.weight.
+    if r.rank == 1:
+        model.up.weight.grad.to_local().view(-1)[-1] = math.nan
+    found = pyparam.measure(model, grad=True).first_nonfinite
+    assert found["up.weight"].index == (6, 4) and found["up.weight"].rank == 1, found
+    with pyparam.Monitor(model).attach(optimizer):
+        refused(optimizer.step, "'up.weight'", "[6, 4] on rank 1", kind=pyparam.NonFiniteError)
+    refused(
+        lambda: pyparam.clip_grad_norm_(model, 1.0, error_if_nonfinite=True), "'up.weight'", kind=RuntimeError
+    )
+
+    replica = with_gradients(nn.parallel.DistributedDataParallel(filled()))
+    if r.rank == 1:
+        replica.module.down.bias.grad[0] = math.inf
+    optimizer = torch.optim.SGD(replica.parameters(), lr=0.0)
+    for check, every in (("measured", 1), ("every", 5)):
+        with pyparam.Monitor(replica, every=every, check=check, group=dist.group.WORLD).attach(optimizer):
+            refused(optimizer.step, "module.down.bias", "rank 1", kind=pyparam.NonFiniteError)
+
+
+def files(r: Ranks) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
+    path = r.folder / f"{r.rank}.safetensors"
+    pyparam.save_file(filled(), path)
+    for assign in (False, True):
+        model = fsdp2(Net(), mesh)
+        pyparam.load_file_(model, path, assign=assign)
+        assert isinstance(model.up.weight, DTensor)
+        assert dict(pyparam.fingerprint(model)) == dict(pyparam.fingerprint(filled()))
+        model(torch.ones(2, 5)).sum().backward()
+    refused(lambda: pyparam.save_file(model, r.folder / "sharded.safetensors"), "'up.weight'", kind=TypeError)
+    assert not (r.folder / "sharded.safetensors").exists()
+
+    # A checkpoint in pieces beside another cut of the model; two cuts of one model.
+    dcp.save(model.state_dict(), checkpoint_id=str(r.folder / "pieces"))
+    other = columns(filled(), mesh)
+    assert pyparam.compare(other, r.folder / "pieces").equal
+    assert pyparam.compare(other, model).equal
+    assert pyparam.compare(model, distribute_module(filled(), mesh)).equal
+    with torch.no_grad():
+        if r.rank == 1:
+            other.up.weight.to_local()[4, 1] += 1.0
+    found = pyparam.compare(other, r.folder / "pieces")
+    assert found.changed() == ["up.weight"]
+    assert found["up.weight"].first_index == (4, 4) and found["up.weight"].differing == 1
+
+
+def stages(r: Ranks) -> None:
+    whole = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))
+    torch.manual_seed(2)
+    for p in whole.parameters():
+        nn.init.normal_(p)
+    stage = nn.Sequential()
+    stage.add_module(str(r.rank), whole[r.rank])
+    stage.register_parameter("shared", nn.Parameter(torch.full((3,), 2.0)))
+    whole.register_parameter("shared", nn.Parameter(torch.full((3,), 2.0)))
+    got, wanted = pyparam.measure(stage, group=dist.group.WORLD), pyparam.measure(whole)
+    assert sorted(got.names) == sorted(wanted.names)
+    assert (
+        math.isclose(got.total.l2, wanted.total.l2, rel_tol=1e-14) and got.total.numel == wanted.total.numel
+    )
+    norm = pyparam.total_norm(stage, group=dist.group.WORLD)
+    assert torch.allclose(norm, pyparam.total_norm(whole))
+
+
+def meta(r: Ranks) -> None:
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
+    with torch.device("meta"):
+        model = Net()
+    fsdp2(model, mesh)
+    rules = {"*": pyparam.init.normal_}
+    refused(lambda: pyparam.init.initialize_(model, rules, seed=3), "up.weight", kind=ValueError)
+    assert set(dict(model.named_parameters())) <= set(pyparam.init.uninitialized(model).certain)
+    refused(
+        lambda: pyparam.init.initialize_(
+            model, rules, seed=3, device="cuda", buffers={"*": pyparam.init.ones_}
+        ),
+        "mesh of 'cpu'",
+        kind=ValueError,
+    )
+    pyparam.init.initialize_(model, rules, seed=3, device="cpu", buffers={"*": pyparam.init.ones_})
+    plain = Net()
+    pyparam.init.initialize_(plain, rules, seed=3)
+    for name, p in model.named_parameters():
+        assert torch.equal(p.full_tensor(), dict(plain.named_parameters())[name]), name
+    model(torch.ones(2, 5)).sum().backward()
+    pyparam.init.to_empty(model, device="cpu")
+    certain = pyparam.init.uninitialized(model).certain
+    assert set(dict(model.named_parameters())) <= set(certain), certain
+
+
+CASES = {
+    layouts_of_two: 2,
+    layouts_of_three: 3,
+    layouts_of_four: 4,
+    replicas: 4,
+    mistakes: 2,
+    collectives: 2,
+    training: 2,
+    files: 2,
+    stages: 2,
+    meta: 2,
+}
+
+
+def main(name: str, rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        store=dist.FileStore(str(folder / "group"), world),
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=SECONDS if name == "mistakes" else 60),
+    )
+    case = next(case for case in CASES if case.__name__ == name)
+    case(Ranks(rank, world, folder))
+    dist.barrier()
+    dist.destroy_process_group()
+    print("checked")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
