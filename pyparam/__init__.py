@@ -23,6 +23,8 @@ from pyparam._compare.comparison import Comparison
 from pyparam._compare.fingerprint import Fingerprint, fingerprint
 from pyparam._findings import Finding, findings
 from pyparam._inspect.inspector import Inspector, inspect
+from pyparam._load.average import EMA, copy_
+from pyparam._load.load import load_, load_file_
 from pyparam._measure.measure import measure
 from pyparam._measure.norm import clip_grad_norm_, total_norm
 from pyparam._measure.optimizer_state import optimizer_state
@@ -37,7 +39,7 @@ from pyparam._memory.flatten import (
 )
 from pyparam._memory.pack import Packed, pack_
 from pyparam._share.keep import keep_ties
-from pyparam._share.save import load_file_, save_file
+from pyparam._share.save import save_file
 from pyparam._share.tie import retie_, tie_, untie_
 from pyparam._share.ties import ties
 from pyparam._sources.checkpoint import Checkpoint
@@ -64,6 +66,7 @@ from pyparam._watch.rules import (
 
 __all__ = [
     "DEFAULT_RULES",
+    "EMA",
     "Alarm",
     "Checkpoint",
     "Comparison",
@@ -90,6 +93,7 @@ __all__ = [
     "buffers",
     "clip_grad_norm_",
     "compare",
+    "copy_",
     "findings",
     "fingerprint",
     "flatten",
@@ -103,6 +107,7 @@ __all__ = [
     "install",
     "installed",
     "keep_ties",
+    "load_",
     "load_file_",
     "log",
     "measure",

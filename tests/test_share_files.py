@@ -199,7 +199,7 @@ def test_files_that_are_none(path):
     with pytest.raises(FileNotFoundError):
         pyparam.load_file_(nn.Linear(2, 2), path)
     path.write_bytes(b"\x00" * 3)
-    with pytest.raises(ValueError, match=r"load_file_: '.*' is no whole safetensors file"):
+    with pytest.raises(ValueError, match=r"load_file_: .* is not a valid safetensors file"):
         pyparam.load_file_(nn.Linear(2, 2), path)
     with pytest.raises(TypeError, match=r"load_file_: expected an nn\.Module, got dict"):
         pyparam.load_file_({}, path)
@@ -225,14 +225,14 @@ def test_files_that_are_none(path):
 def test_damaged_metadata(text, path):
     tensors = dict(nn.Linear(2, 2).state_dict())
     safetensors.torch.save_file(tensors, path, metadata={"pyparam.ties": text})
-    with pytest.raises(ValueError, match=r"load_file_: the metadata of '.*' is damaged"):
+    with pytest.raises(ValueError, match=r"load_file_: (the metadata of '.*'|.*its pyparam.ties) is damaged"):
         pyparam.load_file_(nn.Linear(2, 2), path)
 
 
 @pytest.mark.parametrize("text", ["{", '{"weight": [1]}', '{"nowhere": [1]}', "[1]"])
 def test_damaged_strides(text, path):
     safetensors.torch.save_file(dict(nn.Linear(2, 2).state_dict()), path, metadata={"pyparam.strides": text})
-    with pytest.raises(ValueError, match=r"load_file_: the metadata of '.*' is damaged"):
+    with pytest.raises(ValueError, match=r"load_file_: (the metadata of '.*'|.*its pyparam.ties) is damaged"):
         pyparam.load_file_(nn.Linear(2, 2), path)
 
 

@@ -83,6 +83,9 @@ void bind_walk(py::module_& m) {
   m.def("load_state_dict", [](const py::object& module, const py::object& state, bool strict) {
     return raising([&] { return owned(walk::load_state_dict(module.ptr(), state.ptr(), strict)); });
   });
+  m.def("match_state_dict", [](const py::object& module, const py::object& state) {
+    return raising([&] { return owned(walk::match_state_dict(module.ptr(), state.ptr())); });
+  });
   m.def("zero_grad", [](const py::object& module, bool set_to_none) {
     return raising([&] { return walk::zero_gradients(module.ptr(), set_to_none); });
   });

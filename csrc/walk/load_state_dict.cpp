@@ -114,8 +114,10 @@ class Finder {
 
 class Loader {
  public:
-  Loader(PlainWalk& walk, PyObject* state, PyObject* metadata)
+  Loader(PlainWalk& walk, PyObject* state, PyObject* metadata, bool listing)
       : walk_(walk),
+        listed_targets_(listing ? Ref::checked(PyList_New(0)) : Ref()),
+        listed_sources_(listing ? Ref::checked(PyList_New(0)) : Ref()),
         state_(state),
         metadata_(metadata),
         finder_(state),
@@ -144,6 +146,10 @@ class Loader {
     sources = std::move(sources_);
   }
 
+  // The same as lists of Python's, where listing.
+  Ref take_listed_targets() { return std::move(listed_targets_); }
+  Ref take_listed_sources() { return std::move(listed_sources_); }
+
  private:
   bool match_members(const PlainWalk::Members& members, uint32_t module, Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
@@ -160,6 +166,12 @@ class Loader {
       const at::Tensor& target = THPVariable_Unpack(value);
       const at::Tensor& source = THPVariable_Unpack(given);
       if (!copies_plainly(target, source)) return false;
+      if (listed_targets_) {
+        if (PyList_Append(listed_targets_.get(), value) < 0 ||
+            PyList_Append(listed_sources_.get(), given) < 0)
+          throw PythonError{};
+        continue;
+      }
       targets_.push_back(target);
       sources_.push_back(source);
     }
@@ -167,6 +179,7 @@ class Loader {
   }
 
   PlainWalk& walk_;
+  Ref listed_targets_, listed_sources_;
   PyObject* state_;
   Metadata metadata_;
   Finder finder_;
@@ -240,12 +253,20 @@ Ref Loader::unexpected() {
 
 }  // namespace
 
-Ref load_state_dict(PyObject* module, PyObject* state, bool strict) {
-  const auto not_here = [] { return Ref::borrow(Py_None); };
-  if (!PyDict_CheckExact(state) && !PyODict_CheckExact(state)) return not_here();
+namespace {
+
+struct Matched {
+  Ref missing, unexpected, listed_targets, listed_sources;
+  std::vector<at::Tensor> targets, sources;
+};
+
+// What to copy where: listed for Python or held. False where PyTorch has to load, with `strict`
+// also where names are missing or unexpected.
+bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched& matched) {
+  if (!PyDict_CheckExact(state) && !PyODict_CheckExact(state)) return false;
   const Ref metadata = metadata_of(state);
   const Detacher modes;
-  if (!modes.ordinary() || !has_str_keys(state)) return not_here();
+  if (!modes.ordinary() || !has_str_keys(state)) return false;
 
   PlainWalk::Lease walk;
   PlainWalk::Wanted wanted;
@@ -255,25 +276,39 @@ Ref load_state_dict(PyObject* module, PyObject* state, bool strict) {
   wanted.methods_of_class = kSetExtraState;
   wanted.empty = {names().load_state_dict_pre_hooks, names().load_state_dict_post_hooks};
 
-  Ref missing, unexpected;
-  std::vector<at::Tensor> targets, sources;
-  {
-    const GcPause pause;
-    if (!walk->read(module, wanted)) return not_here();
-    Loader loader(*walk, state, metadata.get());
-    if (!loader.match()) return not_here();
-    if (strict && !(loader.all_expected() && loader.none_missing())) return not_here();
-    unexpected = loader.all_expected() ? Ref::checked(PyList_New(0)) : loader.unexpected();
-    missing = loader.take_missing();
-    loader.hand_over(targets, sources);
-  }
+  const GcPause pause;
+  if (!walk->read(module, wanted)) return false;
+  Loader loader(*walk, state, metadata.get(), listing);
+  if (!loader.match()) return false;
+  if (strict && !(loader.all_expected() && loader.none_missing())) return false;
+  matched.unexpected = loader.all_expected() ? Ref::checked(PyList_New(0)) : loader.unexpected();
+  matched.missing = loader.take_missing();
+  matched.listed_targets = loader.take_listed_targets();
+  matched.listed_sources = loader.take_listed_sources();
+  loader.hand_over(matched.targets, matched.sources);
+  return true;
+}
+
+}  // namespace
+
+Ref load_state_dict(PyObject* module, PyObject* state, bool strict) {
+  Matched matched;
+  if (!match(module, state, strict, /*listing=*/false, matched)) return Ref::borrow(Py_None);
   try {
     const Unlocked unlocked;
-    copy_all(targets, sources);
+    copy_all(matched.targets, matched.sources);
   } catch (const std::exception&) {
-    return not_here();  // PyTorch copies all of it again, and says what it was
+    return Ref::borrow(Py_None);  // PyTorch copies all of it again, and says what it was
   }
-  return Ref::checked(PyTuple_Pack(2, missing.get(), unexpected.get()));
+  return Ref::checked(PyTuple_Pack(2, matched.missing.get(), matched.unexpected.get()));
+}
+
+Ref match_state_dict(PyObject* module, PyObject* state) {
+  Matched matched;
+  if (!match(module, state, /*strict=*/false, /*listing=*/true, matched))
+    return Ref::borrow(Py_None);
+  return Ref::checked(PyTuple_Pack(4, matched.missing.get(), matched.unexpected.get(),
+                                   matched.listed_targets.get(), matched.listed_sources.get()));
 }
 
 }  // namespace pyparam::walk

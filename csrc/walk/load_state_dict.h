@@ -11,4 +11,9 @@ namespace pyparam::walk {
 // all, in its order and its words.
 Ref load_state_dict(PyObject* module, PyObject* state, bool strict);
 
+// (missing keys, unexpected keys, targets, sources): what loading would copy where, as lists of
+// which each pair copies plainly. Nothing is written. None where load_state_dict gives None for a
+// reason other than names.
+Ref match_state_dict(PyObject* module, PyObject* state);
+
 }  // namespace pyparam::walk

@@ -187,10 +187,14 @@ class Checkpoint(Mapping[str, Tensor]):
 
         None of them while someone holds a tensor of the checkpoint, and none that was written to.
         """
+        return [file.span() for file in self.spare_files()]
+
+    def spare_files(self) -> list[MappedFile]:
+        """The files of ``spare_maps``."""
         if self._live or self._closed or self._tabled() is not None:
             return []
         files = [part.file for part in self._parts if part.file is not None]
-        return [file.span() for file in files if file.is_pristine()]
+        return [file for file in files if file.is_pristine()]
 
     @property
     def is_whole(self) -> bool:

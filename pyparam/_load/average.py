@@ -1,0 +1,171 @@
+"""copy_ and EMA: values from one model into another of the same structure, whole or as a running average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyparam._base.native import _C
+from pyparam._load.values import state_of
+from pyparam._share.ties import ties_of
+from pyparam._sources import table_of
+from pyparam._sources.table import ParamTable
+
+
+def copy_(target: Any, source: Any, *, lerp: float | None = None) -> None:
+    """Copies all values of one model into another of the same structure, in place.
+
+    Args:
+        target: a model, table or state dict, whose tensors are written: parameters and buffers.
+        source: another with the same names and shapes.
+        lerp: moves floating-point and complex values only this part of the way,
+            ``target + lerp * (source - target)``, as for an exponential average; others are copied.
+
+    Raises:
+        TypeError: no source, or a tensor that cannot be written or read (meta, sparse, wrapper).
+        ValueError: other names or shapes, a ``lerp`` outside [0, 1], with ``lerp`` targets that share memory,
+            and floating-point tensors of two dtypes. Nothing is written.
+    """
+    if lerp is not None and not 0 <= _number("copy_", "lerp", lerp) <= 1:
+        raise ValueError(f"copy_: lerp must be in [0, 1], got {lerp}")
+    to, of = (table_of(s, buffers=True, remove_duplicate=False) for s in (target, source))
+    names = to.names
+    if names == of.names:
+        pairs = list(zip(to.tensors, of.tensors, strict=True))
+    else:
+        by_name = dict(of)
+        if by_name.keys() != set(names):
+            only = sorted(by_name.keys() ^ set(names))[:5]
+            raise ValueError(f"copy_: only one side has {', '.join(map(repr, only))}")
+        pairs = [(tensor, by_name[name]) for name, tensor in to]
+    targets, sources = [t for t, _ in pairs], [s for _, s in pairs]
+    for name, t, s in zip(names, targets, sources, strict=True):
+        if t.shape != s.shape:
+            raise ValueError(f"copy_: {name!r} has shape {list(t.shape)}, and its source {list(s.shape)}")
+    if lerp is None:
+        _copied("copy_", names, targets, sources)
+        return
+    once = {id(t): (name, t, s) for name, t, s in zip(names, targets, sources, strict=True)}
+    rows = list(once.values())
+    shared = ties_of(ParamTable([row[0] for row in rows], [row[1] for row in rows]))
+    if shared:
+        a, b = shared[0].names[:2]
+        raise ValueError(f"copy_: {a!r} and {b!r} share memory, which lerp= would move twice")
+    _averaged("copy_", rows, lerp)
+
+
+class EMA:
+    """The exponential moving average of a model's values.
+
+    ``average = decay * average + (1 - decay) * value`` at each :meth:`update`, for parameters and persistent
+    buffers; what is not floating-point or complex is copied. It begins with the model's values. The model is
+    held.
+
+    Args:
+        model: the module to average.
+        decay: in [0, 1], without a unit; 0.999 averages over about 1000 updates.
+
+    Raises:
+        TypeError: no module. ValueError: a ``decay`` outside [0, 1].
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"EMA: expected an nn.Module, got {type(model).__name__}")
+        if not 0 <= _number("EMA", "decay", decay) <= 1:
+            raise ValueError(f"EMA: decay must be in [0, 1], got {decay}")
+        self._model = model
+        self._decay = decay
+        self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+
+    @property
+    def decay(self) -> float:
+        """The part of the average that an update keeps."""
+        return self._decay
+
+    def _tensors(self) -> dict[str, Tensor]:
+        state = state_of(self._model, keep_vars=True)
+        return {name: value for name, value in state.items() if isinstance(value, Tensor)}
+
+    def _rows(self, verb: str) -> list[tuple[str, Tensor, Tensor]]:
+        now = self._tensors()
+        if now.keys() != self._averages.keys():
+            only = sorted(now.keys() ^ self._averages.keys())[:5]
+            raise ValueError(f"{verb}: the model's names changed: {', '.join(map(repr, only))}")
+        rows = [(name, average, now[name]) for name, average in self._averages.items()]
+        for name, average, tensor in rows:
+            if average.shape != tensor.shape:
+                raise ValueError(
+                    f"{verb}: {name!r} has shape {list(tensor.shape)}, expected {list(average.shape)}"
+                )
+        return rows
+
+    def update(self) -> None:
+        """Moves the averages towards the model's values.
+
+        Raises ValueError, with nothing written, where names or shapes of the model have changed.
+        """
+        _averaged("EMA.update", self._rows("EMA.update"), 1 - self._decay)
+
+    def swap(self) -> None:
+        """Exchanges the model's values and the averages, in place; once more puts them back.
+
+        Raises what ``update`` raises.
+        """
+        rows = self._rows("EMA.swap")
+        names, averages, tensors = _columns(rows)
+        held = [tensor.detach().clone() for tensor in tensors]
+        _copied("EMA.swap", names, tensors, averages)
+        _copied("EMA.swap", names, averages, held)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages under the names of the model's state dict; they are not copied."""
+        return dict(self._averages)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes averages that :meth:`state_dict` gave. Raises ValueError for other names or shapes."""
+        copy_(self._averages, dict(state))
+
+    def __repr__(self) -> str:
+        return f"EMA of {type(self._model).__name__}, {len(self._averages)} tensors, decay {self._decay}"
+
+
+def _number(verb: str, what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{verb}: {what} must be a number, got {type(value).__name__}")
+    return float(value)
+
+
+def _averaged(verb: str, rows: list[tuple[str, Any, Any]], weight: float) -> None:
+    moved = [row for row in rows if row[1].is_floating_point() or row[1].is_complex()]
+    for name, target, source in moved:
+        if target.dtype != source.dtype or target.device != source.device:
+            raise ValueError(
+                f"{verb}: {name!r} is {target.dtype} on {target.device}, and its source {source.dtype} on "
+                f"{source.device}"
+            )
+        if target.is_meta:
+            raise TypeError(f"{verb}: {name!r} is on the meta device and has no values")
+    kept = [row for row in rows if not (row[1].is_floating_point() or row[1].is_complex())]
+    _copied(verb, *_columns(kept))
+    if moved:
+        with torch.no_grad():
+            targets, sources = [row[1] for row in moved], [row[2].detach() for row in moved]
+            torch._foreach_lerp_(targets, sources, weight)
+
+
+def _columns(rows: list[tuple[str, Any, Any]]) -> tuple[list[str], list[Tensor], list[Tensor]]:
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+
+
+def _copied(verb: str, names: list[str], targets: list[Tensor], sources: list[Tensor]) -> None:
+    try:
+        _C.copy_tensors(targets, sources)
+    except (TypeError, ValueError) as error:
+        text = str(error).removeprefix("copy: ")
+        number = text.partition("tensors[")[2].partition("]")[0]
+        name = repr(names[int(number)]) if number.isdigit() else "a tensor"
+        raise type(error)(f"{verb}: {name}{text.partition(']')[2]}") from None

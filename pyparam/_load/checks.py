@@ -1,0 +1,122 @@
+"""What has to hold before the first byte is written."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from pyparam._base.extent import require_extent
+from pyparam._share.shared_memory import same_values
+from pyparam._share.ties import ties_of
+from pyparam._sources.table import ParamTable
+from pyparam._sources.tied import Tie
+
+
+def check_names(verb: str, missing: list[str], unexpected: list[str], where: str) -> None:
+    """Raises ValueError where there are any."""
+    for names, text in ((missing, f"the {where} lacks"), (unexpected, "the model lacks")):
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise ValueError(f"{verb}: {text} {', '.join(map(repr, names[:5]))}{more}")
+
+
+def check_agreement(
+    verb: str, own: Iterable[Tie], values: Mapping[str, Any], wanted: Mapping[str, Any], where: str
+) -> None:
+    """Names that the model ties cannot take different values."""
+    for tie in own:
+        for group in tie.classes("storage"):
+            first, *others = [name for name in group if name in values and name in wanted] or [""]
+            for name in others:
+                a, b = values[first], values[name]
+                if a is b or (a.shape == b.shape and same_values(a, b.to(a.dtype))):
+                    continue
+                raise ValueError(
+                    f"{verb}: the model ties {first!r} and {name!r}, and the {where} gives them other "
+                    "values; untie_ one of them first"
+                )
+
+
+def check_fits(
+    verb: str,
+    name: str,
+    value: Any,
+    target: Any,
+    *,
+    assign: bool,
+    cast: bool,
+    device: torch.device | None,
+    where: str,
+) -> None:
+    """Whether a value can go into a tensor without loss."""
+    if not isinstance(target, Tensor) or is_lazy(target) or not isinstance(value, Tensor):
+        return
+    if value.shape != target.shape:
+        raise ValueError(
+            f"{verb}: {name!r} has shape {list(value.shape)} in the {where}, expected {list(target.shape)}"
+        )
+    if value.is_meta and not assign:
+        raise ValueError(f"{verb}: {name!r} is on the meta device in the {where} and has no values")
+    require_extent(f"{verb}: the value of {name!r}", value)
+    if assign:
+        return
+    require_extent(f"{verb}: {name!r}", target)
+    if target.is_meta and device is None:
+        raise ValueError(
+            f"{verb}: {name!r} is on the meta device and can take no values; use assign=True, or device= to "
+            "make memory for it"
+        )
+    if not cast and not keeps_values(value.dtype, target.dtype):
+        raise ValueError(
+            f"{verb}: {name!r} is {value.dtype} in the {where} and {target.dtype} in the model, which would "
+            "lose values; use cast=True"
+        )
+
+
+@functools.cache
+def keeps_values(of: torch.dtype, to: torch.dtype) -> bool:
+    """Whether every value of one dtype is one of the other."""
+    if of == to or of == torch.bool:
+        return True
+    if to == torch.bool or (of.is_complex and not to.is_complex):
+        return False
+    try:
+        if of.is_floating_point or of.is_complex:
+            if not (to.is_floating_point or to.is_complex):
+                return False
+            a, b = torch.finfo(of), torch.finfo(to)
+            return b.eps <= a.eps and b.max >= a.max and b.smallest_normal <= a.smallest_normal
+        low, high = torch.iinfo(of).min, torch.iinfo(of).max
+        if to.is_floating_point or to.is_complex:
+            exact = 2 / torch.finfo(to).eps
+            return -low <= exact and high <= exact and high <= torch.finfo(to).max
+        return torch.iinfo(to).min <= low and high <= torch.iinfo(to).max
+    except (TypeError, NotImplementedError):
+        return False
+
+
+def check_memory(verb: str, values: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises ValueError where a value lies in memory of the model that is not its own target."""
+    pairs = [
+        (name, wanted[name], value)
+        for name, value in values.items()
+        if isinstance(value, Tensor) and isinstance(wanted.get(name), Tensor)
+    ]
+    names = [f"t{i}" for i in range(len(pairs))] + [f"s{i}" for i in range(len(pairs))]
+    tensors = [target for _, target, _ in pairs] + [value for _, _, value in pairs]
+    for tie in ties_of(ParamTable(names, tensors)):
+        for group in tie.classes("storage"):
+            written = {name[1:] for name in group if name[0] == "t"}
+            for name in group:
+                if name[0] == "s" and any(n[0] == "t" for n in tie.names):
+                    if name[1:] in written:
+                        continue
+                    raise ValueError(
+                        f"{verb}: the value of {pairs[int(name[1:])][0]!r} lies in the model's own memory, "
+                        "which is written; clone it first"
+                    )

@@ -1,0 +1,107 @@
+"""What a source gives to load: values by name, the ties and strides its file records, the files under it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from pyparam._base.native import _C
+from pyparam._base.rename import Rule, renamed
+from pyparam._share.save import STRIDES_KEY
+from pyparam._sources import path, table_of
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.mapped import MappedFile
+from pyparam._sources.tied import TIES_KEY, Tie, ties_from_text
+
+
+class Given(NamedTuple):
+    """What to load."""
+
+    values: dict[str, Any]
+    """A plain dict, or an OrderedDict with ``_metadata``. Tensors, and extra states of any kind."""
+    ties: list[Tie]
+    strides: Mapping[str, list[int]]
+    files: list[MappedFile]
+    """Files whose pages may be given back behind the copy."""
+    from_file: bool
+
+
+def given_by(verb: str, source: Any, rename: Rule) -> Given:
+    """Reads names, and no tensor's bytes.
+
+    Raises ValueError for a file that cannot be read, TypeError for what is no source.
+    """
+    if path.accepts(source):
+        try:
+            source = path.open(source)
+        except ValueError as error:
+            raise ValueError(f"{verb}: {error}") from None
+    if isinstance(source, Checkpoint):
+        given = _of_file(verb, source)
+    elif isinstance(source, nn.Module):
+        given = Given(state_of(source, keep_vars=False), [], {}, [], False)
+    elif isinstance(source, Mapping) and all(
+        isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state"))
+        for name, value in source.items()
+    ):
+        given = Given(_copied(source), [], {}, [], False)
+    else:
+        given = Given(dict(table_of(source, buffers=True, remove_duplicate=False)), [], {}, [], False)
+    if rename is None:
+        return given
+    names = renamed(list(given.values), rename, verb=verb)
+    new = dict(zip(given.values, names, strict=True))
+    strides = {new[name]: stride for name, stride in given.strides.items() if name in new}
+    ties = [tie for tie in (_renamed_tie(tie, new) for tie in given.ties) if tie is not None]
+    values = dict(zip(names, given.values.values(), strict=True))
+    return given._replace(values=values, ties=ties, strides=strides)
+
+
+def state_of(module: nn.Module, *, keep_vars: bool) -> Any:
+    """The module's state dict, natively where it has no ``state_dict`` of its own."""
+    state = _C.state_dict(module, None, "", keep_vars, True)
+    return module.state_dict(keep_vars=keep_vars) if state is None else state
+
+
+def _copied(source: Mapping[str, Any]) -> Any:
+    copied: Any = source.copy() if hasattr(source, "_metadata") else dict(source)  # type: ignore[attr-defined]
+    if hasattr(source, "_metadata"):
+        copied._metadata = source._metadata
+    return copied
+
+
+def _renamed_tie(tie: Tie, new: Mapping[str, str]) -> Tie | None:
+    if any(name not in new for name in tie.names):
+        return None
+    subgroups = tuple(sub for sub in (_renamed_tie(sub, new) for sub in tie.subgroups) if sub is not None)
+    return Tie(tuple(new[name] for name in tie.names), tie.kind, tie.exact, subgroups, tie.layouts)
+
+
+def _of_file(verb: str, source: Checkpoint) -> Given:
+    files = source.spare_files()  # before a tensor is taken
+    values: dict[str, Any] = dict(source.table())
+    values |= {
+        name: value for name, value in source.extras.items() if name.rpartition(".")[2] == "_extra_state"
+    }
+    try:
+        ties = ties_from_text(source.metadata.get(TIES_KEY, "[]"))
+        strides = json.loads(source.metadata.get(STRIDES_KEY, "{}"))
+        for name, stride in strides.items():
+            if not isinstance(stride, list) or len(stride) != values[name].dim():
+                raise ValueError(f"strides {stride!r} of {name!r}")
+            if not all(type(step) is int for step in stride):
+                raise ValueError(f"strides {stride!r} of {name!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{verb}: the metadata of {str(source.path)!r} is damaged: {error!r}") from None
+    return Given(values, ties, strides, files, True)
+
+
+def without_repeats(given: Given, wanted: Mapping[str, Any]) -> None:
+    """Takes out names that the file only repeats: the model may lack them."""
+    for group in (group for tie in given.ties for group in tie.classes("storage")):
+        for name in group[1:]:
+            if name not in wanted:
+                given.values.pop(name, None)
