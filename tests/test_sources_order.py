@@ -8,12 +8,14 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file, save_model
 from torch import nn
 
 import pyparam
 from pyparam._sources.checkpoint import CheckpointWarning
-from pyparam._sources.order import natural
+from pyparam._sources.order import natural, natural_key
 
 
 def blocks(count=12):
@@ -134,3 +136,14 @@ def test_what_a_file_calls_things_cannot_steer_a_terminal(tmp_path):
     assert "\x1b" not in run.stderr
     assert r"a\x1b[2Jb" in run.stderr
     assert r"x\x1b[31m.safetensors" in run.stderr
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(alphabet="ab.-0129é٣\U0001f600", max_size=8), max_size=12))
+def test_the_native_order_is_that_of_padded_numbers(names):
+    assert natural(names) == sorted(names, key=natural_key)
+
+
+def test_names_that_are_no_utf8_are_sorted_too():
+    names = ["\ud800.10", "\ud800.9", "a"]
+    assert natural(names) == ["a", "\ud800.9", "\ud800.10"]

@@ -5,10 +5,12 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 
 #include "bindings/given.h"
 #include "files/mapped.h"
+#include "files/natural.h"
 #include "files/safetensors.h"
 #include "table/param_table.h"
 
@@ -123,6 +125,40 @@ ParamTable mapped_table(const std::vector<MappedPart>& parts, const std::vector<
   return table;
 }
 
+// The names in natural order; nothing where one of them is no text that UTF-8 can hold.
+std::optional<py::list> natural(const py::list& names) {
+  std::vector<std::string_view> texts;
+  texts.reserve(names.size());
+  for (const py::handle name : names) {
+    Py_ssize_t size = 0;
+    const char* text = PyUnicode_AsUTF8AndSize(name.ptr(), &size);
+    if (text == nullptr) {
+      PyErr_Clear();
+      return std::nullopt;
+    }
+    texts.emplace_back(text, static_cast<size_t>(size));
+  }
+  const std::vector<size_t> order = files::natural_order(texts);
+  py::list out(order.size());
+  for (size_t i = 0; i < order.size(); ++i) out[i] = names[order[i]];
+  return out;
+}
+
+// Whether the entries stand by falling width of dtype, and those of one dtype by their names: the
+// order of the library that writes the format, which no one chose.
+bool in_the_librarys_order(const SafetensorsHeader& header, const std::vector<uint32_t>& bits) {
+  std::vector<const std::string*> last(bits.size(), nullptr);
+  uint32_t width = ~uint32_t{0};
+  for (size_t i = 0; i < header.size(); ++i) {
+    const uint32_t dtype = header.dtypes[i];
+    if (bits.at(dtype) > width) return false;
+    width = bits[dtype];
+    if (last[dtype] != nullptr && header.names[i] < *last[dtype]) return false;
+    last[dtype] = &header.names[i];
+  }
+  return true;
+}
+
 }  // namespace
 
 void bind_files(py::module_& m) {
@@ -137,7 +173,10 @@ void bind_files(py::module_& m) {
           py::arg("index"))
       .def("shape", &shape, py::arg("index"))
       .def("byte_range", &byte_range, py::arg("index"))
+      .def("in_the_librarys_order", &in_the_librarys_order, py::arg("bits"))
       .def("entries", &entries_of, py::arg("start"), py::arg("dtypes"));
+
+  m.def("natural", &natural, py::arg("names"));
 
   py::class_<MappedBytes>(m, "MappedBytes")
       .def(py::init(&map_of), py::arg("buffer"))

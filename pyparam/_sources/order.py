@@ -6,6 +6,8 @@ import itertools
 import re
 from collections.abc import Iterable, Sequence
 
+from pyparam._base.native import _C
+
 _DIGITS = re.compile(r"\d+", re.ASCII)
 # Numbers compare by value where they are all as long as this: longer ones than any model has.
 _WIDTH = 20
@@ -13,7 +15,10 @@ _WIDTH = 20
 
 def natural(names: Iterable[str]) -> list[str]:
     """Sorted with runs of digits by their value: "h.2" before "h.10"."""
-    return sorted(names, key=natural_key)
+    listed = list(names)
+    found = _C.natural(listed)
+    # Names with halves of surrogate pairs are for Python to compare.
+    return sorted(listed, key=natural_key) if found is None else found
 
 
 def natural_key(name: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from pyparam._base.native import _C
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
 from pyparam._sources.mapped import MappedFile
-from pyparam._sources.order import is_sorted, natural
+from pyparam._sources.order import natural
 from pyparam._sources.tied import TIES_KEY, ties_from_text
 
 LENGTH_BYTES = 8
@@ -76,24 +76,10 @@ def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     header, start = _read_header(path, file)
     places = {name: position for position, name in enumerate(header.names)}
     places |= _tied_places(path, header.metadata, places)
-    if not _has_order(header):
+    if header.in_the_librarys_order([bits for _, bits in _CODES]):  # which no one chose
         places = {name: places[name] for name in natural(places)}
     part = _Part(header, start, MappedFile(path, file))
     return Checkpoint(path, [part], places=places, metadata=header.metadata)
-
-
-def _has_order(header: _C.SafetensorsHeader) -> bool:
-    """Whether whoever wrote the file chose an order. The library sorts by width of dtype, then by name."""
-    bits = [bits for _, bits in _CODES]
-    runs: dict[int, list[str]] = {}
-    last = 1 << 30
-    for position, name in enumerate(header.names):
-        dtype = header.dtype(position)
-        if bits[dtype] > last:
-            return True
-        last = bits[dtype]
-        runs.setdefault(dtype, []).append(name)
-    return not all(is_sorted(run) for run in runs.values())
 
 
 def _tied_places(path: Path, metadata: dict[str, str], places: dict[str, int]) -> dict[str, int]:
