@@ -7,7 +7,8 @@ TORCH_LIBRARY(pyparam, m) {
   m.def("fingerprint(Tensor[] tensors) -> Tensor");
   m.def("compare(Tensor[] a, Tensor[] b) -> (Tensor values, Tensor counts)");
   m.def("measure(Tensor[] tensors) -> (Tensor values, Tensor counts)");
-  m.set_python_module("pyparam._measure.measure");  // where its shapes, which depend on data, are told
+  m.set_python_module(
+      "pyparam._measure.measure");  // where its shapes, which depend on data, are told
   m.def(
       "measure_histogram(Tensor[] tensors) -> (Tensor values, Tensor counts, Tensor below, Tensor "
       "offsets, "
