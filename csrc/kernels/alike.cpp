@@ -15,7 +15,7 @@ std::string python_name(at::ScalarType dtype) {
 
 namespace {
 
-const char* python_name(at::Layout layout) {
+const char* layout_name(at::Layout layout) {
   switch (layout) {
     case at::kStrided:
       return "torch.strided";
@@ -60,7 +60,7 @@ void require_strided(const char* verb, const Subject& subject, size_t i) {
       !tensor.is_nested(), verb, ": ", subject.spoken(i),
       " is a nested tensor; expected a strided tensor (torch.nested has unbind() for its parts)");
   TORCH_CHECK_TYPE(tensor.layout() == at::kStrided, verb, ": ", subject.spoken(i),
-                   " is sparse (layout ", python_name(tensor.layout()),
+                   " is sparse (layout ", layout_name(tensor.layout()),
                    "); expected a strided tensor (to_dense() gives one)");
   TORCH_CHECK_TYPE(!tensor.is_quantized(), verb, ": ", subject.spoken(i), " is quantized (",
                    tensor.dtype().name(), "); expected a strided tensor (dequantize() gives one)");

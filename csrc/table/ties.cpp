@@ -17,7 +17,7 @@ namespace pyparam {
 namespace {
 
 // A tensor's bounding interval of bytes. Addresses compare only within one space.
-struct Span {
+struct Stretch {
   uint64_t space;
   int64_t begin;
   int64_t end;
@@ -146,7 +146,7 @@ class TieSearch::Builder {
 
   // Groups by bounding interval, object and layout, and notes what geometry has to settle.
   void prepare() {
-    std::sort(spans_.begin(), spans_.end(), [](const Span& a, const Span& b) {
+    std::sort(spans_.begin(), spans_.end(), [](const Stretch& a, const Stretch& b) {
       return std::tie(a.space, a.begin, a.end, a.owner, a.part) <
              std::tie(b.space, b.begin, b.end, b.owner, b.part);
     });
@@ -218,7 +218,7 @@ class TieSearch::Builder {
     if (spans_.size() > before) composites_.push_back(owner);
   }
 
-  const at::Tensor& tensor(const Span& span) const {
+  const at::Tensor& tensor(const Stretch& span) const {
     return span.part < 0 ? tensors_[span.owner] : parts_[span.part].tensor;
   }
 
@@ -233,7 +233,7 @@ class TieSearch::Builder {
     const bool objects = spans_[first].space == kObjects;
     if (last - first == 1) {
       if (objects) return;
-      const Span& span = spans_[first];
+      const Stretch& span = spans_[first];
       const at::Tensor& t = tensor(span);
       if (has_plain_layout(t) && t.is_contiguous()) {
         bytes_[span.owner] += span.end - span.begin;
@@ -264,10 +264,10 @@ class TieSearch::Builder {
     std::vector<Footprint> footprints;
     std::vector<size_t> distinct;
     for (size_t i : speakers) {
-      const Span& span = spans_[i];
+      const Stretch& span = spans_[i];
       bool seen = false;
       for (size_t k = distinct.size(); k-- > 0 && !seen;) {
-        const Span& other = spans_[distinct[k]];
+        const Stretch& other = spans_[distinct[k]];
         if (other.begin != span.begin || other.end != span.end || distinct.size() - k > kLookBack)
           break;
         if (span.owner == other.owner || !same_layout(tensor(span), tensor(other))) continue;
@@ -340,7 +340,7 @@ class TieSearch::Builder {
   static constexpr size_t kLookBack = 64;
 
   const std::vector<at::Tensor>& tensors_;
-  std::vector<Span> spans_;
+  std::vector<Stretch> spans_;
   std::vector<Part> parts_;
   std::vector<int64_t> composites_;
   std::vector<std::vector<Footprint>> clusters_;

@@ -10,6 +10,7 @@
 #include "table/copy.h"
 #include "walk/detach.h"
 #include "walk/plain_walk.h"
+#include "walk/state_dict.h"
 #include "walk/tensor.h"
 #include "walk/tensor_prefetch.h"
 #include "walk/unlocked.h"
@@ -24,17 +25,6 @@ bool is_plain_dict(PyObject* object) {
 
 bool has_dot(PyObject* key) {
   return PyUnicode_FindChar(key, '.', 0, PyUnicode_GET_LENGTH(key), 1) != -1;
-}
-
-// state_dict._metadata, null where it has none. An OrderedDict's attributes are looked up as any
-// object's, which may run code: before the walk.
-Ref metadata_of(PyObject* state) {
-  Ref found = Ref::steal(PyObject_GetAttr(state, names().metadata));
-  if (!found) {
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw PythonError{};
-    PyErr_Clear();
-  }
-  return found.get() == Py_None ? Ref() : std::move(found);
 }
 
 // What `_load_from_state_dict` reads of metadata[prefix[:-1]].
@@ -264,7 +254,9 @@ struct Matched {
 // also where names are missing or unexpected.
 bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched& matched) {
   if (!PyDict_CheckExact(state) && !PyODict_CheckExact(state)) return false;
-  const Ref metadata = metadata_of(state);
+  // Before the walk: it may run code.
+  Ref metadata = metadata_of(state);
+  if (metadata.get() == Py_None) metadata = Ref();
   const Detacher modes;
   if (!modes.ordinary() || !has_str_keys(state)) return false;
 

@@ -20,16 +20,6 @@ Ref new_destination() {
   return made;
 }
 
-// destination._metadata, or null where it has none.
-Ref metadata_of(PyObject* destination) {
-  Ref metadata = Ref::steal(PyObject_GetAttr(destination, names().metadata));
-  if (!metadata) {
-    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw PythonError{};
-    PyErr_Clear();
-  }
-  return metadata;
-}
-
 // prefix[:-1]. Only the root's prefix, given by the caller, may end in something other than a dot.
 Ref metadata_key(const Path& path, PyObject* root_prefix) {
   if (root_prefix == nullptr) return path.str_without_last_byte();
@@ -320,6 +310,15 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
 }
 
 }  // namespace
+
+Ref metadata_of(PyObject* state_dict) {
+  Ref metadata = Ref::steal(PyObject_GetAttr(state_dict, names().metadata));
+  if (!metadata) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw PythonError{};
+    PyErr_Clear();
+  }
+  return metadata;
+}
 
 Ref state_dict(PyObject* module, PyObject* destination, PyObject* prefix, bool keep_vars) {
   if (destination == Py_None) {

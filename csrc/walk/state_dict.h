@@ -10,4 +10,8 @@ namespace pyparam::walk {
 // root's hooks made of it.
 Ref state_dict(PyObject* module, PyObject* destination, PyObject* prefix, bool keep_vars);
 
+// state_dict._metadata, null where it has none. An OrderedDict's attributes are looked up as any
+// object's, which may run code.
+Ref metadata_of(PyObject* state_dict);
+
 }  // namespace pyparam::walk
