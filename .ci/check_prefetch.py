@@ -14,7 +14,8 @@ from pathlib import Path
 PREFETCH = re.compile(r"\t(prefetch\w*|prfm)\b")
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 
-# Functions that loop over tens of thousands of tensors, by a pattern each: one that fits must have a prefetch.
+# Functions that loop over tens of thousands of tensors, by a pattern each: one that fits must have a
+# prefetch.
 LOOPS = [
     r"ElementList::ElementList\(",
     r"for_each_chunk<.*chunk_norms|chunk_norms\(",

@@ -43,7 +43,7 @@ def on_meta(tensor: torch.Tensor) -> Any:
     [
         lambda x: pyparam.measure(on_meta(x)),
         lambda x: pyparam.fingerprint(on_meta(x)),
-        lambda x: pyparam.compare(on_meta(x), on_meta(x)),
+        lambda x: pyparam.compare([("x", x), ("x", x)], [x]),
         lambda x: pyparam.total_norm(on_meta(x)),
         lambda x: pyparam.flatten({"x": x, "y": torch.eye(2).to_sparse()}),
         lambda x: pyparam.parameters_to_vector([x, torch.eye(2).to_sparse()]),

@@ -321,8 +321,12 @@ REFUSED = {
     "no signature": (replaced("models/model.json", b"{}"), r"its program has no signature"),
     "no JSON": (replaced("models/model.json", b"{"), r"m/models/model\.json is no JSON"),
     "deep JSON": (
-        replaced("models/model.json", b"[" * 200_000),
+        replaced("models/model.json", b"[" * 90_000),
         r"model\.json is no JSON: it is nested too deeply",
+    ),
+    "many lists in JSON": (
+        replaced("models/model.json", b"[" * 200_000),
+        r"model\.json is no JSON: it has too many lists and objects for its size",
     ),
     "no program": (
         lambda name, data: None if name == "models/model.json" else data,
