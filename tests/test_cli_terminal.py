@@ -93,13 +93,14 @@ def test_the_program_s_own_help() -> None:
 
 
 KEYS = {
-    ("show", "a.pt"): {"type", "modules", "parameters", "buffers", "shared", "rows"},
+    ("show", "a.pt"): {"type", "modules", "parameters", "buffers", "shared", "rows", "parts", "facts"},
     ("show", "demo"): {"net", "mixture"},
-    ("stats", "a.pt"): {"parameters", "total", "nonfinite", "missing"},
-    ("stats", "a.pt", "--histogram"): {"parameters", "total", "nonfinite", "missing", "underflow"},
+    ("stats", "a.pt"): {"parameters", "total", "nonfinite", "missing", "unread", "quantized"},
+    ("stats", "a.pt", "--histogram"): {"parameters", "total", "nonfinite", "missing", "unread", "quantized", "underflow"},
     ("ties", "a.pt"): {"ties", "names", "shared_bytes"},
     ("compare", "a.pt", "b.pt"): {
         "equal", "missing", "unexpected", "shape_changed", "dtype_changed", "changed", "parameters", "worst",
+        "recognised", "accepted", "structure", "roles", "unread", "unseen", "values_changed", "suggestion",
     },
     ("compare", "a.pt", "b.pt", "--fingerprint"): {"equal", "differing", "a", "b"},
     ("report", "a.pt"): {"path", "bytes", "findings"},

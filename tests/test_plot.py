@@ -336,7 +336,7 @@ def test_the_tree_counts_shared_storage_once_where_it_comes_first() -> None:
             self.again = self.inner["b"]
 
     figure = pyparam.plot(Tied(), "tree")
-    assert "60 parameters" in texts(figure)
+    assert "60 values" in texts(figure)
     assert "Shared ones count once" in texts(figure)
     assert sum(p.get_height() for p in shown(figure)[0].patches if p.get_x() == 0) == 60
     assert cells(figure)["embed.weight"] == 40
@@ -349,7 +349,7 @@ def test_the_tree_needs_no_values_and_works_without_modules() -> None:
     deep = nn.Linear(2, 2)
     for _ in range(3000):
         deep = nn.Sequential(deep)
-    assert "6 parameters" in texts(pyparam.plot(deep, "tree"))
+    assert "6 values" in texts(pyparam.plot(deep, "tree"))
 
 
 # --- history --------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def compare(
       pyparam compare before.safetensors after.safetensors
       pyparam compare model.pt mypackage.models:build --worst 3 --by max_abs
       pyparam compare net.pt ddp.pt --map module.
-      pyparam compare a.safetensors b.safetensors --map 'b:*.gamma=*.weight' --cast
+      pyparam compare a.pt b.safetensors --map 'b:*.gamma=*.weight' --cast
       pyparam compare before.ckpt after.ckpt --part model
       pyparam compare a.safetensors b/ --fingerprint
       pyparam compare a.pt b.pt --json | jq .changed
