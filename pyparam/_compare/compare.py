@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pyparam._base.errors import Reworded
@@ -12,8 +13,11 @@ from pyparam._base.rename import Rule, renamed, suggested
 from pyparam._compare.alike import recognised, within
 from pyparam._compare.comparison import Comparison
 from pyparam._compare.structure import Restructured, restructured
+from pyparam._compare.whole_compare import Side, compare_whole
+from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._share.readable import REFUSALS, refused_by
 from pyparam._sources import path as paths
+from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.quantized import dequantized
 from pyparam._sources.saved import Saved, is_on_disk, saved
 from pyparam._sources.table import ParamTable
@@ -70,21 +74,46 @@ def compare(
         dequantize: compares quantized parameters (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8 with
             scales, MXFP4, NVFP4) by the values they stand for, float32, which are held in memory.
 
+    DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
+    Each rank compares its own part: with the same part of a model that is placed alike, with a slice of a
+    whole tensor or of a checkpoint (of a directory of ``torch.distributed.checkpoint`` it reads no more). Of
+    two placements, the second is redistributed, one parameter after the other.
+
     Example:
         >>> found = pyparam.compare(model, "before.safetensors")
         >>> found.equal, found.changed()
         (False, ['0.weight'])
 
     Raises:
-        TypeError: for what is no source, or no rule for names.
-        ValueError: a source has a name twice, also once names are changed; a tolerance below zero.
+        TypeError: for what is no source, or no rule for names; a DTensor placed ``Partial`` or without one
+            block here.
+        ValueError: a source has a name twice, also once names are changed; a tolerance below zero; ``cast``,
+            ``atol`` or ``rtol`` with sharded parameters; ranks call with different parameters.
+        RuntimeError: for ranks that did not call within the group's timeout.
     """
     for what, tolerance in (("atol", atol), ("rtol", rtol)):
         if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
             raise ValueError(f"compare: {what} must be a number from 0 on, got {tolerance}")
     a, b = (paths.open(source) if paths.accepts(source) else source for source in (a, b))
+    rules = [rename, rename_a], [rename, rename_b]
+    # A checkpoint in pieces is read whole only where its other side is: beside parts, in slices.
+    pieces = [source if isinstance(source, DistributedCheckpoint) else None for source in (a, b)]
+    states = [
+        None if lies is not None else _renamed(_state(source, dequantize), own)
+        for source, lies, own in zip((a, b), pieces, rules, strict=True)
+    ]
+    for state in states:
+        if state is not None:
+            refuse_flat("compare", state.table)
+    if any(state is not None and has_parts(state.table) for state in states):
+        if cast or atol is not None or rtol is not None:
+            raise ValueError(
+                "compare: cast, atol and rtol are not told of sharded parameters; compare their full_tensor()"
+            )
+        return _of_parts(states, pieces, rules)
     sides = [
-        _renamed(_state(source, dequantize), [rename, own]) for source, own in ((a, rename_a), (b, rename_b))
+        _renamed(_state(source, dequantize), own) if state is None else state
+        for source, state, own in zip((a, b), states, rules, strict=True)
     ]
     tables = sides[0].table, sides[1].table
     (table_a, table_b), found, unread = _read(*tables, is_on_disk(a), is_on_disk(b))
@@ -104,6 +133,33 @@ def compare(
     comparison.structure = _structure(comparison, table_a, table_b)
     if comparison.missing and comparison.unexpected:
         comparison.suggestion = suggested(tables[0].names, tables[1].names)
+    return comparison
+
+
+def _of_parts(
+    states: Sequence[Saved | None],
+    pieces: Sequence[DistributedCheckpoint | None],
+    rules: Sequence[list[Rule]],
+) -> Comparison:
+    """The comparison where parameters of a side lie on several ranks."""
+    sides = []
+    for state, source, own in zip(states, pieces, rules, strict=True):
+        if state is not None:
+            sides.append(Side(state.table))
+            continue
+        assert source is not None
+        names = list(source)
+        sides.append(
+            Side.lazy(source, renamed(names, [rule for rule in own if rule is not None], verb="compare"))
+        )
+    comparison = Comparison(sides[0].table, sides[1].table, compare_whole(*sides))
+    values = [
+        Saved(side.table, {}, {}) if state is None else state
+        for side, state in zip(sides, states, strict=True)
+    ]
+    _compare_values(comparison, *values)
+    if comparison.missing and comparison.unexpected:
+        comparison.suggestion = suggested(sides[0].table.names, sides[1].table.names)
     return comparison
 
 

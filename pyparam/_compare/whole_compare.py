@@ -23,18 +23,18 @@ _SUMS = 5
 class Side:
     """One of two sources: what its entries are, and any block of one."""
 
-    def __init__(self, source: Any, table: ParamTable) -> None:
+    def __init__(self, table: ParamTable, source: DistributedCheckpoint | None = None) -> None:
         self.table = table
-        self._lazy = source if isinstance(source, DistributedCheckpoint) else None
+        self._lazy = source
+        self._stored: list[str] = [] if source is None else list(source)
         self.tensors: list[Any] = table.tensors
 
     @classmethod
-    def lazy(cls, source: DistributedCheckpoint) -> Side:
-        """A checkpoint in pieces, of which nothing is read but what is asked for."""
-        names = list(source)
-        infos = [source.tensor_info(name) for name in names]
+    def lazy(cls, source: DistributedCheckpoint, names: list[str]) -> Side:
+        """A checkpoint in pieces, under other names, of which nothing is read but what is asked for."""
+        infos = [source.tensor_info(name) for name in source]
         shapes = [torch.empty(info.shape, dtype=info.dtype, device="meta") for info in infos]
-        return cls(source, ParamTable(names, shapes))
+        return cls(ParamTable(names, shapes), source)
 
     def is_sharded(self, i: int) -> bool:
         kind = dtensor_type()
@@ -50,7 +50,7 @@ class Side:
         tensor = self.tensors[i]
         if self._lazy is not None:
             out = torch.empty(place.sizes, dtype=tensor.dtype)
-            self._lazy.read(self.table.names[i], place.offsets, place.sizes, out)
+            self._lazy.read(self._stored[i], place.offsets, place.sizes, out)
             return out
         if self.is_sharded(i):
             return local_of(tensor) if _alike(tensor, like) else tensor
