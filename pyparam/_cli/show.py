@@ -93,7 +93,7 @@ def _demo(as_json: bool, meta: bool, buffers: bool, options: dict[str, Any]) -> 
     typer.echo("A nested network: blocks of layers, and blocks of blocks\n")
     show_text(net, buffers=buffers, **options)
     if not meta:
-        net(torch.rand(2, 4)).sum().backward()
+        net(torch.rand(2, 4, dtype=torch.float32, device="cpu")).sum().backward()
         bias = inspect(net)[0][1][0].bias
         typer.echo("\nOne parameter of it, reached as the network is nested")
         typer.echo(f"inspect(net)[0][1][0].bias.data  ->  {bias.data}")

@@ -49,7 +49,7 @@ class Side:
         """This rank's block of an entry; a DTensor that is placed otherwise as it is."""
         tensor = self.tensors[i]
         if self._lazy is not None:
-            out = torch.empty(place.sizes, dtype=tensor.dtype)
+            out = torch.empty(place.sizes, dtype=tensor.dtype, device="cpu")
             self._lazy.read(self._stored[i], place.offsets, place.sizes, out)
             return out
         if self.is_sharded(i):
@@ -98,7 +98,7 @@ def compare_whole(a: Side, b: Side) -> dict[str, Any]:
     rows = list(zip(found["in_a"], found["in_b"], strict=True))
     places, likes = _places(a, b, rows)
     names = [names_a[i] for i, _ in rows]
-    table = ParamTable(names, [torch.empty(0)] * len(rows))
+    table = ParamTable(names, [torch.empty(0, dtype=torch.float32, device="cpu")] * len(rows))
     parts = Parts(table, table, places)
     work = list(zip(rows, places, likes, strict=True))
     with Meeting("compare", parts), torch.no_grad():
@@ -118,8 +118,8 @@ def compare_whole(a: Side, b: Side) -> dict[str, Any]:
     values, all_counts = _united(parts, sums, counts, largest)
     found["values"], found["counts"] = values, all_counts
     shapes = [place.whole for place in places]
-    found["sizes"] = torch.tensor([n for shape in shapes for n in shape], dtype=torch.int64)
-    found["ends"] = torch.tensor([len(shape) for shape in shapes], dtype=torch.int64).cumsum(0)
+    found["sizes"] = torch.tensor([n for shape in shapes for n in shape], dtype=torch.int64, device="cpu")
+    found["ends"] = torch.tensor([len(shape) for shape in shapes], dtype=torch.int64, device="cpu").cumsum(0)
     return found
 
 
@@ -156,7 +156,7 @@ def _united(parts: Parts, sums: Any, counts: Tensor, largest: Tensor) -> tuple[T
     limbs, per_row = sums.packed(windows)
     limbs, totals = added(parts.splits, [(limbs, per_row), (counts[:, :_FIRST].flatten(), _FIRST)])
     counts = torch.cat((totals.view(-1, _FIRST), least[0]), 1)
-    numel = torch.tensor([_numel(place) for place in parts.places], dtype=torch.int64)
+    numel = torch.tensor([_numel(place) for place in parts.places], dtype=torch.int64, device="cpu")
     return _C.differences_of(
         _C.ExactTable.unpacked(windows, limbs),
         counts.contiguous(),

@@ -30,14 +30,20 @@ def digests_of(table: ParamTable, group: Any) -> tuple[Tensor, Diverged]:
         with named_errors(locals):
             sums, pieces, lengths = _C.hash_parts(locals._native, cuts, cut_of)
     repeats = list(parts.repeats)
-    plain = torch.tensor([i for i, place in enumerate(parts.places) if not place.ranks], dtype=torch.int64)
+    plain = torch.tensor(
+        [i for i, place in enumerate(parts.places) if not place.ranks], dtype=torch.int64, device="cpu"
+    )
     if group is not None:
         _same_names(table, group)
         repeats.append(Share(group, plain))
     # Two sums that some ranks repeat are the same where their least and their greatest are.
     own = torch.cat((sums, _folded(pieces, lengths)), 1)
     least = minimum(repeats, torch.cat((own, ~own), 1))
-    apart = (least[:, :3] != ~least[:, 3:]).any(1) if repeats else torch.zeros(len(parts), dtype=torch.bool)
+    apart = (
+        (least[:, :3] != ~least[:, 3:]).any(1)
+        if repeats
+        else torch.zeros(len(parts), dtype=torch.bool, device="cpu")
+    )
     cells = added(parts.splits, [(sums.flatten(), 2), (pieces, lengths), (apart.long(), 1)])
     digests = _C.digests_of_parts(locals._native, cuts, cut_of, cells[0], cells[1])
     rows = cells[2].nonzero().flatten()
@@ -46,9 +52,9 @@ def digests_of(table: ParamTable, group: Any) -> tuple[Tensor, Diverged]:
 
 def _folded(pieces: Tensor, lengths: Tensor) -> Tensor:
     """One number for the pieces of words of each row (int64 ``[rows, 1]``)."""
-    row = torch.arange(len(lengths)).repeat_interleave(lengths)
-    place = torch.arange(len(pieces)) * 2 + 1
-    out = torch.zeros(len(lengths), dtype=torch.int64).index_add_(0, row, pieces * place)
+    row = torch.arange(len(lengths), device="cpu").repeat_interleave(lengths)
+    place = torch.arange(len(pieces), device="cpu") * 2 + 1
+    out = torch.zeros(len(lengths), dtype=torch.int64, device="cpu").index_add_(0, row, pieces * place)
     return out.unsqueeze(1)
 
 
@@ -70,7 +76,9 @@ def _diverged(parts: Parts, repeats: Sequence[Share], rows: Tensor, own: Tensor)
     for row in rows.tolist():
         place = parts.places[row]
         groups = [*place.splits, *(share.group for share in repeats if bool((share.rows == row).any()))]
-        mine = torch.cat((torch.tensor([dist.get_rank(), _hash(place.offsets)]), own[row])).unsqueeze(0)
+        mine = torch.cat(
+            (torch.tensor([dist.get_rank(), _hash(place.offsets)], dtype=torch.int64, device="cpu"), own[row])
+        ).unsqueeze(0)
         for group in groups:
             mine = torch.cat(gathered_rows(mine, group))
         by_part: dict[int, dict[tuple[int, ...], set[int]]] = {}

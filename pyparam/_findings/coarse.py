@@ -123,7 +123,7 @@ def few_values(tensor: Tensor) -> str | None:
         count = len(flat) // length
         if not count:
             continue
-        chosen = torch.linspace(0, count - 1, min(64, count)).long()
+        chosen = torch.linspace(0, count - 1, min(64, count), dtype=torch.float64, device="cpu").long()
         pieces = flat[: count * length].reshape(count, length)[chosen.to(flat.device)].float()
         ordered = pieces.sort(1).values
         distinct = 1 + (ordered[:, 1:] != ordered[:, :-1]).sum(1)

@@ -98,7 +98,9 @@ def repeats(matrix: Tensor) -> Repeats | None:
     """
     bits = bits_of(matrix)
     width = bits.shape[1]
-    probes = torch.tensor(sorted({i * (width - 1) // (_PROBES - 1) for i in range(_PROBES)}))
+    probes = torch.tensor(
+        sorted({i * (width - 1) // (_PROBES - 1) for i in range(_PROBES)}), dtype=torch.int64, device="cpu"
+    )
     keys = _hashed(bits[:, probes.to(bits.device)])
     rows = _shared(keys).nonzero().flatten()
     if len(rows) < 2:
@@ -115,7 +117,7 @@ def repeats(matrix: Tensor) -> Repeats | None:
     # The first row of each key; equal keys are compared to it bit for bit.
     order = keys.sort(stable=True)
     rows, keys = rows[order.indices], order.values
-    starts = torch.ones(len(keys), dtype=torch.bool)
+    starts = torch.ones(len(keys), dtype=torch.bool, device="cpu")
     starts[1:] = keys[1:] != keys[:-1]
     group = starts.cumsum(0) - 1
     first = rows[starts][group] if len(rows) else rows
@@ -150,7 +152,9 @@ def _hashed(bits: Tensor) -> Tensor:
     """A 64-bit number for each row: sums modulo 2**64 of words times fixed odd numbers."""
     width = bits.shape[1]
     random = torch.Generator().manual_seed(0x9E3779B9)
-    factors = torch.randint(-(2**63), 2**63 - 1, (width,), generator=random) | 1
+    factors = (
+        torch.randint(-(2**63), 2**63 - 1, (width,), generator=random, dtype=torch.int64, device="cpu") | 1
+    )
     keys = (bits.long() * factors.to(bits.device)).sum(1)
     return keys.cpu()
 
@@ -159,7 +163,7 @@ def _shared(keys: Tensor) -> Tensor:
     """Whether a key stands more than once."""
     ordered, places = keys.sort()
     same = ordered[1:] == ordered[:-1]
-    shared = torch.zeros(len(keys), dtype=torch.bool)
+    shared = torch.zeros(len(keys), dtype=torch.bool, device="cpu")
     shared[places[1:][same]] = True
     shared[places[:-1][same]] = True
     return shared

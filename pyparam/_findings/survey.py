@@ -209,7 +209,7 @@ class Survey:
             self.source,
             self.table._take(kept),
             self.stats,
-            self.at[torch.tensor(kept, dtype=torch.int64)],
+            self.at[torch.tensor(kept, dtype=torch.int64, device="cpu")],
             {name: reason for name, reason in self.unreadable.items() if name not in matched},
             [self.is_buffer[row] for row in kept],
         )
@@ -250,19 +250,19 @@ def survey(source: Any) -> Survey:
         is_buffer = [name not in known for name in table.names]
 
     unreadable = unreadable_in(table)
-    layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64)
+    layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64, device="cpu")
     # A program in a file tells buffers from parameters, of which alone it streams.
     if streamed is not None and len(streamed) == len(table):
         stats, wanted = streamed, list(range(len(table)))
     else:
-        first = (layout == torch.arange(len(table))).tolist()
+        first = (layout == torch.arange(len(table), device="cpu")).tolist()
         wanted = [row for row, name in enumerate(table.names) if first[row] and name not in unreadable]
         stats, read = read_of(table._take(wanted), lambda part: measure(part, quantiles=QUANTILES))
         unreadable |= read.left_out
         wanted = [wanted[row] for row in read.rows]
 
-    at = torch.full((len(table),), -1, dtype=torch.int64)
-    at[torch.tensor(wanted, dtype=torch.int64)] = torch.arange(len(wanted))
+    at = torch.full((len(table),), -1, dtype=torch.int64, device="cpu")
+    at[torch.tensor(wanted, dtype=torch.int64, device="cpu")] = torch.arange(len(wanted), device="cpu")
     return Survey(source, table, stats, at[layout], unreadable, is_buffer)
 
 

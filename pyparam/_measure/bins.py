@@ -82,7 +82,7 @@ def histogram_of(bins: Bins, rows: Sequence[int], bins_per_octave: int = BINS_PE
     # Counted from the bin of zero, numbers that agree but for their last bits are neighbours of one sign.
     dropped = (BINS_PER_OCTAVE // bins_per_octave).bit_length() - 1
     coarse, place = torch.unique((number - ZERO_BIN) >> dropped, return_inverse=True)
-    summed = torch.zeros(len(coarse), dtype=torch.int64).index_add_(0, place, counts)
+    summed = torch.zeros(len(coarse), dtype=torch.int64, device="cpu").index_add_(0, place, counts)
     first = (coarse << dropped) + ZERO_BIN
     lower, _ = _C.bin_edges(first)
     _, upper = _C.bin_edges(first + (1 << dropped) - 1)

@@ -152,7 +152,7 @@ def _fresh_of_strided(own: _Place, earlier: Sequence[_Place]) -> list[Tensor] | 
     extent = max(place.end for place in (own, *earlier)) - begin
     if extent > _LARGEST_MAP:
         return None
-    taken = torch.zeros(extent, dtype=torch.bool)
+    taken = torch.zeros(extent, dtype=torch.bool, device="cpu")
 
     def each_byte(place: _Place) -> list[Tensor]:
         """Views of ``taken`` for the first bytes of the elements, the second ones, and so on."""

@@ -64,7 +64,10 @@ def merged(columns: Columns, groups: Sequence[Sequence[int]]) -> tuple[Tensor, T
         for rows in place:
             first += rows[0::2]
             second += rows[1::2] + [-1] * (len(rows) % 2)
-        a, b = torch.tensor([*first, total]), torch.tensor([*second, -1])
+        a, b = (
+            torch.tensor([*first, total], dtype=torch.int64, device="cpu"),
+            torch.tensor([*second, -1], dtype=torch.int64, device="cpu"),
+        )
         if bins is not None:
             below = bins.below[a] + torch.where((b < 0).unsqueeze(1), 0, bins.below[b.clamp(min=0)])
             bins = Bins(below, *_C.merge_histograms(*bins[1:], a, *bins[1:], b))

@@ -154,7 +154,7 @@ def _measure_shared(
     once, again = measured(cut.once), measured(cut.again)
     whole = len(cut.once)
     # The rows of the table, and at last the total: that of what is there once.
-    rows = torch.tensor([*(row + (row >= whole) for row in cut.row), whole])
+    rows = torch.tensor([*(row + (row >= whole) for row in cut.row), whole], dtype=torch.int64, device="cpu")
 
     def joined(*tensors: Tensor) -> Columns:
         half = len(tensors) // 2
@@ -193,7 +193,7 @@ def _tensors(found: _C.Measurement) -> list[Tensor]:
 def _measure_histogram_shapes(tensors: list[Tensor]) -> tuple[Tensor, ...]:
     """In Python, since how many bins have values depends on the data."""
     rows = len(tensors) + 1
-    like = tensors[0] if tensors else torch.empty(0)
+    like = tensors[0] if tensors else torch.empty(0, dtype=torch.float32, device="cpu")
     entries = torch.library.get_ctx().new_dynamic_size()
 
     def make(dtype: torch.dtype, *shape: int | torch.SymInt) -> Tensor:

@@ -43,7 +43,14 @@ def measure_dequantized(
     found = quantized(table_of(source))
     chosen = found.logical
     if select is not None:
-        names = ParamTable([one.name for one in chosen], [torch.empty(0)] * len(chosen)).select(select).names
+        names = (
+            ParamTable(
+                [one.name for one in chosen],
+                [torch.empty(0, dtype=torch.float32, device="cpu")] * len(chosen),
+            )
+            .select(select)
+            .names
+        )
         chosen = [one for one in chosen if one.name in set(names)]
     rest = found.rest if select is None or not chosen else found.rest.select(select)
     if select is not None and not chosen:

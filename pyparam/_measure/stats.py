@@ -302,7 +302,7 @@ class Stats:
         return self._take(order)
 
     def _take(self, order: list[int]) -> Stats:
-        rows = torch.tensor([*order, len(self)], dtype=torch.int64)
+        rows = torch.tensor([*order, len(self)], dtype=torch.int64, device="cpu")
         bins = self._bins
         if bins is not None:
             nothing = torch.full_like(rows, -1)
@@ -398,7 +398,9 @@ class Stats:
 
     def _rows_of(self, names: Sequence[str]) -> Tensor:
         positions = self._positions()
-        return torch.tensor([*(positions.get(name, -1) for name in names), len(self)], dtype=torch.int64)
+        return torch.tensor(
+            [*(positions.get(name, -1) for name in names), len(self)], dtype=torch.int64, device="cpu"
+        )
 
     # Histograms
 
@@ -443,7 +445,7 @@ class Stats:
     def _all_quantiles(self) -> Tensor:
         if self._quantiles is None:
             if not self._points:
-                return torch.empty((len(self) + 1, 0), dtype=torch.float64)
+                return torch.empty((len(self) + 1, 0), dtype=torch.float64, device="cpu")
             self._quantiles = self._quantiles_at(self._points)
         return self._quantiles
 
@@ -456,8 +458,8 @@ class Stats:
         return _C.histogram_quantiles(
             *bins[1:],
             self._values[:, :2].contiguous(),
-            torch.tensor([*one_value, all(one_value)]),
-            torch.tensor(points, dtype=torch.float64),
+            torch.tensor([*one_value, all(one_value)], dtype=torch.bool, device="cpu"),
+            torch.tensor(points, dtype=torch.float64, device="cpu"),
         )
 
     def underflow(self, dtype: torch.dtype) -> Underflow:

@@ -88,16 +88,16 @@ class _Own:
         least = torch.where(nothing, torch.inf, values[:-1, 0])
         greatest = torch.where(nothing, -torch.inf, values[:-1, 1])
         self.extremes = torch.stack((ordered(least), ordered(-greatest)), 1)
-        self.first = torch.full((len(locals),), _NOWHERE)
+        self.first = torch.full((len(locals),), _NOWHERE, dtype=torch.int64, device="cpu")
         bad = self.counts[:, [_NANS, _POSINFS, _NEGINFS]].sum(1)
         for row in bad.nonzero().flatten().tolist():
             at = parts.places[row].flat(_first_nonfinite(locals[row]))
             self.first[row] = at << _RANK_BITS | _rank()
         # Tied entries count once in the total; a rank whose parts are empty does not see them.
         layout = tie_sets(locals).layout
-        own = torch.arange(len(locals))
+        own = torch.arange(len(locals), device="cpu")
         self.leaders = torch.where(self.counts[:, _NUMEL] > 0, layout, own)
-        self.absent = torch.tensor([not present for present in here]).long()
+        self.absent = torch.tensor([not present for present in here], dtype=torch.int64, device="cpu")
 
 
 def _united(parts: Parts, own: _Own, points: tuple[float, ...]) -> Stats:
@@ -122,7 +122,7 @@ def _united(parts: Parts, own: _Own, points: tuple[float, ...]) -> Stats:
         payload += bins.packed(least[5])
     sums = added(parts.splits, payload)
     counts = sums[0].view(-1, _COUNTS)
-    counted = (leaders == torch.arange(len(parts))) & (absent == 0)
+    counted = (leaders == torch.arange(len(parts), device="cpu")) & (absent == 0)
     span = torch.stack((unordered(extremes[:, 0]), -unordered(extremes[:, 1])), 1)
     exact = _C.ExactTable.unpacked(windows, sums[1])
     values, all_counts = _C.statistics_of(exact, counts.contiguous(), span.contiguous(), counted)

@@ -24,7 +24,7 @@ class Windows:
         self._rows = rows
         self._below = bins.below[:rows]
         end = int(bins.offsets[rows])
-        self._row = torch.arange(rows).repeat_interleave(bins.offsets[: rows + 1].diff())
+        self._row = torch.arange(rows, device="cpu").repeat_interleave(bins.offsets[: rows + 1].diff())
         self._bins = bins.bins[:end].long()
         self._counts = bins.counts[:end]
         self.reach = torch.stack(
@@ -38,14 +38,14 @@ class Windows:
         self._united = self.reach
 
     def _least(self, side: Tensor, values: Tensor) -> Tensor:
-        out = torch.full((self._rows,), _BEYOND)
+        out = torch.full((self._rows,), _BEYOND, dtype=torch.int64, device="cpu")
         return out.scatter_reduce_(0, self._row[side], values[side], "amin")
 
     def packed(self, reach: Tensor) -> list[tuple[Tensor, Tensor | int]]:
         """Counts below the rounding limits, and those of all bins that the united reach has."""
         self._united = reach
         begins, per_row = self._cells()
-        cells = torch.zeros(int(per_row.sum()), dtype=torch.int64)
+        cells = torch.zeros(int(per_row.sum()), dtype=torch.int64, device="cpu")
         cells[begins[self._row] + self._place(self._row, self._bins)] = self._counts
         return [(self._below.flatten(), _LIMITS), (cells, per_row)]
 
@@ -67,8 +67,8 @@ class Windows:
         """The histograms of such sums, with that of the counted rows together as the last."""
         below, cells = sums[0].view(-1, _LIMITS), sums[1]
         begins, per_row = self._cells()
-        row = torch.arange(self._rows).repeat_interleave(per_row)
-        at = torch.arange(len(cells)) - begins[row]
+        row = torch.arange(self._rows, device="cpu").repeat_interleave(per_row)
+        at = torch.arange(len(cells), device="cpu") - begins[row]
         negative = self._width(0)[row]
         bins = torch.where(
             at < 2,
@@ -85,9 +85,11 @@ class Windows:
         row, bins, cells = row[order], bins[order], cells[order]
         chosen = counted[row]
         total, place = torch.unique(bins[chosen], return_inverse=True)
-        of_total = torch.zeros(len(total), dtype=torch.int64).index_add_(0, place, cells[chosen])
+        of_total = torch.zeros(len(total), dtype=torch.int64, device="cpu").index_add_(
+            0, place, cells[chosen]
+        )
         per_row = torch.bincount(row, minlength=self._rows)
-        offsets = torch.cat((torch.zeros(1, dtype=torch.int64), per_row.cumsum(0)))
+        offsets = torch.cat((torch.zeros(1, dtype=torch.int64, device="cpu"), per_row.cumsum(0)))
         return Bins(
             torch.cat((below, below[counted].sum(0, keepdim=True))),
             torch.cat((offsets, offsets[-1:] + len(total))),

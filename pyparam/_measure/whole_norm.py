@@ -76,7 +76,7 @@ def norm_over(group: Any, table: ParamTable, p: float, grad: bool) -> Tensor:
     own = table._take([i for i, name in enumerate(table.names) if name in set(names) - known])
     with named_errors(own):
         mine = total_norm_whole(own, p, grad) if has_parts(own) else _C.total_norm(own._native, p, grad)
-    values = torch.tensor([mine.item()], dtype=torch.float64).view(torch.int64)
+    values = torch.tensor([mine.item()], dtype=torch.float64, device="cpu").view(torch.int64)
     norms = torch.cat(gathered_rows(values, group)).view(torch.float64)
     wide = mine.double() if any(gathered(mine.dtype == torch.float64, group)) else mine
     if p == 0:
@@ -95,12 +95,17 @@ def _norm(parts: Parts, norms: Tensor, p: float) -> float:
         if kind is None:
             kind = known[id(place)] = kinds.setdefault(tuple(map(id, place.splits)), len(kinds))
         rows.append(kind)
-    of_row = torch.tensor(rows, dtype=torch.int64)
+    of_row = torch.tensor(rows, dtype=torch.int64, device="cpu")
     count = len(kinds)
     if count == 0:
         return 0.0
     shares = [
-        Share(share.group, torch.tensor([at for kind, at in kinds.items() if id(share.group) in kind]))
+        Share(
+            share.group,
+            torch.tensor(
+                [at for kind, at in kinds.items() if id(share.group) in kind], dtype=torch.int64, device="cpu"
+            ),
+        )
         for share in parts.splits
     ]
     sums, scales = norms.unbind(1)
@@ -108,8 +113,8 @@ def _norm(parts: Parts, norms: Tensor, p: float) -> float:
     if math.isinf(p):
         sign = 1.0 if p > 0 else -1.0
         # NaN wins over every number: it is asked for apart.
-        nan = torch.zeros(count, dtype=torch.int64).index_add_(0, of_row, sums.isnan().long())
-        largest = torch.full((count,), -torch.inf, dtype=torch.float64)
+        nan = torch.zeros(count, dtype=torch.int64, device="cpu").index_add_(0, of_row, sums.isnan().long())
+        largest = torch.full((count,), -torch.inf, dtype=torch.float64, device="cpu")
         largest.scatter_reduce_(0, of_row, torch.where(sums.isnan(), -torch.inf, sign * sums), "amax")
         least = minimum(shares, torch.stack((ordered(-largest), -nan), 1))
         if bool((least[:, 1] < 0).any()):
@@ -119,10 +124,10 @@ def _norm(parts: Parts, norms: Tensor, p: float) -> float:
             return 0.0
         return found if p < 0 or found > 0 else 0.0
     # The largest scale, and whether something is not finite, are the same on all ranks before they add.
-    scale = torch.zeros(count, dtype=torch.float64)
+    scale = torch.zeros(count, dtype=torch.float64, device="cpu")
     scale.scatter_reduce_(0, of_row, torch.where(sums == 0, 0.0, scales), "amax")
-    nan = torch.zeros(count, dtype=torch.int64).index_add_(0, of_row, sums.isnan().long())
-    infinite = torch.zeros(count, dtype=torch.int64).index_add_(0, of_row, sums.isinf().long())
+    nan = torch.zeros(count, dtype=torch.int64, device="cpu").index_add_(0, of_row, sums.isnan().long())
+    infinite = torch.zeros(count, dtype=torch.int64, device="cpu").index_add_(0, of_row, sums.isinf().long())
     least = minimum(shares, torch.stack((ordered(-scale), -nan, -infinite), 1))
     if bool((least[:, 1] < 0).any()):
         return math.nan
@@ -135,7 +140,7 @@ def _norm(parts: Parts, norms: Tensor, p: float) -> float:
     of_kind = torch.where(least[:, 0] == 0, 1.0, -unordered(least[:, 0])).clamp(min=5e-324)
     shrunk = torch.where(bad | (sums == 0), 0.0, sums * (scales / of_kind[of_row]) ** p)
     exact = _C.ExactTable.summed(shrunk, of_row, count)
-    windows = torch.tensor([[0, -_C.EXACT_LIMBS]]).repeat(count, 1)
+    windows = torch.tensor([[0, -_C.EXACT_LIMBS]], dtype=torch.int64, device="cpu").repeat(count, 1)
     limbs, per_row = exact.packed(windows)
     limbs = added(shares, [(limbs, per_row)])[0]
     together = _C.ExactTable.unpacked(windows, limbs).rounded().flatten()

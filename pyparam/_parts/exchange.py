@@ -42,7 +42,7 @@ def _cells(rows: Tensor, size: int, per_row: Tensor | int) -> Tensor:
     count = size // per_row if isinstance(per_row, int) and per_row else 0
     if not isinstance(per_row, int):
         count = len(per_row)
-    chosen = torch.zeros(count, dtype=torch.bool)
+    chosen = torch.zeros(count, dtype=torch.bool, device="cpu")
     chosen[rows] = count > 0
     if isinstance(per_row, int):
         return chosen.repeat_interleave(per_row)

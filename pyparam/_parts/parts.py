@@ -68,7 +68,9 @@ def _shares(places: Sequence[Place], groups_of: Callable[[Place], tuple[Any, ...
             groups = by_place[id(place)] = groups_of(place)
         for group in groups:
             rows.setdefault(group, []).append(i)
-    return [Share(group, torch.tensor(found)) for group, found in rows.items()]
+    return [
+        Share(group, torch.tensor(found, dtype=torch.int64, device="cpu")) for group, found in rows.items()
+    ]
 
 
 def has_parts(table: ParamTable) -> bool:

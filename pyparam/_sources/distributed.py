@@ -141,7 +141,7 @@ class _Part:
 
     def tensor(self, position: int) -> Tensor:
         dtype, shape, _ = self._wholes[position]
-        made = torch.empty(shape, dtype=dtype)
+        made = torch.empty(shape, dtype=dtype, device="cpu")
         self.read(position, (0,) * len(shape), shape, made)
         return made
 

@@ -174,7 +174,7 @@ class _Part:
                 "(pip install pyparam[gguf])"
             ) from None
         if row.nbytes == 0:
-            return torch.empty(row.shape)
+            return torch.empty(row.shape, dtype=torch.float32, device="cpu")
         width = row.shape[-1] // block.values * block.nbytes
         raw = numpy.frombuffer(self._file.read(row.begin, row.nbytes), dtype=numpy.uint8).reshape(-1, width)
         try:

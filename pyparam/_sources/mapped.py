@@ -61,7 +61,7 @@ class MappedFile:
         view = self._opened()
         count = math.prod(shape)
         if count == 0:
-            return torch.empty(shape, dtype=dtype)
+            return torch.empty(shape, dtype=dtype, device="cpu")
         if begin % dtype.itemsize:
             own = bytearray(memoryview(view)[begin : begin + count * dtype.itemsize])
             return torch.frombuffer(own, dtype=dtype).reshape(shape)

@@ -162,7 +162,7 @@ def _bitsandbytes_8bit(name: str, weight: Tensor, all: Tensors) -> Logical | Non
 
 def _unpacked(packed: Tensor, bits: int) -> Tensor:
     """int32 words as their fields, the lowest bits first, in a new last dimension."""
-    shifts = torch.arange(0, 32, bits)
+    shifts = torch.arange(0, 32, bits, device=packed.device)
     return (packed.unsqueeze(-1).long() >> shifts) & ((1 << bits) - 1)
 
 
@@ -186,7 +186,11 @@ def _gptq_or_awq(name: str, packed: Tensor, all: Tensors) -> Logical | None:
             return None
 
         def gptq() -> Tensor:
-            rows = torch.arange(inputs) // (inputs // groups) if index is None else index.long()
+            rows = (
+                torch.arange(inputs, device=packed.device) // (inputs // groups)
+                if index is None
+                else index.long()
+            )
             if int(rows.min()) < 0 or int(rows.max()) >= groups:
                 raise ValueError(f"{base}g_idx has a group outside its {groups} groups")
             offset = _unpacked(zeros, bits).reshape(groups, outputs) + 1
@@ -198,10 +202,10 @@ def _gptq_or_awq(name: str, packed: Tensor, all: Tensors) -> Logical | None:
         inputs = len(packed)
 
         def awq() -> Tensor:
-            order = torch.tensor(_AWQ_ORDER)
+            order = torch.tensor(_AWQ_ORDER, dtype=torch.int64, device=packed.device)
             weights = _unpacked(packed, 4)[..., order].reshape(inputs, outputs)
             offset = _unpacked(zeros, 4)[..., order].reshape(groups, outputs)
-            rows = torch.arange(inputs) // (inputs // groups)
+            rows = torch.arange(inputs, device=packed.device) // (inputs // groups)
             return ((weights - offset[rows]) * scales.float()[rows]).t().contiguous()
 
         return _logical(f"{base}weight", "AWQ 4 bit", (outputs, inputs), stored, awq)
@@ -210,7 +214,7 @@ def _gptq_or_awq(name: str, packed: Tensor, all: Tensors) -> Logical | None:
 
 def _fp4(packed: Tensor) -> Tensor:
     """Bytes as two E2M1 values each, the low four bits first, along the last dimension."""
-    table = torch.tensor([*_FP4, *(-value for value in _FP4)])
+    table = torch.tensor([*_FP4, *(-value for value in _FP4)], dtype=torch.float32, device=packed.device)
     return table[torch.stack((packed & 15, packed >> 4), -1).flatten(-2).long()]
 
 
@@ -248,7 +252,9 @@ def _mxfp4(name: str, blocks: Tensor, all: Tensors) -> Logical | None:
     shape = (*blocks.shape[:-2], blocks.shape[-2] * 32)
 
     def values() -> Tensor:
-        exponents = torch.ldexp(torch.ones(scales.shape), scales.int() - 127)
+        exponents = torch.ldexp(
+            torch.ones(scales.shape, dtype=torch.float32, device=scales.device), scales.int() - 127
+        )
         exponents = exponents.masked_fill(scales == 255, math.nan)
         return (_fp4(blocks) * exponents.unsqueeze(-1)).reshape(shape)
 

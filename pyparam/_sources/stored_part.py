@@ -132,7 +132,7 @@ class StoredPart:
     def _made(self, stored: StoredTensor, home: Home) -> Tensor:
         size = stored.dtype.itemsize
         if 0 in stored.shape:
-            data = torch.empty_strided(stored.shape, stored.stride, dtype=stored.dtype)
+            data = torch.empty_strided(stored.shape, stored.stride, dtype=stored.dtype, device="cpu")
         elif home.is_mapped:
             data = self._map.tensor(home.place + stored.offset * size, stored.dtype, (_span(stored),))
             data = data.as_strided(stored.shape, stored.stride)

@@ -304,7 +304,7 @@ class Monitor:
             gradients = self._gradients(pending.table, pending)
         norms = ratios = None
         if self.updates:
-            norms, ratios = torch.zeros((2, len(weights)), dtype=torch.float64)
+            norms, ratios = torch.zeros((2, len(weights)), dtype=torch.float64, device="cpu")
             for before, after, positions in pending.before:
                 change = compare(before, after)
                 norms[positions] = change.l2
@@ -437,7 +437,7 @@ class Monitor:
     def _copy_parts(self, table: ParamTable) -> list[tuple[ParamTable, ParamTable, Any]]:
         """The same of sharded weights: this rank's parts alone. All at once, since comparing them reduces."""
         locals = parts_of("Monitor", table).locals
-        before: list[Tensor] = [torch.empty(0)] * len(table)
+        before: list[Tensor] = [torch.empty(0, dtype=torch.float32, device="cpu")] * len(table)
         for copies, _, positions in self._copy(locals):
             for i, tensor in zip(positions, copies.tensors, strict=True):
                 before[i] = as_part(tensor, table[i])

@@ -33,7 +33,9 @@ class Replicas:
         with Meeting("Monitor", None, names, self._group):
             mine = set(own)
             rank = dist.get_rank()
-            bad = torch.tensor([rank if name in mine else _NOBODY for name in names])
+            bad = torch.tensor(
+                [rank if name in mine else _NOBODY for name in names], dtype=torch.int64, device="cpu"
+            )
         found = self._least(bad).tolist()
         ranks = {name: rank for name, rank in zip(names, found, strict=True) if rank != _NOBODY}
         order = [name for name in stats.names if name in ranks]
@@ -45,8 +47,8 @@ class Replicas:
             return own
         with Meeting("Monitor", None, "check", self._group):
             pass
-        return bool(self._least(torch.tensor([int(own)]))[0])
+        return bool(self._least(torch.tensor([int(own)], dtype=torch.int64, device="cpu"))[0])
 
     def _least(self, values: torch.Tensor) -> torch.Tensor:
-        rows = torch.arange(len(values))
+        rows = torch.arange(len(values), device="cpu")
         return minimum([Share(self._group, rows)], values.unsqueeze(1)).flatten()

@@ -209,22 +209,22 @@ def gradient_norms(record: Record) -> Tensor:
     """The norm of each row's gradient, in the order of ``record.weights``; 0 for one without."""
     gradients = record.gradients
     if gradients is None:
-        return torch.full((len(record.weights),), math.nan, dtype=torch.float64)
+        return torch.full((len(record.weights),), math.nan, dtype=torch.float64, device="cpu")
     values = gradients.l2 / record.grad_scale
     if gradients.names == record.weights.names:
         return values
     position = record.weights._positions()
-    norms = torch.zeros(len(record.weights), dtype=torch.float64)
+    norms = torch.zeros(len(record.weights), dtype=torch.float64, device="cpu")
     rows = [(position[name], i) for i, name in enumerate(gradients.names) if name in position]
     if rows:
-        to, of = (torch.tensor(column) for column in zip(*rows, strict=True))
+        to, of = (torch.tensor(column, dtype=torch.int64, device="cpu") for column in zip(*rows, strict=True))
         norms[to] = values[of]
     return norms
 
 
 def update_norms(record: Record) -> Tensor:
     if record.update_norms is None:
-        return torch.full((len(record.weights),), math.nan, dtype=torch.float64)
+        return torch.full((len(record.weights),), math.nan, dtype=torch.float64, device="cpu")
     return record.update_norms
 
 

@@ -158,9 +158,9 @@ def _corner(
 def flat_indices(tensor: Tensor, part: Part) -> Tensor:
     """The index in the whole of every element, as an int64 tensor of the local shape."""
     strides = part.strides or contiguous_strides(tuple(tensor.shape))
-    index = torch.full((), part.offset, dtype=torch.int64)
+    index = torch.full((), part.offset, dtype=torch.int64, device="cpu")
     for dim, (size, step) in enumerate(zip(tensor.shape, strides, strict=True)):
-        steps = torch.arange(size, dtype=torch.int64) * step
+        steps = torch.arange(size, dtype=torch.int64, device="cpu") * step
         index = index + steps.reshape(-1, *[1] * (tensor.dim() - dim - 1))
     return index
 

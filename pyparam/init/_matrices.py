@@ -75,7 +75,7 @@ def dirac_(
     with torch.no_grad():
         if part.is_whole:
             per_group = whole[0] // groups
-            diagonal = torch.arange(min(per_group, whole[1]))
+            diagonal = torch.arange(min(per_group, whole[1]), device="cpu")
             target.zero_()
             for size in reversed(whole[2:]):
                 target = target[..., size // 2] if size else target
@@ -127,7 +127,7 @@ def orthogonal_(
     _drawable(target, what)
     rows = part.shape[0]
     columns = math.prod(part.shape[1:])
-    flat = torch.empty(rows, columns, dtype=torch.float64)
+    flat = torch.empty(rows, columns, dtype=torch.float64, device="cpu")
     fill_(flat, Row(NORMAL, 0.0, 1.0), what, seed=key, stream=channel, part=Part((rows, columns), 0, ()))
     q, r = torch.linalg.qr(flat if rows >= columns else flat.t())
     q *= torch.where(r.diagonal() < 0, -1.0, 1.0)
@@ -163,7 +163,7 @@ def sparse_(
     fill_(target, Row(NORMAL, 0.0, std), what, seed=key, stream=channel, part=part)
     if target.numel() == 0 or target.is_meta:
         return tensor
-    order = torch.empty(part.shape, dtype=torch.float64)
+    order = torch.empty(part.shape, dtype=torch.float64, device="cpu")
     fill_(
         order,
         Row(UNIFORM, 0.0, 1.0),
@@ -173,7 +173,7 @@ def sparse_(
         part=Part(part.shape, 0, ()),
     )
     zeros = order.argsort(dim=0, stable=True)[: math.ceil(sparsity * part.shape[0])]
-    mask = torch.zeros(part.shape, dtype=torch.bool).scatter_(0, zeros, True)
+    mask = torch.zeros(part.shape, dtype=torch.bool, device="cpu").scatter_(0, zeros, True)
     with torch.no_grad():
         target.masked_fill_(_taken(mask, target, part).to(target.device), 0)
     return tensor

@@ -106,9 +106,9 @@ def _add_tree(packer: Packer, strings: Strings, seen: Survey) -> int:
     known = _classes(seen)
     types = [strings(known.get(path, "")) for path in paths]
     for name, column in (("node_parent", parents), ("node_key", keys), ("node_type", types)):
-        packer.add(name, torch.tensor(column, dtype=torch.int64))
-    packer.add("row_node", torch.tensor(nodes, dtype=torch.int64))
-    packer.add("row_attribute", torch.tensor(attributes, dtype=torch.int64))
+        packer.add(name, torch.tensor(column, dtype=torch.int64, device="cpu"))
+    packer.add("row_node", torch.tensor(nodes, dtype=torch.int64, device="cpu"))
+    packer.add("row_attribute", torch.tensor(attributes, dtype=torch.int64, device="cpu"))
     return len(parents)
 
 
@@ -132,17 +132,19 @@ def _add_rows(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
         columns["device"].append(devices(str(layout.device)))
         columns["elements"].append(0 if sizes is None else math.prod(max(0, size) for size in sizes))
     for name, column in columns.items():
-        packer.add(f"row_{name}", torch.tensor(column, dtype=torch.int64))
+        packer.add(f"row_{name}", torch.tensor(column, dtype=torch.int64, device="cpu"))
     header |= {"shapes": shapes.values, "dtypes": dtypes.values, "devices": devices.values}
 
-    itemsize = torch.tensor([layout.dtype.itemsize for layout in seen.layouts], dtype=torch.int64)
-    elements = torch.tensor(columns["elements"], dtype=torch.int64)
+    itemsize = torch.tensor(
+        [layout.dtype.itemsize for layout in seen.layouts], dtype=torch.int64, device="cpu"
+    )
+    elements = torch.tensor(columns["elements"], dtype=torch.int64, device="cpu")
     own = seen.sets.bytes.clone() if len(seen) else elements
     # What is shared counts for the first name that has it.
     packer.add("row_bytes", elements * itemsize)
     packer.add("row_own_bytes", own.clamp(min=0))
     packer.add("row_first", seen.sets.layout if len(seen) else elements)
-    packer.add("row_buffer", torch.tensor(seen.is_buffer, dtype=torch.uint8))
+    packer.add("row_buffer", torch.tensor(seen.is_buffer, dtype=torch.uint8, device="cpu"))
     packer.add("row_stats", torch.where(seen.at < 0, _NONE, seen.at))
 
 
@@ -160,7 +162,9 @@ def _add_statistics(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
         fates = stats.underflow(dtype)
         names = ("zero", "subnormal", "overflow")
         fractions = torch.stack([getattr(fates, name) for name in names])
-        total = torch.tensor([getattr(fates.total, name) for name in names], dtype=torch.float64)
+        total = torch.tensor(
+            [getattr(fates.total, name) for name in names], dtype=torch.float64, device="cpu"
+        )
         # Counts are whole numbers: what the fractions were made of comes back exactly.
         lost = (torch.cat([fractions, total.unsqueeze(1)], 1).nan_to_num() * everything).round()
         packer.add_all([f"stat_{dtype_name(dtype)}_{name}" for name in names], lost.long().clamp(min=0))
@@ -175,11 +179,11 @@ def _add_histograms(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
     """
     bins = seen.stats._counted("report")
     lengths = bins.offsets[1:] - bins.offsets[:-1]
-    rows = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+    rows = torch.repeat_interleave(torch.arange(len(lengths), device="cpu"), lengths)
     shift = 3 if len(bins.bins) <= _FULL else 4 if len(bins.bins) <= _MANY else 5
     keys = (rows << 16) | (bins.bins.long() >> shift)
     merged, inverse = torch.unique_consecutive(keys, return_inverse=True)
-    counts = torch.zeros(len(merged), dtype=torch.int64).index_add_(0, inverse, bins.counts)
+    counts = torch.zeros(len(merged), dtype=torch.int64, device="cpu").index_add_(0, inverse, bins.counts)
     owners, places = merged >> 16, merged & 0xFFFF
     steps = places.clone()
     if len(places) > 1:
@@ -205,7 +209,7 @@ def _add_comparison(
     packer: Packer, seen: Survey, other: str, comparison: Comparison, left_out: list[str]
 ) -> dict[str, Any]:
     position = {name: i for i, name in enumerate(seen.names)}
-    at = torch.full((len(seen),), _NONE, dtype=torch.int64)
+    at = torch.full((len(seen),), _NONE, dtype=torch.int64, device="cpu")
     for row, name in enumerate(comparison.names):
         if name in position:
             at[position[name]] = row

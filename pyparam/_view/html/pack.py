@@ -79,7 +79,7 @@ def unpack(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _joined(planes: Tensor, dtype: torch.dtype) -> Tensor:
     if not len(planes):
-        return torch.zeros(0, dtype=dtype)
+        return torch.zeros(0, dtype=dtype, device="cpu")
     values = planes.reshape(dtype.itemsize, -1).t().clone(memory_format=torch.contiguous_format)
     return values.view(dtype).flatten()
 
