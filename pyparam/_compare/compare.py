@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyparam._base.errors import Reworded
+from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._base.rename import Rule, renamed, suggested
 from pyparam._compare.alike import recognised, within
@@ -91,6 +92,7 @@ def compare(
             ``atol`` or ``rtol`` with sharded parameters; ranks call with different parameters.
         RuntimeError: for ranks that did not call within the group's timeout.
     """
+    require_memory("compare")
     for what, tolerance in (("atol", atol), ("rtol", rtol)):
         if tolerance is not None and not (tolerance >= 0 and math.isfinite(tolerance)):
             raise ValueError(f"compare: {what} must be a number from 0 on, got {tolerance}")

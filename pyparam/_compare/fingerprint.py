@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyparam._base.errors import named_errors
+from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._base.pending import Pending, settled
 from pyparam._compare.whole_fingerprint import digests_of
@@ -211,6 +212,7 @@ def fingerprint(source: Any, *, group: Any = None) -> Fingerprint:
             with different parameters.
         RuntimeError: for ranks that did not call within the group's timeout.
     """
+    require_memory("fingerprint")
     state = saved(source)
     table = state.table
     refuse_flat("fingerprint", table)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pyparam._base.closest import closest, hint
+from pyparam._base.modes import require_memory
 from pyparam._findings import (
     buffers,
     coarse,
@@ -140,6 +141,7 @@ def findings(source: Any, *, ignore: Iterable[str] = ()) -> list[Finding]:
         TypeError, ValueError, OSError: as ``walk`` and ``open``, for what is no source; ValueError for an
             ``ignore`` that is neither a kind nor a glob.
     """
+    require_memory("findings")
     if isinstance(ignore, str):
         raise TypeError(f"findings: ignore is the string {ignore!r}; expected a list of kinds and globs")
     wanted = list(ignore)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyparam._base.modes import lasting, require_memory
 from pyparam._base.native import _C
 from pyparam._load.values import state_of
 from pyparam._share.ties import ties_of
@@ -29,6 +30,7 @@ def copy_(target: Any, source: Any, *, lerp: float | None = None) -> None:
         ValueError: other names or shapes, a ``lerp`` outside [0, 1], with ``lerp`` targets that share memory,
             and floating-point tensors of two dtypes. Nothing is written.
     """
+    require_memory("copy_")
     if lerp is not None and not 0 <= _number("copy_", "lerp", lerp) <= 1:
         raise ValueError(f"copy_: lerp must be in [0, 1], got {lerp}")
     to, of = (table_of(s, buffers=True, remove_duplicate=False) for s in (target, source))
@@ -73,13 +75,15 @@ class EMA:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
+        require_memory("EMA")
         if not isinstance(model, nn.Module):
             raise TypeError(f"EMA: expected an nn.Module, got {type(model).__name__}")
         if not 0 <= _number("EMA", "decay", decay) <= 1:
             raise ValueError(f"EMA: decay must be in [0, 1], got {decay}")
         self._model = model
         self._decay = decay
-        self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        with lasting():
+            self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
 
     @property
     def decay(self) -> float:
@@ -91,6 +95,7 @@ class EMA:
         return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
     def _rows(self, verb: str) -> list[tuple[str, Tensor, Tensor]]:
+        require_memory(verb)
         now = self._tensors()
         if now.keys() != self._averages.keys():
             only = sorted(now.keys() ^ self._averages.keys())[:5]

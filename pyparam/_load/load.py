@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyparam._base.modes import lasting, require_memory
 from pyparam._base.native import _C
 from pyparam._base.rename import Rule
 from pyparam._load.before import Before
@@ -102,6 +103,7 @@ def _filled(
     cast: bool,
     device: str | torch.device | None,
 ) -> IncompatibleKeys:
+    require_memory(verb)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
     where = "file" if verb == "load_file_" else "source"
@@ -154,7 +156,7 @@ def _written(
     if device is not None and not assign:
         on_meta = {id(wanted[n]) for n in values if isinstance(wanted.get(n), Tensor) and wanted[n].is_meta}
         if on_meta:
-            with keep_ties(model):
+            with keep_ties(model), lasting():
                 _give_memory(model, on_meta, device)
             wanted = state_of(model, keep_vars=True)
     if not any(is_lazy(wanted[name]) for tie in present for name in tie.names):
@@ -166,7 +168,8 @@ def _written(
         return IncompatibleKeys(missing, unexpected)
     if assign and (given.from_file or device is not None):
         for name in [name for name, value in values.items() if isinstance(value, Tensor)]:
-            values[name] = _own(values[name], given.strides.get(name), device)
+            with lasting():
+                values[name] = _own(values[name], given.strides.get(name), device)
     parts = as_parts(verb, {n: v for n, v in values.items() if isinstance(v, Tensor)}, wanted)
     values.update(parts)
     written: set[str] = set()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyparam._base.errors import MISTAKES, Kinds, Reworded, named_errors
+from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._base.pending import Pending, made
 from pyparam._measure.bins import Bins
@@ -81,6 +82,7 @@ def measure(
             raised on all.
         KeyboardInterrupt: Ctrl-C ends the pass.
     """
+    require_memory("measure")
     points = _points(quantiles)
     if path.accepts(source):
         source = path.open(source)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from pyparam._base.modes import require_fake, require_written
 from pyparam._base.native import _C
 from pyparam._measure.measure import row_errors
 from pyparam._measure.whole_norm import clip_whole, norm_over, total_norm_whole
@@ -46,6 +47,7 @@ def total_norm(source: Any, p: float = 2.0, *, grad: bool = False, group: Any = 
     order = float(p)
     table = table_of([source] if isinstance(source, Tensor) else source)
     refuse_flat("total_norm", table)
+    require_fake("total_norm", table)
     if group is not None:
         return norm_over(group, table, order, grad)
     if has_parts(table):
@@ -100,6 +102,7 @@ def clip_grad_norm_(
     order = float(norm_type)
     table = table_of(source)
     refuse_flat("clip_grad_norm_", table)
+    require_written("clip_grad_norm_", table)
     if has_parts(table):
         return clip_whole(table, float(max_norm), order, error_if_nonfinite)
     if -math.inf < order < 0:

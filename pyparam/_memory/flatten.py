@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from pyparam._base.errors import named_errors, spoken_by
+from pyparam._base.modes import mixed_error, require_fake, require_written
 from pyparam._base.native import _C
 from pyparam._sources import table_of
 
@@ -49,6 +50,7 @@ def flatten(
     if out is not None and not isinstance(out, Tensor):
         raise TypeError(f"flatten: out is a {type(out).__name__}; expected a torch.Tensor")
     table = table_of(source)
+    require_fake("flatten", table)
     with named_errors(table):
         return _C.flatten(table._native, grad, missing == "zeros", dtype, out)
 
@@ -61,6 +63,7 @@ def flatten_groups(source: Any) -> dict[tuple[torch.device, torch.dtype], Tensor
         holds its parameters in table order.
     """
     table = table_of(source)
+    require_fake("flatten_groups", table)
     with named_errors(table):
         return {(device, dtype): vector for device, dtype, vector in _C.flatten_groups(table._native)}
 
@@ -105,6 +108,7 @@ def scatter_(source: Any, vector: Tensor) -> None:
     """
     _require_tensor("scatter_", vector)
     table = table_of(source)
+    require_written("scatter_", table)
     with named_errors(table):
         _C.scatter_(table._native, vector)
 
@@ -122,6 +126,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     tensors = list(parameters)
     if not tensors:
         raise ValueError("parameters_to_vector: expected a non-empty iterable of tensors")
+    require_fake("parameters_to_vector", _numbered(tensors))
     try:
         return _C.parameters_to_vector(tensors)
     except (TypeError, ValueError):
@@ -144,7 +149,11 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     """
     if not isinstance(vec, Tensor):
         raise TypeError(f"expected torch.Tensor, but got: {torch.typename(vec)}")
+    words = mixed_error(vec)
+    if words is not None:
+        raise TypeError(f"vector_to_parameters: the vector {words}")
     tensors = list(parameters)
+    require_written("vector_to_parameters", _numbered(tensors))
     try:
         _C.scatter_(tensors, vec)
     except (TypeError, ValueError):
@@ -156,3 +165,11 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
 def _require_tensor(verb: str, vector: Any) -> None:
     if not isinstance(vector, Tensor):
         raise TypeError(f"{verb}: the vector is a {type(vector).__name__}; expected a torch.Tensor")
+    words = mixed_error(vector)
+    if words is not None:
+        raise TypeError(f"{verb}: the vector {words}")
+
+
+def _numbered(tensors: list[Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Names as a table gives them to tensors without."""
+    return ((str(i), tensor) for i, tensor in enumerate(tensors))

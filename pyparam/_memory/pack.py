@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pyparam._base.errors import named_errors
+from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._sources import table_of
 
@@ -104,6 +105,7 @@ def pack_(model: nn.Module, *, grads: bool = False) -> Packed:
         ValueError: a parameter whose memory was freed; with ``grads=True``, two Parameters that share memory.
             The model is unchanged when an error is raised.
     """
+    require_memory("pack_")
     if not isinstance(model, nn.Module):
         raise TypeError(f"pack_: the model is a {type(model).__name__}; expected a torch.nn.Module")
     return Packed(model, grads=grads)

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._base.extent import require_extent
 from pyparam._base.files import replacing, writable
+from pyparam._base.modes import require_memory
 from pyparam._share.ties import is_wrapper, ties_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
@@ -101,6 +102,7 @@ def save_file(
 
     Nothing is left behind, and a file that was there is as it was.
     """
+    require_memory("save_file")
     state = _state_of(source)
     for name, value in state.items():
         _check_savable(name, value)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.extent import require_extent
+from pyparam._base.modes import lasting, require_fake, require_untransformed
 from pyparam._share.optimizers import check_optimizer, join_group, mend
 from pyparam._share.shared_memory import Worth, same_values, share_memory
 from pyparam._share.slots import Slot, Slots
@@ -92,17 +93,21 @@ def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | No
     if found is None:
         return old
     require_extent(f"untie_: {name!r}", old)
+    require_untransformed("untie_")
+    require_fake("untie_", [(name, old)])
     objects = next(group for group in found.classes("parameter") if name in group)
     if len(objects) == 1:
-        with torch.no_grad():
+        with lasting():
             old.data = old.detach().clone()
         return old
-    new = _copy(old)
+    with lasting():
+        new = _copy(old)
     slots = Slots(model, "untie_")
     if any(slots[other].key == slot.key for other in objects if other != name):
         slot = _split_module(model, slot)
     slot.set(new)
-    join_group(optimizer, old, new, name)
+    with lasting():
+        join_group(optimizer, old, new, name)
     return new
 
 

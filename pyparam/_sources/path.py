@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from pyparam._base.modes import require_memory
 from pyparam._sources import (
     distributed,
     distributed_metadata,
@@ -67,6 +68,7 @@ def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "r
             corrupt, of another format, or that needs code to load; for a directory without a checkpoint, or
             with several.
     """
+    require_memory("open")
     if refused not in ("raise", "list"):
         raise ValueError(f"open: refused is 'raise' or 'list', got {refused!r}")
     opener = functools.partial(_open_file, listing=refused == "list")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from pyparam._base.errors import spoken_by
+from pyparam._base.modes import require_memory
 from pyparam._measure.measure import measure
 from pyparam._measure.stats import Grouped, Stats
 from pyparam._watch.records import Record
@@ -51,6 +52,7 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree", "heat"]
         ValueError: for another kind, a source with nothing to draw, a parameter on the meta device.
         TypeError: for what is no source, or a parameter without plain values.
     """
+    require_memory("plot")
     history = _as_history(source)
     if isinstance(source, Grouped) and kind in (None, "heat"):
         _require_matplotlib()

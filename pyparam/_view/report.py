@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from pyparam._base.files import replacing, writable
+from pyparam._base.modes import require_memory
 from pyparam._compare.compare import compare
 from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey, findings_of, survey
@@ -77,6 +78,7 @@ def report(
         ValueError: where the path is no regular file, such as a device or a pipe.
         OSError: where the file cannot be written.
     """
+    require_memory("report")
     check_installed()
     where = Path(os.fsdecode(os.fspath(path)))
     writable("report", where)

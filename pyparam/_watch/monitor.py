@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
+from pyparam._base.modes import lasting, require_memory
 from pyparam._compare.compare import compare
 from pyparam._measure.measure import measure
 from pyparam._measure.stats import Stats
@@ -259,6 +260,7 @@ class Monitor:
         """Before a step that is measured, or checked."""
         if left_out(optimizer):
             return None
+        require_memory("Monitor")
         start = time.perf_counter()
         pending = PendingStep(at.step % self.every == 0, closure, grad_scale_of(optimizer))
         table = self._table(at, optimizer, pending.measured)
@@ -427,7 +429,8 @@ class Monitor:
             needed = sum(tensor.numel() for tensor in tensors)
             buffer = self._buffers.get((device, dtype))
             if buffer is None or buffer.numel() < needed:
-                buffer = torch.empty(needed, dtype=dtype, device=device)
+                with lasting():
+                    buffer = torch.empty(needed, dtype=dtype, device=device)
                 self._buffers[device, dtype] = buffer
             buffer = buffer[:needed]
             flatten(part, out=buffer)

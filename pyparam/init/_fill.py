@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes
 
 from pyparam._base.extent import require_extent
+from pyparam._base.modes import captured_error, mixed_error
 from pyparam._base.native import _C
 
 CONSTANT, UNIFORM, NORMAL, TRUNCATED = range(4)
@@ -179,6 +180,9 @@ def ordinary(tensor: object, naming: str | Callable[[], str]) -> Tensor:
     traced = kind.__name__ in ("FakeTensor", "FunctionalTensor")
     if isinstance(tensor, Tensor) and (plain or traced) and not is_lazy(tensor):
         require_extent(lambda: f"{naming}: the tensor" if isinstance(naming, str) else naming(), tensor)
+        words = mixed_error(tensor) or captured_error(tensor)
+        if words is not None:
+            raise TypeError(f"{naming if isinstance(naming, str) else naming()}: the tensor {words}")
         return tensor
     what = naming if isinstance(naming, str) else naming()
     if not isinstance(tensor, Tensor):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyparam._base.errors import named_errors
 from pyparam._base.extent import require_extent
+from pyparam._base.modes import require_written
 from pyparam._base.native import _C
 from pyparam._base.words import shape_text
 from pyparam._parts.parts import has_parts, refuse_flat
@@ -184,6 +185,7 @@ def initialize_(
         raise TypeError("initialize_: expected a model to write to, got a path")
     table = table_of(model)
     refuse_flat("initialize_", table)
+    require_written("initialize_", table)
     owners = Owners(model)
     subject = Subject(table, owners)
     samplers, picks, unused = _picked(rules, default, subject)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyparam._base.modes import lasting
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam.init._defaults import default_buffer
@@ -94,7 +95,8 @@ def materialized(
         tensors[i] = fresh
         made.parameters.append((old, fresh, places.get(id(old), [])))
     for (tensor, name, where), sampler in zip(meta_buffers, samplers, strict=True):
-        made.buffers.append((torch.empty_like(tensor, device=target), name, sampler, where))
+        with lasting():
+            made.buffers.append((torch.empty_like(tensor, device=target), name, sampler, where))
     made.table = ParamTable(subject.names, tensors)
     yield made
     # The tables hold both sides, and only what nothing else in C++ holds can change places with its
@@ -121,8 +123,9 @@ def _release(table: ParamTable) -> None:
 
 def _fresh_parameter(old: Any, device: torch.device) -> Any:
     """Memory of the same shape, strides, dtype and class, with the attributes people hang on parameters."""
-    data = torch.empty_like(old.detach(), device=device)
-    fresh = torch.Tensor._make_subclass(type(old), data, old.requires_grad)
+    with lasting():
+        data = torch.empty_like(old.detach(), device=device)
+        fresh = torch.Tensor._make_subclass(type(old), data, old.requires_grad)
     fresh.__dict__.update(old.__dict__)
     return fresh
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyparam._base.modes import lasting, require_fake, require_memory, require_untransformed
 from pyparam._base.native import _C
 from pyparam._sources import table_of
 from pyparam.init._owners import Owners, kind_of
@@ -58,7 +59,10 @@ def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bo
     Every element of every floating-point parameter and buffer gets one NaN with a payload of its own. Returns
     the model.
     """
-    model.to_empty(device=device, recurse=recurse)
+    require_untransformed("to_empty")
+    require_fake("to_empty", table_of(model, buffers=True))
+    with lasting():
+        model.to_empty(device=device, recurse=recurse)
     modules = model.modules() if recurse else [model]
     with torch.no_grad():
         for module in modules:
@@ -99,6 +103,7 @@ def uninitialized(model: Any) -> Uninitialized:
     nothing and is not asked; so was every DTensor, of which each rank looks at its own part, without
     communication.
     """
+    require_memory("uninitialized")
     reasons: dict[str, str] = {}
     certain: list[str] = []
     owners = Owners(model)
