@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
 
@@ -17,3 +19,21 @@ def require_extent(what: str | Callable[[], str], tensor: Tensor) -> None:
     words = _C.extent_error(tensor)
     if words is not None:
         raise ValueError(f"{what if isinstance(what, str) else what()} {words}")
+
+
+def shape_error(tensor: Tensor) -> str | None:
+    """Why a tensor has no shape to ask for, as words after its name; None if it has."""
+    if is_lazy(tensor):
+        return "is not initialised yet and has no shape; run a forward pass first"
+    if tensor.is_nested and tensor.layout == torch.strided:
+        return (
+            "is a nested tensor, which has no one shape; expected a plain tensor (unbind() gives its parts)"
+        )
+    return None
+
+
+def require_shape(what: str, tensor: Tensor) -> None:
+    """Raises TypeError for a tensor without a shape: a lazy module's, or a nested one."""
+    words = shape_error(tensor)
+    if words is not None:
+        raise TypeError(f"{what} {words}")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyparam._base.extent import require_shape
 from pyparam._base.modes import lasting, require_memory
 from pyparam._base.native import _C
 from pyparam._load.values import state_of
@@ -45,6 +46,8 @@ def copy_(target: Any, source: Any, *, lerp: float | None = None) -> None:
         pairs = [(tensor, by_name[name]) for name, tensor in to]
     targets, sources = [t for t, _ in pairs], [s for _, s in pairs]
     for name, t, s in zip(names, targets, sources, strict=True):
+        require_shape(f"copy_: {name!r}", t)
+        require_shape(f"copy_: the source of {name!r}", s)
         if t.shape != s.shape:
             raise ValueError(f"copy_: {name!r} has shape {list(t.shape)}, and its source {list(s.shape)}")
     if lerp is None:
@@ -82,6 +85,8 @@ class EMA:
             raise ValueError(f"EMA: decay must be in [0, 1], got {decay}")
         self._model = model
         self._decay = decay
+        for name, tensor in self._tensors().items():
+            require_shape(f"EMA: {name!r}", tensor)
         with lasting():
             self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
 
@@ -102,6 +107,7 @@ class EMA:
             raise ValueError(f"{verb}: the model's names changed: {', '.join(map(repr, only))}")
         rows = [(name, average, now[name]) for name, average in self._averages.items()]
         for name, average, tensor in rows:
+            require_shape(f"{verb}: {name!r}", tensor)
             if average.shape != tensor.shape:
                 raise ValueError(
                     f"{verb}: {name!r} has shape {list(tensor.shape)}, expected {list(average.shape)}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from pyparam._base.extent import require_extent
+from pyparam._base.extent import require_extent, require_shape
 from pyparam._share.shared_memory import same_values
 from pyparam._share.ties import ties_of
 from pyparam._sources.table import ParamTable
@@ -56,6 +56,8 @@ def check_fits(
     """Whether a value can go into a tensor without loss."""
     if not isinstance(target, Tensor) or is_lazy(target) or not isinstance(value, Tensor):
         return
+    require_shape(f"{verb}: {name!r}", target)
+    require_shape(f"{verb}: the value of {name!r}", value)
     if value.shape != target.shape:
         raise ValueError(
             f"{verb}: {name!r} has shape {list(value.shape)} in the {where}, expected {list(target.shape)}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from pyparam._base.extent import require_extent
+from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import lasting, require_fake, require_untransformed
 from pyparam._share.optimizers import check_optimizer, join_group, mend
 from pyparam._share.shared_memory import Worth, same_values, share_memory
@@ -221,6 +221,7 @@ def _check_pair(operation: str, source: Slot, target: Slot) -> None:
                 f"{operation}: {slot.name!r} is not initialised yet and has no shape; "
                 "run a forward pass first"
             )
+        require_shape(f"{operation}: {slot.name!r}", tensor)
     for what, ours, theirs in (
         ("shape", list(a.shape), list(b.shape)),
         ("dtype", a.dtype, b.dtype),

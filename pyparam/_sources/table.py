@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeAlias, overload
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -205,4 +206,6 @@ def _described(tensor: Tensor) -> str:
     dtype = dtype_name(tensor.dtype)
     if is_lazy(tensor):
         return f"{dtype} uninitialized"
+    if tensor.is_nested and tensor.layout == torch.strided:
+        return f"{dtype} nested"
     return f"{dtype} {list(tensor.shape)}"

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
 from pyparam._base.words import plural, span
@@ -32,6 +34,10 @@ class _Cell:
     node: int = -1  # of the module whose children come next; -1 for none
     count: int = 1  # how many alike modules it stands for
     several: bool = False  # small siblings together
+
+
+def _values(tensor: Tensor) -> int:
+    return 0 if is_lazy(tensor) else tensor.numel()
 
 
 def draw(source: Any) -> Figure:
@@ -72,7 +78,7 @@ class _Tree:
         parameters = [entry for entry in repeats if not self.outline.entry_is_buffer(entry)]
         self._repeats = set(parameters)
         outline = self.outline
-        named = [(outline.entry_name(e), outline.entry_tensor(e).numel()) for e in parameters]
+        named = [(outline.entry_name(e), _values(outline.entry_tensor(e))) for e in parameters]
         # Modules met again, which hold what was counted.
         met = [node for node in range(len(outline)) if outline.repeats(node) >= 0]
         named += [(outline.name(node), outline.holding(node, False).elements) for node in met]
@@ -94,7 +100,7 @@ class _Tree:
         for entry in range(*outline.own_entries(cell.node)):
             if entry in self._repeats or outline.entry_is_buffer(entry):
                 continue
-            size = outline.entry_tensor(entry).numel()
+            size = _values(outline.entry_tensor(entry))
             made.append(_Cell(outline.entry_key(entry), "", size * cell.count))
         for first, last, count, one_module in outline.groups(cell.node):
             members = [first] if one_module else self._members(cell.node, first, last)

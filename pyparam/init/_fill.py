@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import _disable_current_modes
 
-from pyparam._base.extent import require_extent
+from pyparam._base.extent import require_extent, shape_error
 from pyparam._base.modes import captured_error, mixed_error
 from pyparam._base.native import _C
 
@@ -179,6 +179,9 @@ def ordinary(tensor: object, naming: str | Callable[[], str]) -> Tensor:
     plain = dispatch is None or dispatch is Tensor.__torch_dispatch__
     traced = kind.__name__ in ("FakeTensor", "FunctionalTensor")
     if isinstance(tensor, Tensor) and (plain or traced) and not is_lazy(tensor):
+        if tensor.is_nested and tensor.layout == torch.strided:
+            what = f"{naming}: the tensor" if isinstance(naming, str) else naming()
+            raise TypeError(f"{what} {shape_error(tensor)}")
         require_extent(lambda: f"{naming}: the tensor" if isinstance(naming, str) else naming(), tensor)
         words = mixed_error(tensor) or captured_error(tensor)
         if words is not None:

@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from pyparam._base.errors import named_errors
-from pyparam._base.extent import require_extent
+from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import require_written
 from pyparam._base.native import _C
 from pyparam._base.words import shape_text
@@ -386,6 +387,8 @@ def _resolved(samplers: Sequence[Sampler | str], picks: Sequence[int], table: Pa
 def _row_of(sampler: Any, name: Callable[[], str], tensor: Tensor) -> Row | None:
     """The row of a sampler for tensors like this one; None where it has none, and runs by itself."""
     if sampler == "keep":
+        if not is_lazy(tensor):
+            require_shape(f"initialize_: parameter {name()!r}", tensor)
         return None
     if not is_part(tensor):
         ordinary(tensor, lambda: f"initialize_: parameter {name()!r}")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
 from pyparam._sources import table_of
@@ -160,7 +161,11 @@ def _norm_rules() -> dict[Condition, Sampler]:
 
 
 def _is_gain(name: str, parameter: Tensor) -> bool:
-    return parameter.dim() == 1 and name.rpartition(".")[2] in ("weight", "gamma", "scale", "g")
+    return (
+        not is_lazy(parameter)
+        and parameter.dim() == 1
+        and name.rpartition(".")[2] in ("weight", "gamma", "scale", "g")
+    )
 
 
 def gpt2_rules(

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 from torch.nn.init import calculate_gain
 
+from pyparam._base.extent import shape_error
 from pyparam.init._fill import (
     CONSTANT,
     NORMAL,
@@ -288,7 +289,7 @@ def xavier_normal_(
 
 
 def _warn_of_no_elements(tensor: Tensor) -> None:
-    if 0 in tensor.shape:
+    if isinstance(tensor, Tensor) and shape_error(tensor) is None and 0 in tensor.shape:
         warnings.warn("Initializing zero-element tensors is a no-op", stacklevel=3)
 
 

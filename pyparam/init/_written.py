@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyparam._base.extent import require_shape
 from pyparam._base.modes import lasting, require_fake, require_memory, require_untransformed
 from pyparam._base.native import _C
 from pyparam._sources import table_of
@@ -60,6 +61,9 @@ def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bo
     the model.
     """
     require_untransformed("to_empty")
+    for name, tensor in table_of(model, buffers=True):
+        if nn.parameter.is_lazy(tensor):
+            require_shape(f"to_empty: {name!r}", tensor)
     require_fake("to_empty", table_of(model, buffers=True))
     with lasting():
         model.to_empty(device=device, recurse=recurse)
@@ -68,13 +72,26 @@ def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bo
         for module in modules:
             _MARKED.add(module)
             for parameter in (*module._parameters.values(), *module._buffers.values()):
-                if parameter is not None and parameter.dtype in _MARKS and not parameter.is_meta:
+                if parameter is not None and not parameter.is_meta and _has_bits(held(parameter)):
                     _bits(held(parameter)).fill_(_MARKS[parameter.dtype][1])
                     torch._C._increment_version([parameter])
     return model
 
 
+def _has_bits(parameter: Tensor) -> bool:
+    """Whether the mark can be written to a tensor, and looked for in it: in plain memory of its own."""
+    return (
+        parameter.dtype in _MARKS
+        and parameter.layout == torch.strided
+        and not parameter.is_nested
+        and type(parameter).__torch_dispatch__ is Tensor.__torch_dispatch__
+    )
+
+
 def _bits(parameter: Tensor) -> Tensor:
+    """The words in memory, whatever view conjugates or negates them."""
+    parameter = parameter.conj() if parameter.is_conj() else parameter
+    parameter = torch._neg_view(parameter) if parameter.is_neg() else parameter
     real = torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter.detach()
     return real.view(_MARKS[parameter.dtype][0])
 
@@ -129,10 +146,8 @@ def _certain_reason(parameter: Tensor) -> str | None:
         return "its lazy module has not run, so it has no shape"
     if parameter.is_meta:
         return "it is on the meta device"
-    if parameter.dtype not in _MARKS or parameter.layout != torch.strided:
-        return None
     parameter = held(parameter)
-    if parameter.numel() == 0:
+    if not _has_bits(parameter) or parameter.numel() == 0:
         return None
     gone = _C.extent_error(parameter)
     if gone is not None:
@@ -148,7 +163,7 @@ def looks_stale(tensor: Tensor) -> bool:
     """Whether a floating-point tensor's values are what memory holds that was something else before: pointers
     and small integers read as numbers are subnormal, others NaN or beyond anything a model has."""
     tensor = held(tensor)
-    if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.numel() == 0:
+    if not tensor.is_floating_point() or not _has_bits(tensor) or tensor.numel() == 0:
         return False
     values = tensor.detach().double().abs()
     tiny = torch.finfo(tensor.dtype).smallest_normal
