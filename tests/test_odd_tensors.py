@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -147,3 +149,21 @@ def test_a_tree_leaves_out_what_has_no_shape() -> None:
     words = " ".join(text.get_text() for axes in figure.axes for text in [axes.title, *axes.texts])
     words += figure.axes[0].get_title(loc="left")
     assert "Module: 2 values" in words
+
+
+def test_a_vector_of_nested_parameters_is_refused_before_autograd_asks_for_sizes() -> None:
+    code = """
+import torch, pyparam
+from torch import nn
+try:
+    pyparam.parameters_to_vector([nn.Parameter(torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]))])
+except TypeError as error:
+    print(error)
+"""
+    # On its own: what was loaded before decides who asks first.
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith(
+        "parameters_to_vector: parameter '0' is a nested tensor; expected a strided tensor"
+    )

@@ -12,6 +12,7 @@
 
 #include "bindings/given.h"
 #include "bindings/uninitialized.h"
+#include "kernels/alike.h"
 #include "kernels/flatten.h"
 #include "table/param_table.h"
 
@@ -28,6 +29,8 @@ void refuse_wrappers(const char* verb, const Subject& subject) {
   for (size_t i = 0; i < subject.size(); ++i) {
     const at::Tensor& tensor = subject.shape(i);
     if (!tensor.key_set().has(c10::DispatchKey::Python)) {
+      // Autograd asks for sizes before any kernel could refuse it.
+      if (tensor.is_nested()) require_strided(verb, subject, i);
       if (tensor.layout() == at::kStrided && !tensor.is_nested() && tensor.sym_numel() == 0)
         empties.push_back(i);
       continue;
