@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <string>
 
 #include "kernels/cpu/formats.h"
@@ -34,60 +33,6 @@ std::string layout_name(at::Layout layout) {
       return "nested (layout torch.jagged)";
     default:
       return "of a layout of its own (" + c10::str(layout) + ")";
-  }
-}
-
-// The tensor's dimensions, those of size one dropped and neighbours merged where one step follows
-// the other.
-Strides merged_strides(const at::Tensor& tensor) {
-  Strides out;
-  out.item = static_cast<int64_t>(tensor.element_size());
-  const auto sizes = tensor.sizes();
-  const auto strides = tensor.strides();
-  for (size_t d = 0; d < sizes.size(); ++d) {
-    if (sizes[d] == 1) continue;
-    const int64_t bytes = strides[d] * out.item;
-    if (!out.sizes.empty() && out.bytes.back() == bytes * sizes[d]) {
-      out.sizes.back() *= sizes[d];
-      out.bytes.back() = bytes;
-    } else {
-      out.sizes.push_back(sizes[d]);
-      out.bytes.push_back(bytes);
-    }
-  }
-  if (out.sizes.empty()) {
-    out.sizes.push_back(1);
-    out.bytes.push_back(out.item);
-  }
-  return out;
-}
-
-template <typename Item>
-void copy_row(const char* from, int64_t stride, int64_t n, char* out) {
-  for (int64_t i = 0; i < n; ++i)
-    std::memcpy(out + i * sizeof(Item), from + i * stride, sizeof(Item));
-}
-
-struct Pair64 {
-  uint64_t parts[2];
-};
-
-void copy_row(const char* from, int64_t stride, int64_t item, int64_t n, char* out) {
-  if (stride == item) {
-    std::memcpy(out, from, static_cast<size_t>(n * item));
-    return;
-  }
-  switch (item) {
-    case 1:
-      return copy_row<uint8_t>(from, stride, n, out);
-    case 2:
-      return copy_row<uint16_t>(from, stride, n, out);
-    case 4:
-      return copy_row<uint32_t>(from, stride, n, out);
-    case 8:
-      return copy_row<uint64_t>(from, stride, n, out);
-    default:
-      return copy_row<Pair64>(from, stride, n, out);
   }
 }
 
@@ -181,32 +126,9 @@ void ElementList::take(const char* op, size_t i, const at::Tensor& given) {
   e.is_complex = tensor->is_complex();
   e.values = tensor->numel() * (e.is_complex ? 2 : 1);
   e.data = static_cast<const char*>(tensor->const_data_ptr());
-  e.strided = static_cast<int32_t>(strides_.size());
-  strides_.push_back(merged_strides(*tensor));
+  e.strided = static_cast<int32_t>(views_.size());
+  views_.emplace_back(*tensor);
   numels_[i] = e.values;
-}
-
-void ElementList::gather(const Elements& e, int64_t begin, int64_t n, char* out) const {
-  const Strides& strides = strides_[static_cast<size_t>(e.strided)];
-  const int64_t parts = e.is_complex ? 2 : 1;
-  const auto inner = strides.sizes.size() - 1;
-  const int64_t row = strides.sizes[inner];
-  int64_t at = begin / parts;
-  int64_t left = n / parts;
-  while (left > 0) {
-    int64_t rest = at / row;
-    const int64_t column = at % row;
-    const char* from = e.data + column * strides.bytes[inner];
-    for (size_t d = inner; d-- > 0;) {
-      from += (rest % strides.sizes[d]) * strides.bytes[d];
-      rest /= strides.sizes[d];
-    }
-    const int64_t count = std::min(left, row - column);
-    copy_row(from, strides.bytes[inner], strides.item, count, out);
-    out += count * strides.item;
-    at += count;
-    left -= count;
-  }
 }
 
 }  // namespace pyparam::cpu

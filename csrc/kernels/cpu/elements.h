@@ -10,6 +10,7 @@
 
 #include "kernels/chunks.h"
 #include "kernels/cpu/lanes.h"
+#include "kernels/cpu/logical.h"
 #include "table/prefetch.h"
 
 namespace pyparam::cpu {
@@ -22,14 +23,7 @@ struct Elements {
   int64_t values = 0;
   Format format = Format::kFloat;
   bool is_complex = false;
-  int32_t strided = -1;  // index of its strides, -1 where its memory is dense
-};
-
-// Sizes and strides in bytes of a tensor's dimensions, merged where possible, outermost first.
-struct Strides {
-  std::vector<int64_t> sizes;
-  std::vector<int64_t> bytes;
-  int64_t item = 0;  // bytes of one element; of a complex number both parts
+  int32_t strided = -1;  // index of its view, -1 where its memory is dense
 };
 
 // Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of
@@ -58,18 +52,19 @@ class ElementList {
   const void* stored(size_t i, int64_t begin, int64_t n, void* buffer) const {
     const Elements& e = elements_[i];
     if (e.strided < 0) return e.data + begin * value_size(e.format);
-    gather(e, begin, n, static_cast<char*>(buffer));
-    return buffer;
+    // A complex number is one element, and two values.
+    const int64_t parts = e.is_complex ? 2 : 1;
+    return views_[static_cast<size_t>(e.strided)].read(begin / parts, n / parts,
+                                                       static_cast<char*>(buffer));
   }
 
  private:
   bool take_plainest(size_t i, const at::Tensor& tensor);
   void take(const char* op, size_t i, const at::Tensor& tensor);
-  void gather(const Elements& e, int64_t begin, int64_t n, char* out) const;
 
   std::vector<Elements> elements_;
   std::vector<int64_t> numels_;
-  std::vector<Strides> strides_;
+  std::vector<LogicalView> views_;  // of what is not dense
   std::vector<at::Tensor> resolved_;
 };
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/util/SmallVector.h>
 
 #include <cstdint>
+#include <optional>
+
+#include "kernels/cpu/strided.h"
 
 namespace pyparam::cpu {
 
@@ -17,7 +19,7 @@ class LogicalView {
 
   int64_t itemsize() const { return itemsize_; }
   // Row-major order is the order in memory.
-  bool contiguous() const { return sizes_.empty(); }
+  bool contiguous() const { return !odometer_.has_value(); }
 
   // The elements [begin, begin + length): in place where they lie so, else copied to `buffer`,
   // which has room for length * itemsize() bytes.
@@ -26,10 +28,7 @@ class LogicalView {
  private:
   const char* data_ = nullptr;
   int64_t itemsize_ = 1;
-  // Dimensions of one element left out, neighbours that step evenly merged; none where the tensor
-  // is contiguous.
-  c10::SmallVector<int64_t, 6> sizes_;
-  c10::SmallVector<int64_t, 6> strides_;  // in bytes
+  std::optional<Odometer> odometer_;  // none where the tensor is contiguous
 };
 
 }  // namespace pyparam::cpu

@@ -44,6 +44,9 @@ class Odometer {
     choose_rows();
   }
 
+  // Whether all elements are one run without gaps.
+  bool dense() const { return sizes_.size() == 1 && steps_[0] == itemsize_; }
+
   // Makes up elements [begin, begin + length) of blocks, where the last dimension steps far and
   // another one near, and else of runs: run(position, offset, step, count). Positions count from
   // `begin`.
