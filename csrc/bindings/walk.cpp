@@ -90,9 +90,26 @@ void bind_walk(py::module_& m) {
     return raising([&] { return walk::zero_gradients(module.ptr(), set_to_none); });
   });
   m.def("set_requires_grad", &set_requires_grad);
-  m.def("copy_tensors", [](const GivenList& targets, const GivenList& sources) {
-    copy_checked(targets.tensors, sources.tensors);
-  });
+  m.def(
+      "copy_tensors",
+      [](const GivenList& targets, const GivenList& sources,
+         const std::vector<std::pair<uintptr_t, int64_t>>& mapped, int64_t batch_bytes) {
+        check_copies(targets.tensors, sources.tensors);
+        std::vector<Mapping> mappings;
+        for (const auto& [address, bytes] : mapped)
+          mappings.push_back({reinterpret_cast<const char*>(address), bytes});
+        const py::gil_scoped_release without_gil;
+        copy_streamed(targets.tensors, sources.tensors, mappings, batch_bytes);
+      },
+      py::arg("targets"), py::arg("sources"),
+      py::arg("mapped") = std::vector<std::pair<uintptr_t, int64_t>>(),
+      py::arg("batch_bytes") = int64_t{32} << 20);
+  m.def(
+      "odd_copies",
+      [](const GivenList& targets, const GivenList& sources) {
+        return odd_copies(targets.tensors, sources.tensors);
+      },
+      py::arg("targets"), py::arg("sources"));
   py::class_<walk::LiveIndex>(m, "LiveIndex")
       .def(py::init<bool>())
       .def("read",

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <vector>
 
 namespace pyparam {
@@ -16,9 +17,23 @@ bool copies_plainly(const at::Tensor& target, const at::Tensor& source);
 // copy plainly. Needs no GIL. What a device raises leaves the pairs before it copied.
 void copy_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources);
 
-// The same for lists as they come: raises TypeError or ValueError that names `tensors[i]`, with
-// nothing written, for a pair that does not copy plainly. Source and target may differ in dtype and
-// device.
-void copy_checked(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources);
+// Raises TypeError or ValueError that names `tensors[i]` for a pair that does not copy plainly.
+// Source and target may differ in dtype and device.
+void check_copies(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources);
+
+// The positions of the pairs that do not copy plainly.
+std::vector<int64_t> odd_copies(const std::vector<at::Tensor>& targets,
+                                const std::vector<at::Tensor>& sources);
+
+// Bytes of a file in memory.
+struct Mapping {
+  const char* begin;
+  int64_t bytes;
+};
+
+// copy_all from files as large as may be: about `batch_bytes` at a time, after which the pages that
+// were read of the mappings are given back. Pages that someone wrote to stay.
+void copy_streamed(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
+                   const std::vector<Mapping>& mappings, int64_t batch_bytes);
 
 }  // namespace pyparam

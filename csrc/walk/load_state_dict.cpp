@@ -1,10 +1,13 @@
 #include "walk/load_state_dict.h"
 
+#include <torch/csrc/DynamicTypes.h>
+
 #include <algorithm>
 #include <exception>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "table/copy.h"
@@ -47,15 +50,19 @@ class Metadata {
     return true;
   }
 
-  // Whether a module's state is of version 2 or later.
-  bool is_current(const Path& path) const {
-    if (all_ == nullptr) return false;
+  // Of a module's state: 2 or later, earlier or not told, or no version at all.
+  enum class Version { kCurrent, kOld, kOdd };
+  Version version(const Path& path) const {
+    if (all_ == nullptr) return Version::kOld;
     const Ref key = path.size() == 0 ? path.str() : path.str_without_last_byte();
     PyObject* local = PyDict_GetItemWithError(all_, key.get());
     PyObject* version = local == nullptr ? nullptr : find_str(local, names().version_key);
-    if (version == nullptr || !PyLong_CheckExact(version)) return false;
+    if (version == nullptr || version == Py_None) return Version::kOld;
+    if (!PyLong_CheckExact(version)) return Version::kOdd;
     int overflow = 0;
-    return PyLong_AsLongAndOverflow(version, &overflow) >= 2 && overflow == 0;
+    const long number = PyLong_AsLongAndOverflow(version, &overflow);
+    if (overflow != 0) return Version::kOdd;
+    return number >= 2 ? Version::kCurrent : Version::kOld;
   }
 
  private:
@@ -108,6 +115,7 @@ class Loader {
       : walk_(walk),
         listed_targets_(listing ? Ref::checked(PyList_New(0)) : Ref()),
         listed_sources_(listing ? Ref::checked(PyList_New(0)) : Ref()),
+        conversions_(listing ? Ref::checked(PyList_New(0)) : Ref()),
         state_(state),
         metadata_(metadata),
         finder_(state),
@@ -119,8 +127,8 @@ class Loader {
     Path path(Path::Style::kPrefix);
     bool plain = true;
     const bool ends = walk_.for_each(path, /*remove_duplicate=*/false, [&](uint32_t i, Path& at) {
-      plain = plain && (!walk_.type(i).versioned_load || metadata_.is_current(at)) &&
-              match_members(walk_.parameters(), i, at) && match_members(walk_.buffers(), i, at);
+      plain = plain && match_norm(i, at) && match_members(walk_.parameters(), i, at) &&
+              match_members(walk_.buffers(), i, at);
     });
     return plain && ends && !walk_.has_dotted_children();
   }
@@ -139,27 +147,64 @@ class Loader {
   // The same as lists of Python's, where listing.
   Ref take_listed_targets() { return std::move(listed_targets_); }
   Ref take_listed_sources() { return std::move(listed_sources_); }
+  Ref take_conversions() { return std::move(conversions_); }
 
  private:
+  // What PyTorch's norms do with a state of an old version, or of none: one that tracks statistics
+  // keeps its own counter where the state has none, and one that does not minds statistics. False
+  // where that makes a difference for PyTorch to see to.
+  bool match_norm(uint32_t module, Path& at) {
+    static PyObject* const track = PyUnicode_InternFromString("track_running_stats");
+    static PyObject* const counter = PyUnicode_InternFromString("num_batches_tracked");
+    static PyObject* const mean = PyUnicode_InternFromString("running_mean");
+    static PyObject* const var = PyUnicode_InternFromString("running_var");
+    if (track == nullptr || counter == nullptr || mean == nullptr || var == nullptr)
+      throw PythonError{};
+    kept_counter_ = nullptr;
+    if (!walk_.type(module).versioned_load) return true;
+    const Metadata::Version version = metadata_.version(at);
+    if (version != Metadata::Version::kOld) return version == Metadata::Version::kCurrent;
+    PyObject* dict = instance_dict(walk_.modules()[module]);
+    PyObject* tracks = dict == nullptr ? nullptr : find_str(dict, track);
+    if (tracks == Py_False) return !is_given(at, mean) && !is_given(at, var);
+    if (tracks != Py_True) return false;
+    const PlainWalk::Members& buffers = walk_.buffers();
+    for (uint32_t i = buffers.begin(module); i < buffers.end(module); ++i) {
+      if (PyUnicode_Compare(buffers.all[i].key, counter) == 0) kept_counter_ = buffers.all[i].value;
+    }
+    return kept_counter_ != nullptr;
+  }
+
+  bool is_given(Path& at, PyObject* key) const {
+    const Ref name = at.joined(key);
+    PyObject* found = PyDict_GetItemWithError(state_, name.get());
+    if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+    return found != nullptr;
+  }
+
   bool match_members(const PlainWalk::Members& members, uint32_t module, Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
       prefetch_tensors(members.all, i);
       const auto [key, value] = members.all[i];
       if (has_dot(key)) return false;
       PyObject* given = finder_.find(at, key);
+      const bool keeps = given == nullptr && value == kept_counter_;
+      if (keeps) given = value;  // PyTorch copies it onto itself
       if (given == nullptr) {
         if (PyList_Append(missing_.get(), at.joined(key).get()) < 0) throw PythonError{};
         continue;
       }
-      ++found_;
+      if (!keeps) ++found_;
       if (!THPVariable_CheckExact(value) || !THPVariable_CheckExact(given)) return false;
       const at::Tensor& target = THPVariable_Unpack(value);
       const at::Tensor& source = THPVariable_Unpack(given);
       if (!copies_plainly(target, source)) return false;
       if (listed_targets_) {
+        if (keeps) continue;
         if (PyList_Append(listed_targets_.get(), value) < 0 ||
             PyList_Append(listed_sources_.get(), given) < 0)
           throw PythonError{};
+        note_conversion(target.scalar_type(), source.scalar_type(), at, key);
         continue;
       }
       targets_.push_back(target);
@@ -168,8 +213,24 @@ class Loader {
     return true;
   }
 
+  // Lists the first name of each pair of dtypes that differ.
+  void note_conversion(at::ScalarType to, at::ScalarType of, Path& at, PyObject* key) {
+    if (to == of) return;
+    for (const auto& [seen_to, seen_of] : converted_) {
+      if (seen_to == to && seen_of == of) return;
+    }
+    converted_.emplace_back(to, of);
+    const Ref name = at.joined(key);
+    const Ref entry =
+        Ref::checked(PyTuple_Pack(3, name.get(), reinterpret_cast<PyObject*>(torch::getTHPDtype(of)),
+                                  reinterpret_cast<PyObject*>(torch::getTHPDtype(to))));
+    if (PyList_Append(conversions_.get(), entry.get()) < 0) throw PythonError{};
+  }
+
   PlainWalk& walk_;
-  Ref listed_targets_, listed_sources_;
+  Ref listed_targets_, listed_sources_, conversions_;
+  std::vector<std::pair<at::ScalarType, at::ScalarType>> converted_;
+  PyObject* kept_counter_ = nullptr;  // of the norm that is read; borrowed
   PyObject* state_;
   Metadata metadata_;
   Finder finder_;
@@ -246,7 +307,7 @@ Ref Loader::unexpected() {
 namespace {
 
 struct Matched {
-  Ref missing, unexpected, listed_targets, listed_sources;
+  Ref missing, unexpected, listed_targets, listed_sources, conversions;
   std::vector<at::Tensor> targets, sources;
 };
 
@@ -277,6 +338,7 @@ bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched
   matched.missing = loader.take_missing();
   matched.listed_targets = loader.take_listed_targets();
   matched.listed_sources = loader.take_listed_sources();
+  matched.conversions = loader.take_conversions();
   loader.hand_over(matched.targets, matched.sources);
   return true;
 }
@@ -299,8 +361,9 @@ Ref match_state_dict(PyObject* module, PyObject* state) {
   Matched matched;
   if (!match(module, state, /*strict=*/false, /*listing=*/true, matched))
     return Ref::borrow(Py_None);
-  return Ref::checked(PyTuple_Pack(4, matched.missing.get(), matched.unexpected.get(),
-                                   matched.listed_targets.get(), matched.listed_sources.get()));
+  return Ref::checked(PyTuple_Pack(5, matched.missing.get(), matched.unexpected.get(),
+                                   matched.listed_targets.get(), matched.listed_sources.get(),
+                                   matched.conversions.get()));
 }
 
 }  // namespace pyparam::walk

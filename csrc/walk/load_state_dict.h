@@ -11,9 +11,10 @@ namespace pyparam::walk {
 // all, in its order and its words.
 Ref load_state_dict(PyObject* module, PyObject* state, bool strict);
 
-// (missing keys, unexpected keys, targets, sources): what loading would copy where, as lists of
-// which each pair copies plainly. Nothing is written. None where load_state_dict gives None for a
-// reason other than names.
+// (missing keys, unexpected keys, targets, sources, conversions): what loading would copy where, as
+// lists of which each pair copies plainly, and of each pair of dtypes that differ the first name
+// with the source's dtype and the target's. Nothing is written. None where load_state_dict gives
+// None for a reason other than names.
 Ref match_state_dict(PyObject* module, PyObject* state);
 
 }  // namespace pyparam::walk

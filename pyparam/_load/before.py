@@ -2,44 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from pyparam._share.shared_memory import write_over
+from pyparam._share.ties import is_wrapper
+
+
+def kept(tensor: Tensor) -> Tensor:
+    """Its values in memory of their own."""
+    return tensor.detach().clone()
+
 
 class Before:
-    """The tensors of a model; with ``values``, what they hold, and extra states."""
+    """The tensors of a model and its extra states; of those that ``hold`` is told, memory and values."""
 
-    def __init__(self, model: nn.Module, *, values: bool) -> None:
+    def __init__(self, model: nn.Module) -> None:
+        modules = list(model.modules())
         self._members = [
             (members, dict(members))
-            for module in model.modules()
+            for module in modules
             for members in (module._parameters, module._buffers)
             if members
         ]
-        self._values: list[tuple[Tensor, Tensor]] = []
-        self._extra: list[tuple[nn.Module, Any]] = []
-        if not values:
-            return
-        seen: set[int] = set()
-        for _, held in self._members:
-            for tensor in held.values():
-                if tensor is None or id(tensor) in seen or is_lazy(tensor) or tensor.is_meta:
-                    continue
-                seen.add(id(tensor))
-                self._values.append((tensor, tensor.detach().clone()))
-        for module in model.modules():
-            if type(module).get_extra_state is not nn.Module.get_extra_state:
-                self._extra.append((module, module.get_extra_state()))
+        self._extra: list[tuple[nn.Module, Any]] = [
+            (module, module.get_extra_state())
+            for module in modules
+            if type(module).get_extra_state is not nn.Module.get_extra_state
+        ]
+        self._lazy: list[tuple[Tensor, type[Tensor], Tensor]] = [
+            (tensor, type(tensor), tensor.data)
+            for _, members in self._members
+            for tensor in members.values()
+            if tensor is not None and is_lazy(tensor)
+        ]
+        self._data: dict[int, tuple[Tensor, Tensor]] = {}
+        self._values: dict[int, Tensor] = {}
+
+    def hold(self, tensors: Iterable[Tensor], *, values: bool) -> None:
+        """Whoever writes to tensors of the model says so first; without ``values``, whoever moves them."""
+        for tensor in tensors:
+            if is_lazy(tensor) or tensor.is_meta:
+                continue
+            self._data.setdefault(id(tensor), (tensor, tensor.data))
+            if values and id(tensor) not in self._values:
+                self._values[id(tensor)] = kept(tensor)
 
     def restore(self) -> None:
         for members, held in self._members:
             members.clear()
             members.update(held)  # type: ignore[arg-type]
+        for tensor, kind, data in self._lazy:
+            tensor.__class__ = kind
+            tensor.data = data
         with torch.no_grad():
-            for tensor, value in self._values:
-                tensor.detach().copy_(value)
+            for key, (tensor, data) in self._data.items():
+                if _moved(tensor, data):
+                    tensor.data = data
+                if key in self._values:
+                    write_over(tensor.detach(), self._values[key])
         for module, state in self._extra:
             module.set_extra_state(state)
+
+
+def _moved(tensor: Tensor, data: Tensor) -> bool:
+    """Whether a tensor is no longer laid out over ``data``."""
+    if is_wrapper(tensor) or tensor.layout != torch.strided or data.layout != torch.strided:
+        return False
+    return (tensor.shape, tensor.stride(), tensor.data_ptr()) != (data.shape, data.stride(), data.data_ptr())

@@ -74,10 +74,31 @@ def check_fits(
             "make memory for it"
         )
     if not cast and not keeps_values(value.dtype, target.dtype):
-        raise ValueError(
-            f"{verb}: {name!r} is {value.dtype} in the {where} and {target.dtype} in the model, which would "
-            "lose values; use cast=True"
-        )
+        raise lossy(verb, name, value.dtype, target.dtype, where)
+
+
+def check_conversions(
+    verb: str, conversions: Iterable[tuple[str, torch.dtype, torch.dtype]], where: str
+) -> None:
+    """Raises ValueError for the first name whose values go from a dtype to one that does not hold them."""
+    for name, of, to in conversions:
+        if not keeps_values(of, to):
+            raise lossy(verb, name, of, to, where)
+
+
+def check_extents(verb: str, name: str, value: Any, target: Any) -> None:
+    """Whether the memory of a value and of its target is there, whatever becomes of the value on the way."""
+    for what, tensor in (("the value of ", value), ("", target)):
+        if isinstance(tensor, Tensor) and not is_lazy(tensor) and not tensor.is_meta:
+            require_extent(f"{verb}: {what}{name!r}", tensor)
+
+
+def lossy(verb: str, name: str, of: torch.dtype, to: torch.dtype, where: str) -> ValueError:
+    """What to raise for it."""
+    return ValueError(
+        f"{verb}: {name!r} is {of} in the {where} and {to} in the model, which would lose values; "
+        "use cast=True"
+    )
 
 
 @functools.cache

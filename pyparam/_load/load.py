@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,17 @@ from pyparam._base.modes import lasting, require_memory
 from pyparam._base.native import _C
 from pyparam._base.rename import Rule
 from pyparam._load.before import Before
-from pyparam._load.checks import check_agreement, check_fits, check_memory, check_names
+from pyparam._load.checks import (
+    check_agreement,
+    check_conversions,
+    check_extents,
+    check_fits,
+    check_memory,
+    check_names,
+    keeps_values,
+)
+from pyparam._load.code import OwnCode, own_code
+from pyparam._load.rounding import Rounding
 from pyparam._load.stream import stream
 from pyparam._load.values import Given, given_by, state_of, without_repeats
 from pyparam._share.keep import keep_ties
@@ -24,12 +35,27 @@ from pyparam._share.tie import retie_
 from pyparam._share.ties import ties
 from pyparam._sources.tied import Tie
 
+# Those of which native code knows what copy_ does; a subclass may see to it itself.
+_PLAIN = (Tensor, nn.Parameter)
+
 
 class IncompatibleKeys(NamedTuple):
     """What ``load_(strict=False)`` could not pair up, as ``nn.Module.load_state_dict`` gives it."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+
+class _Options(NamedTuple):
+    verb: str
+    strict: bool
+    assign: bool
+    cast: bool
+    device: str | torch.device | None
+
+    @property
+    def where(self) -> str:
+        return "file" if self.verb == "load_file_" else "source"
 
 
 def load_(
@@ -47,8 +73,9 @@ def load_(
     Names, shapes, dtypes and memory are checked before the first byte is written. The bytes of a file stream
     from its map into the parameters, converted on the way, and leave no copy in memory. Names that the file
     or the model ties to one that is given get that one's values, and stay or become tied. Hooks and a class's
-    own ``_load_from_state_dict`` are asked as PyTorch asks them; the values that the model had are then held
-    until they are done.
+    own ``_load_from_state_dict`` are asked as PyTorch asks them, and what they hand on is checked where it is
+    copied. Values that the model had are held until such code is done: PyTorch's own keeps to its module,
+    and that one's alone are held; of anybody else's code nothing is known, and all are.
 
     Args:
         model: the module to fill.
@@ -76,7 +103,7 @@ def load_(
 
     The model is as it was where this raises.
     """
-    return _filled("load_", model, source, strict, assign, rename, cast, device)
+    return _filled(_Options("load_", strict, assign, cast, device), model, source, rename)
 
 
 def load_file_(
@@ -90,117 +117,197 @@ def load_file_(
     device: str | torch.device | None = None,
 ) -> IncompatibleKeys:
     """:func:`load_` from a file. Takes and raises the same."""
-    return _filled("load_file_", model, path, strict, assign, rename, cast, device)
+    return _filled(_Options("load_file_", strict, assign, cast, device), model, path, rename)
 
 
-def _filled(
-    verb: str,
-    model: nn.Module,
-    source: Any,
-    strict: bool,
-    assign: bool,
-    rename: Rule,
-    cast: bool,
-    device: str | torch.device | None,
-) -> IncompatibleKeys:
+def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> IncompatibleKeys:
+    verb, strict, assign, cast, device = options
     require_memory(verb)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
-    where = "file" if verb == "load_file_" else "source"
-    place = None if device is None else torch.device(device)
+    options = options._replace(device=None if device is None else torch.device(device))
     given = given_by(verb, source, rename)
+    if not assign and not given.ties and _paired(model, given, cast):
+        return IncompatibleKeys([], [])
     values = given.values
     wanted = state_of(model, keep_vars=True)
     without_repeats(given, wanted)
     own = ties(model, buffers=True)
-    check_agreement(verb, own, values, wanted, where)
+    check_agreement(verb, own, values, wanted, options.where)
     for tie in (*given.ties, *own):
         for group in tie.classes("storage"):
             value = next((values[name] for name in group if name in values), None)
             if value is not None:
                 values.update({name: value for name in group if name not in values and name in wanted})
-    asks = _asks(model)
-    missing = [name for name in wanted if name not in values]
-    unexpected = [name for name in values if name not in wanted]
-    if strict and not asks:
-        check_names(verb, missing, unexpected, where)
-    for name, target in wanted.items():
-        if name in values and not asks:
-            check_fits(verb, name, values[name], target, assign=assign, cast=cast, device=place, where=where)
+    matched = None if assign else _C.match_state_dict(model, values)
+    code = OwnCode() if matched is not None else own_code(model)
+    if matched is None:
+        _check(options, values, wanted, code)
+    else:
+        if strict:
+            check_names(verb, *matched[:2], options.where)
+        if not cast:
+            check_conversions(verb, matched[4], options.where)
     if not given.from_file and not assign:
         check_memory(verb, values, wanted)
     present = [part for tie in given.ties if (part := _restrict(tie, wanted)) is not None]
-    before = Before(model, values=asks)
+    if matched is not None and not present:
+        stream(matched[2], matched[3], given.files)
+        return IncompatibleKeys(*matched[:2])
+    before = Before(model)
     try:
-        keys = _written(verb, model, given, wanted, present, assign, place)
-        if strict:
-            check_names(verb, *keys, where)
+        return _written(options, model, given, own, present, code, before)
     except BaseException as error:
         before.restore()
         if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
             raise ValueError(f"{verb}: {error}") from None
         raise
-    return keys
+
+
+def _check(options: _Options, values: Mapping[str, Any], wanted: Mapping[str, Any], code: OwnCode) -> None:
+    """All that must hold whatever the modules' code does: of names it reaches, that the memory is there."""
+    verb, strict, assign, cast, device = options
+    if strict:
+        missing = [name for name in wanted if name not in values and not code.reaches(name)]
+        unexpected = [name for name in values if name not in wanted and not code.reaches(name)]
+        check_names(verb, missing, unexpected, options.where)
+    place = None if device is None else torch.device(device)
+    for name, target in wanted.items():
+        if name not in values:
+            continue
+        if code.reaches(name):
+            check_extents(verb, name, values[name], target)
+        else:
+            check_fits(
+                verb, name, values[name], target, assign=assign, cast=cast, device=place, where=options.where
+            )
+
+
+def _paired(model: nn.Module, given: Given, cast: bool) -> bool:
+    """Fills a model whose names all pair up with values that copy plainly, natively from end to end.
+
+    False, with nothing written, for any other, and where memory is shared or a value would be lost.
+    """
+    matched = _C.match_state_dict(model, given.values)
+    if matched is None:
+        return False
+    missing, unexpected, targets, sources, conversions = matched
+    if missing or not given.repeats.issuperset(unexpected):
+        return False
+    if not cast and not all(keeps_values(of, to) for _, of, to in conversions):
+        return False
+    if _C.share_memory(targets, [] if given.from_file else sources):
+        return False
+    stream(targets, sources, given.files)
+    return True
 
 
 def _written(
-    verb: str,
+    options: _Options,
     model: nn.Module,
     given: Given,
-    wanted: Any,
+    own: list[Tie],
     present: list[Tie],
-    assign: bool,
-    device: torch.device | None,
+    code: OwnCode,
+    before: Before,
 ) -> IncompatibleKeys:
+    """Ties, makes memory and copies. Whatever it raises, ``before`` knows what to put back."""
+    verb, strict, assign, _, device = options
     values = given.values
+    wanted = state_of(model, keep_vars=True)
     if device is not None and not assign:
         on_meta = {id(wanted[n]) for n in values if isinstance(wanted.get(n), Tensor) and wanted[n].is_meta}
         if on_meta:
             with keep_ties(model), lasting():
-                _give_memory(model, on_meta, device)
+                _give_memory(model, on_meta, torch.device(device))
             wanted = state_of(model, keep_vars=True)
+    before.hold((wanted[name] for tie in present for name in tie.names), values=False)
     if not any(is_lazy(wanted[name]) for tie in present for name in tie.names):
         retie_(model, present)  # before the values: it refuses before anything is written
+        wanted = state_of(model, keep_vars=True)
     matched = None if assign else _C.match_state_dict(model, values)
     if matched is not None:
-        missing, unexpected, targets, sources = matched
-        stream(targets, sources, given.files)
-        return IncompatibleKeys(missing, unexpected)
+        stream(matched[2], matched[3], given.files)
+        return IncompatibleKeys(*matched[:2])
     if assign and (given.from_file or device is not None):
         for name in [name for name, value in values.items() if isinstance(value, Tensor)]:
             with lasting():
                 values[name] = _own(values[name], given.strides.get(name), device)
-    parts = as_parts(verb, {n: v for n, v in values.items() if isinstance(v, Tensor)}, wanted)
-    values.update(parts)
-    written: set[str] = set()
-    if not assign:
-        for name, value in list(values.items()):
-            target = wanted.get(name)
-            if isinstance(target, Tensor) and not is_lazy(target) and overlaps_itself(target):
-                write_over(target.detach(), value)
-                written.add(name)
-                del values[name]
-    with keep_ties(model) if assign else contextlib.nullcontext():
-        keys = model.load_state_dict(values, strict=False, assign=assign)
+    values.update(as_parts(verb, {n: v for n, v in values.items() if isinstance(v, Tensor)}, wanted))
+    later = [] if assign else _later(values, wanted, code, [*own, *present])
+    targets, sources = [wanted[name] for name in later], [values[name] for name in later]
+    values.update(zip(later, targets, strict=True))  # PyTorch copies them onto themselves, which is nothing
+    if not assign or code.below or code.everywhere:
+        _hold(before, wanted, set(later), code, assign)
+    keys = _by_pytorch(options, model, values, wanted)
     retie_(model, present)
+    if strict:
+        check_names(verb, *keys, options.where)
+    stream(targets, sources, given.files)
+    return keys
+
+
+def _later(values: Mapping[str, Any], wanted: Mapping[str, Any], code: OwnCode, tied: list[Tie]) -> list[str]:
+    """The names that are filled natively, when all that can fail is done: no code sees them before that."""
+    beside = {
+        name
+        for tie in tied
+        if any(code.reaches(name) or (name in wanted and is_lazy(wanted[name])) for name in tie.names)
+        for name in tie.names
+    }
+    names = [
+        name
+        for name, value in values.items()
+        if type(value) in _PLAIN
+        and type(wanted.get(name)) in _PLAIN
+        and name not in beside
+        and not code.reaches(name)
+    ]
+    odd = set(_C.odd_copies([wanted[name] for name in names], [values[name] for name in names]))
+    return [name for i, name in enumerate(names) if i not in odd]
+
+
+def _hold(before: Before, wanted: Mapping[str, Any], later: set[str], code: OwnCode, assign: bool) -> None:
+    """Holds what PyTorch, or a module's code, may write to."""
+    before.hold(
+        (
+            tensor
+            for name, tensor in wanted.items()
+            if isinstance(tensor, Tensor) and name not in later and (code.reaches(name) or not assign)
+        ),
+        values=True,
+    )
+
+
+def _by_pytorch(
+    options: _Options, model: nn.Module, values: dict[str, Any], wanted: Mapping[str, Any]
+) -> IncompatibleKeys:
+    """``nn.Module.load_state_dict``, with what it refuses: a tensor whose elements share places."""
+    verb, _, assign, cast, _ = options
+    written: set[str] = set()
+    for name, value in [] if assign else list(values.items()):
+        target = wanted.get(name)
+        if isinstance(target, Tensor) and not is_lazy(target) and overlaps_itself(target):
+            write_over(target.detach(), value)
+            written.add(name)
+            del values[name]
+    rounding = Rounding(verb, options.where, wanted)
+    try:
+        with (
+            keep_ties(model) if assign else contextlib.nullcontext(),
+            contextlib.nullcontext() if assign or cast else rounding,
+        ):
+            keys = model.load_state_dict(values, strict=False, assign=assign)
+    except RuntimeError:
+        if rounding.error is not None:
+            raise rounding.error from None
+        raise
     return IncompatibleKeys(
         [name for name in keys.missing_keys if name not in written], list(keys.unexpected_keys)
     )
 
 
-def _asks(model: nn.Module) -> bool:
-    """Whether loading runs code that may see other names than the model's."""
-    plain = nn.Module._load_from_state_dict
-    return any(
-        module._load_state_dict_pre_hooks
-        or module._load_state_dict_post_hooks
-        or type(module)._load_from_state_dict is not plain
-        or "_load_from_state_dict" in module.__dict__
-        for module in model.modules()
-    )
-
-
-def _own(value: Tensor, stride: list[int] | None, device: torch.device | None) -> Tensor:
+def _own(value: Tensor, stride: list[int] | None, device: str | torch.device | None) -> Tensor:
     """The same values in memory of their own, with dimensions ordered as ``stride`` orders them."""
     if stride is not None:
         order = sorted(range(value.dim()), key=lambda d: -stride[d])

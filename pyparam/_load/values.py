@@ -27,6 +27,8 @@ class Given(NamedTuple):
     files: list[MappedFile]
     """Files whose pages may be given back behind the copy."""
     from_file: bool
+    repeats: frozenset[str] = frozenset()
+    """Names that the file has in its metadata alone, for a tensor under another name."""
 
 
 def given_by(verb: str, source: Any, rename: Rule) -> Given:
@@ -57,7 +59,8 @@ def given_by(verb: str, source: Any, rename: Rule) -> Given:
     strides = {new[name]: stride for name, stride in given.strides.items() if name in new}
     ties = [tie for tie in (_renamed_tie(tie, new) for tie in given.ties) if tie is not None]
     values = dict(zip(names, given.values.values(), strict=True))
-    return given._replace(values=values, ties=ties, strides=strides)
+    repeats = frozenset(new[name] for name in given.repeats)
+    return given._replace(values=values, ties=ties, strides=strides, repeats=repeats)
 
 
 def state_of(module: nn.Module, *, keep_vars: bool) -> Any:
@@ -96,11 +99,14 @@ def _of_file(verb: str, source: Checkpoint) -> Given:
                 raise ValueError(f"strides {stride!r} of {name!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{verb}: the metadata of {str(source.path)!r} is damaged: {error!r}") from None
-    return Given(values, ties, strides, files, True)
+    return Given(values, ties, strides, files, True, frozenset(source.aliases()))
 
 
 def without_repeats(given: Given, wanted: Mapping[str, Any]) -> None:
     """Takes out names that the file only repeats: the model may lack them."""
+    for name in given.repeats:
+        if name not in wanted:
+            given.values.pop(name, None)
     for group in (group for tie in given.ties for group in tie.classes("storage")):
         for name in group[1:]:
             if name not in wanted:

@@ -196,6 +196,26 @@ class Checkpoint(Mapping[str, Tensor]):
         files = [part.file for part in self._parts if part.file is not None]
         return [file for file in files if file.is_pristine()]
 
+    def aliases(self) -> list[str]:
+        """Names that stand in the metadata alone, each for a tensor that a file has under another name.
+
+        ``safetensors.torch.save_model`` writes them for tied parameters.
+        """
+        found = [
+            name
+            for name, other in self._metadata.items()
+            if name in self._places
+            and isinstance(other, str)
+            and self._places[name] == self._places.get(other)
+        ]
+        listed = [part.names for part in self._parts] if found else []
+
+        def in_file(name: str) -> str:
+            position, part = divmod(self._places[name], len(listed))
+            return listed[part][position]
+
+        return [name for name in found if in_file(name) != name]
+
     @property
     def is_whole(self) -> bool:
         """Whether it lists all the tensors that its files do."""
