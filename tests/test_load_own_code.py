@@ -274,3 +274,21 @@ def test_norms_of_a_file_that_tells_no_version(
                 continue
             assert pyparam.load_(ours, given, strict=strict) == told
             assert all(torch.equal(ours.state_dict()[n], v) for n, v in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize("verb", ["load_", "copy_"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("which", ["target", "source"])
+def test_memory_that_is_gone_under_any_layout(verb: str, dtype: torch.dtype, which: str) -> None:
+    """Also where bytes are not copied as they are: of another dtype, or not contiguous."""
+    for turned in (False, True):
+        net = nn.Linear(40, 50, bias=False)
+        value = torch.ones(50, 40, dtype=dtype)
+        if turned:
+            net.weight.data = torch.zeros(40, 50).t()
+            value = torch.ones(40, 50, dtype=dtype).t()
+        gone = net.weight if which == "target" else value
+        gone.untyped_storage().resize_(8)
+        call = pyparam.load_ if verb == "load_" else pyparam.copy_
+        with pytest.raises((TypeError, ValueError), match=r"memory is all there|memory was freed or resized"):
+            call(net, {"weight": value})

@@ -31,23 +31,6 @@ TieSets ties_of_table(const ParamTable& table, const std::vector<Held>& held) {
   return search.result();
 }
 
-// Whether any two of the tensors have a common byte, or may have one.
-bool share_memory(const GivenList& some, const GivenList& others) {
-  std::vector<at::Tensor> all = some.tensors;
-  all.insert(all.end(), others.tensors.begin(), others.tensors.end());
-  TieSearch search(all, {});
-  PyErr_Clear();  // as in ties_of_table
-  {
-    const py::gil_scoped_release released;
-    search.search();
-  }
-  const TieSets sets = search.result();
-  for (size_t i = 0; i < sets.memory.size(); ++i) {
-    if (sets.memory[i] != static_cast<int64_t>(i)) return true;
-  }
-  return false;
-}
-
 // The groups, each as its members: (name, tensor, object, layout, offset).
 py::list members_of(const TieSets& sets, const ParamTable& table) {
   py::list out;
@@ -64,6 +47,20 @@ py::list members_of(const TieSets& sets, const ParamTable& table) {
 
 }  // namespace
 
+bool share_memory(const std::vector<at::Tensor>& tensors) {
+  TieSearch search(tensors, {});
+  PyErr_Clear();  // as in ties_of_table
+  {
+    const py::gil_scoped_release released;
+    search.search();
+  }
+  const TieSets sets = search.result();
+  for (size_t i = 0; i < sets.memory.size(); ++i) {
+    if (sets.memory[i] != static_cast<int64_t>(i)) return true;
+  }
+  return false;
+}
+
 void bind_share(py::module_& m) {
   py::class_<TieSets>(m, "TieSets")
       .def("__len__", &TieSets::size)
@@ -73,7 +70,14 @@ void bind_share(py::module_& m) {
       .def_property_readonly("total_bytes", &TieSets::total_bytes)
       .def("members", &members_of, py::arg("table"));
   m.def("tie_sets", &ties_of_table, py::arg("table"), py::arg("held") = std::vector<Held>());
-  m.def("share_memory", &share_memory, py::arg("some"), py::arg("others"));
+  m.def(
+      "share_memory",
+      [](const GivenList& some, const GivenList& others) {
+        std::vector<at::Tensor> all = some.tensors;
+        all.insert(all.end(), others.tensors.begin(), others.tensors.end());
+        return share_memory(all);
+      },
+      py::arg("some"), py::arg("others"));
   m.def(
       "python_tensors", [](const ParamTable& table) { return python_tensors(table.tensors); },
       py::arg("table"));

@@ -3,7 +3,12 @@
 
 #include <torch/csrc/utils/pybind.h>
 
+#include <vector>
+
 namespace pyparam {
+
+// Whether any two of the tensors have a common byte, or may have one. Takes the GIL held.
+bool share_memory(const std::vector<at::Tensor>& tensors);
 
 void bind_share(pybind11::module_& m);
 

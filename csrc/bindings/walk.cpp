@@ -1,7 +1,12 @@
 // Bindings of the walk over nn.Module: definitions only.
 #include "bindings/walk.h"
 
+#include <optional>
+#include <utility>
+#include <vector>
+
 #include "bindings/given.h"
+#include "bindings/share.h"
 #include "table/copy.h"
 #include "table/requires_grad.h"
 #include "walk/access.h"
@@ -34,6 +39,18 @@ auto raising(const Fn& fn) {
 }
 
 py::object owned(Ref ref) { return py::reinterpret_steal<py::object>(ref.release()); }
+
+using Spans = std::vector<std::pair<uintptr_t, int64_t>>;
+
+void copy_from(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
+               const Spans& mapped, int64_t batch_bytes) {
+  check_copies(targets, sources);
+  std::vector<Mapping> mappings;
+  for (const auto& [address, bytes] : mapped)
+    mappings.push_back({reinterpret_cast<const char*>(address), bytes});
+  const py::gil_scoped_release without_gil;
+  copy_streamed(targets, sources, mappings, batch_bytes);
+}
 
 py::object none_or(Ref ref) { return ref ? owned(std::move(ref)) : py::none(); }
 
@@ -90,19 +107,27 @@ void bind_walk(py::module_& m) {
     return raising([&] { return walk::zero_gradients(module.ptr(), set_to_none); });
   });
   m.def("set_requires_grad", &set_requires_grad);
+  py::class_<walk::Pairs>(m, "Pairs")
+      .def_readonly("unexpected", &walk::Pairs::unexpected)
+      .def_property_readonly("conversions",
+                             [](const walk::Pairs& pairs) {
+                               return py::reinterpret_borrow<py::object>(pairs.conversions.get());
+                             })
+      .def("share_memory", [](const walk::Pairs& pairs) { return share_memory(pairs.targets); })
+      .def(
+          "copy",
+          [](const walk::Pairs& pairs, const Spans& mapped, int64_t batch_bytes) {
+            copy_from(pairs.targets, pairs.sources, mapped, batch_bytes);
+          },
+          py::arg("mapped"), py::arg("batch_bytes"));
+  m.def("match_table", [](const py::object& module, const ParamTable& table) {
+    return raising([&] { return walk::match_table(module.ptr(), table); });
+  });
   m.def(
       "copy_tensors",
-      [](const GivenList& targets, const GivenList& sources,
-         const std::vector<std::pair<uintptr_t, int64_t>>& mapped, int64_t batch_bytes) {
-        check_copies(targets.tensors, sources.tensors);
-        std::vector<Mapping> mappings;
-        for (const auto& [address, bytes] : mapped)
-          mappings.push_back({reinterpret_cast<const char*>(address), bytes});
-        const py::gil_scoped_release without_gil;
-        copy_streamed(targets.tensors, sources.tensors, mappings, batch_bytes);
-      },
-      py::arg("targets"), py::arg("sources"),
-      py::arg("mapped") = std::vector<std::pair<uintptr_t, int64_t>>(),
+      [](const GivenList& targets, const GivenList& sources, const Spans& mapped,
+         int64_t batch_bytes) { copy_from(targets.tensors, sources.tensors, mapped, batch_bytes); },
+      py::arg("targets"), py::arg("sources"), py::arg("mapped") = Spans(),
       py::arg("batch_bytes") = int64_t{32} << 20);
   m.def(
       "odd_copies",

@@ -124,7 +124,8 @@ bool copies_plainly(const at::Tensor& target, const at::Tensor& source) {
     return false;
   }
   if (target.is_complex() != source.is_complex() && source.is_complex()) return false;
-  if (is_bytes(target, source)) return has_extent(target) && has_extent(source);
+  if (!has_extent(target) || !has_extent(source)) return false;  // copy_ itself does not ask
+  if (is_bytes(target, source)) return true;
   // What copy_ itself refuses or reads: left to it, and so are its words.
   return at::has_internal_overlap(target) == at::MemOverlap::No;
 }
@@ -171,8 +172,7 @@ void copy_streamed(const std::vector<at::Tensor>& targets, const std::vector<at:
       copy_range(targets, sources, first, i);
       first = i + 1;
       const at::Tensor to = target.detach().view({-1}), of = source.detach().view({-1});
-      const int64_t step =
-          std::max<int64_t>(batch_bytes / static_cast<int64_t>(of.itemsize()), 1);
+      const int64_t step = std::max<int64_t>(batch_bytes / static_cast<int64_t>(of.itemsize()), 1);
       for (int64_t begin = 0; begin < of.numel(); begin += step) {
         const int64_t count = std::min(step, of.numel() - begin);
         const at::Tensor piece = of.narrow(0, begin, count);

@@ -9,8 +9,9 @@
 namespace pyparam {
 
 // Whether `target.copy_(source)` under no_grad comes to writing values, runs no Python code and is
-// not refused: ordinary tensors of one shape on devices with memory, a target that may be written
-// to, no complex values into real ones. The caller answers for modes and transforms.
+// not refused: ordinary tensors of one shape on devices with memory, all of which is there, a
+// target that may be written to, no complex values into real ones. The caller answers for modes and
+// transforms.
 bool copies_plainly(const at::Tensor& target, const at::Tensor& source);
 
 // Copies sources into targets in order: where they share memory, the last one wins. Each pair must

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -69,28 +70,44 @@ class Metadata {
   PyObject* all_;
 };
 
-// Finds a state dict's values by name. Most state dicts have the model's own order: the next entry
-// is looked at before the name is made and hashed.
-class Finder {
- public:
-  explicit Finder(PyObject* state) : state_(state) { advance(); }
+// The value of a name.
+struct Found {
+  PyObject* object = nullptr;          // borrowed; null in a table, which has none
+  const at::Tensor* tensor = nullptr;  // null for an object that is no plain tensor
+  bool is_there = false;
+};
 
-  // Borrowed; null where there is none.
-  PyObject* find(Path& path, PyObject* key) {
+// A state dict's values by name. Most state dicts have the model's own order: the next entry is
+// looked at before the name is made and hashed.
+class DictState {
+ public:
+  explicit DictState(PyObject* state) : state_(state) { advance(); }
+
+  Found find(Path& path, PyObject* key) {
+    PyObject* found = nullptr;
     if (key_ != nullptr && is_joined(key_, path.view(), key)) {
-      PyObject* found = value_;
+      found = value_;
       advance();
-      return found;
+    } else {
+      found = look_up(path, key);
     }
-    const Ref name = path.joined(key);
-    PyObject* found = PyDict_GetItemWithError(state_, name.get());
-    if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
-    return found;
+    if (found == nullptr) return {};
+    return {found, THPVariable_CheckExact(found) ? &THPVariable_Unpack(found) : nullptr, true};
   }
+  bool has(Path& path, PyObject* key) const { return look_up(path, key) != nullptr; }
+  Py_ssize_t size() const { return PyDict_GET_SIZE(state_); }
+  PyObject* dict() const { return state_; }
 
  private:
   void advance() {
     if (PyDict_Next(state_, &position_, &key_, &value_) == 0) key_ = value_ = nullptr;
+  }
+
+  PyObject* look_up(Path& path, PyObject* key) const {
+    const Ref name = path.joined(key);
+    PyObject* found = PyDict_GetItemWithError(state_, name.get());
+    if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+    return found;
   }
 
   static bool is_joined(PyObject* whole, std::string_view path, PyObject* key) {
@@ -109,16 +126,80 @@ class Finder {
   PyObject *key_ = nullptr, *value_ = nullptr;
 };
 
+// A table's, for whose tensors no Python objects are made. Its names must differ.
+class TableState {
+ public:
+  explicit TableState(const ParamTable& table) : table_(table), found_(table.size(), false) {
+    size_t slots = 8;
+    while (slots < 2 * table.size()) slots *= 2;
+    rows_.assign(slots, kNone);
+    for (size_t row = 0; row < table.size(); ++row) {
+      read(row, name_);
+      rows_[slot_of(name_)] = row;
+    }
+  }
+
+  Found find(Path& path, PyObject* key) {
+    const size_t row = row_of(path, key);
+    if (row == kNone) return {};
+    found_[row] = true;
+    return {nullptr, &table_.tensors[row], true};
+  }
+  bool has(Path& path, PyObject* key) { return row_of(path, key) != kNone; }
+  Py_ssize_t size() const { return static_cast<Py_ssize_t>(table_.size()); }
+
+  std::vector<std::string> not_found() const {
+    std::vector<std::string> names;
+    for (size_t i = 0; i < found_.size(); ++i) {
+      if (!found_[i]) names.push_back(table_.names[i]);
+    }
+    return names;
+  }
+
+ private:
+  static constexpr size_t kNone = ~size_t{0};
+
+  size_t row_of(Path& path, PyObject* key) {
+    const size_t length = path.size();
+    path.append_str(key);
+    name_ = path.view();
+    path.truncate(length);
+    return rows_[slot_of(name_)];
+  }
+
+  // Where the row of a name is, or would be.
+  size_t slot_of(const std::string& name) {
+    const size_t mask = rows_.size() - 1;
+    size_t slot = std::hash<std::string>()(name) & mask;
+    for (; rows_[slot] != kNone; slot = (slot + 1) & mask) {
+      if (table_.names.length(rows_[slot]) != name.size()) continue;
+      read(rows_[slot], other_);
+      if (other_ == name) break;
+    }
+    return slot;
+  }
+
+  void read(size_t row, std::string& name) const {
+    name.resize(table_.names.length(row));
+    table_.names.write(row, name.data());
+  }
+
+  const ParamTable& table_;
+  std::vector<bool> found_;
+  std::vector<size_t> rows_;  // by hash, at most half full
+  std::string name_, other_;
+};
+
+template <typename State>
 class Loader {
  public:
-  Loader(PlainWalk& walk, PyObject* state, PyObject* metadata, bool listing)
+  Loader(PlainWalk& walk, State& state, PyObject* metadata, bool listing)
       : walk_(walk),
         listed_targets_(listing ? Ref::checked(PyList_New(0)) : Ref()),
         listed_sources_(listing ? Ref::checked(PyList_New(0)) : Ref()),
-        conversions_(listing ? Ref::checked(PyList_New(0)) : Ref()),
+        conversions_(Ref::checked(PyList_New(0))),
         state_(state),
         metadata_(metadata),
-        finder_(state),
         missing_(Ref::checked(PyList_New(0))) {}
 
   // Finds what to copy where. False where PyTorch has to do it.
@@ -133,7 +214,7 @@ class Loader {
     return plain && ends && !walk_.has_dotted_children();
   }
 
-  bool all_expected() const { return found_ == PyDict_GET_SIZE(state_); }
+  bool all_expected() const { return found_ == state_.size(); }
   bool none_missing() const { return PyList_GET_SIZE(missing_.get()) == 0; }
   Ref take_missing() { return std::move(missing_); }
   Ref unexpected();
@@ -166,7 +247,7 @@ class Loader {
     if (version != Metadata::Version::kOld) return version == Metadata::Version::kCurrent;
     PyObject* dict = instance_dict(walk_.modules()[module]);
     PyObject* tracks = dict == nullptr ? nullptr : find_str(dict, track);
-    if (tracks == Py_False) return !is_given(at, mean) && !is_given(at, var);
+    if (tracks == Py_False) return !state_.has(at, mean) && !state_.has(at, var);
     if (tracks != Py_True) return false;
     const PlainWalk::Members& buffers = walk_.buffers();
     for (uint32_t i = buffers.begin(module); i < buffers.end(module); ++i) {
@@ -175,40 +256,35 @@ class Loader {
     return kept_counter_ != nullptr;
   }
 
-  bool is_given(Path& at, PyObject* key) const {
-    const Ref name = at.joined(key);
-    PyObject* found = PyDict_GetItemWithError(state_, name.get());
-    if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
-    return found != nullptr;
-  }
-
   bool match_members(const PlainWalk::Members& members, uint32_t module, Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
       prefetch_tensors(members.all, i);
       const auto [key, value] = members.all[i];
       if (has_dot(key)) return false;
-      PyObject* given = finder_.find(at, key);
-      const bool keeps = given == nullptr && value == kept_counter_;
-      if (keeps) given = value;  // PyTorch copies it onto itself
-      if (given == nullptr) {
+      Found given = state_.find(at, key);
+      const bool keeps = !given.is_there && value == kept_counter_;
+      if (!given.is_there && !keeps) {
         if (PyList_Append(missing_.get(), at.joined(key).get()) < 0) throw PythonError{};
         continue;
       }
-      if (!keeps) ++found_;
-      if (!THPVariable_CheckExact(value) || !THPVariable_CheckExact(given)) return false;
+      if (!THPVariable_CheckExact(value)) return false;
       const at::Tensor& target = THPVariable_Unpack(value);
-      const at::Tensor& source = THPVariable_Unpack(given);
-      if (!copies_plainly(target, source)) return false;
+      // PyTorch copies the counter onto itself.
+      const at::Tensor* source = keeps ? &target : given.tensor;
+      if (source == nullptr || !copies_plainly(target, *source)) return false;
+      if (!keeps) {
+        ++found_;
+        note_conversion(target.scalar_type(), source->scalar_type(), at, key);
+      }
       if (listed_targets_) {
         if (keeps) continue;
         if (PyList_Append(listed_targets_.get(), value) < 0 ||
-            PyList_Append(listed_sources_.get(), given) < 0)
+            PyList_Append(listed_sources_.get(), given.object) < 0)
           throw PythonError{};
-        note_conversion(target.scalar_type(), source.scalar_type(), at, key);
         continue;
       }
       targets_.push_back(target);
-      sources_.push_back(source);
+      sources_.push_back(*source);
     }
     return true;
   }
@@ -221,9 +297,9 @@ class Loader {
     }
     converted_.emplace_back(to, of);
     const Ref name = at.joined(key);
-    const Ref entry =
-        Ref::checked(PyTuple_Pack(3, name.get(), reinterpret_cast<PyObject*>(torch::getTHPDtype(of)),
-                                  reinterpret_cast<PyObject*>(torch::getTHPDtype(to))));
+    const Ref entry = Ref::checked(
+        PyTuple_Pack(3, name.get(), reinterpret_cast<PyObject*>(torch::getTHPDtype(of)),
+                     reinterpret_cast<PyObject*>(torch::getTHPDtype(to))));
     if (PyList_Append(conversions_.get(), entry.get()) < 0) throw PythonError{};
   }
 
@@ -231,9 +307,8 @@ class Loader {
   Ref listed_targets_, listed_sources_, conversions_;
   std::vector<std::pair<at::ScalarType, at::ScalarType>> converted_;
   PyObject* kept_counter_ = nullptr;  // of the norm that is read; borrowed
-  PyObject* state_;
+  State& state_;
   Metadata metadata_;
-  Finder finder_;
   Ref missing_;
   Py_ssize_t found_ = 0;
   std::vector<at::Tensor> targets_, sources_;
@@ -241,7 +316,8 @@ class Loader {
 
 // The keys that no module has, in the order in which PyTorch's recursion finds them: module after
 // module, for each its `_extra_state` first, then in the state dict's order.
-Ref Loader::unexpected() {
+template <typename State>
+Ref Loader<State>::unexpected() {
   struct Place {
     uint32_t number, module;
   };
@@ -269,7 +345,7 @@ Ref Loader::unexpected() {
   std::vector<Found> found;
   Py_ssize_t position = 0;
   PyObject *key = nullptr, *value = nullptr;
-  while (PyDict_Next(state_, &position, &key, &value)) {
+  while (PyDict_Next(state_.dict(), &position, &key, &value)) {
     Path whole;
     whole.append_str(key);
     const std::string name(whole.view());
@@ -311,6 +387,16 @@ struct Matched {
   std::vector<at::Tensor> targets, sources;
 };
 
+PlainWalk::Wanted what_loading_reads() {
+  PlainWalk::Wanted wanted;
+  wanted.parameters = wanted.buffers = wanted.persistent = true;
+  wanted.methods = 0;
+  wanted.methods_of_all = kLoadFromStateDict;
+  wanted.methods_of_class = kSetExtraState;
+  wanted.empty = {names().load_state_dict_pre_hooks, names().load_state_dict_post_hooks};
+  return wanted;
+}
+
 // What to copy where: listed for Python or held. False where PyTorch has to load, with `strict`
 // also where names are missing or unexpected.
 bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched& matched) {
@@ -322,16 +408,10 @@ bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched
   if (!modes.ordinary() || !has_str_keys(state)) return false;
 
   PlainWalk::Lease walk;
-  PlainWalk::Wanted wanted;
-  wanted.parameters = wanted.buffers = wanted.persistent = true;
-  wanted.methods = 0;
-  wanted.methods_of_all = kLoadFromStateDict;
-  wanted.methods_of_class = kSetExtraState;
-  wanted.empty = {names().load_state_dict_pre_hooks, names().load_state_dict_post_hooks};
-
   const GcPause pause;
-  if (!walk->read(module, wanted)) return false;
-  Loader loader(*walk, state, metadata.get(), listing);
+  if (!walk->read(module, what_loading_reads())) return false;
+  DictState values(state);
+  Loader loader(*walk, values, metadata.get(), listing);
   if (!loader.match()) return false;
   if (strict && !(loader.all_expected() && loader.none_missing())) return false;
   matched.unexpected = loader.all_expected() ? Ref::checked(PyList_New(0)) : loader.unexpected();
@@ -364,6 +444,22 @@ Ref match_state_dict(PyObject* module, PyObject* state) {
   return Ref::checked(PyTuple_Pack(5, matched.missing.get(), matched.unexpected.get(),
                                    matched.listed_targets.get(), matched.listed_sources.get(),
                                    matched.conversions.get()));
+}
+
+std::optional<Pairs> match_table(PyObject* module, const ParamTable& table) {
+  const Detacher modes;
+  if (!modes.ordinary()) return std::nullopt;
+  PlainWalk::Lease walk;
+  const GcPause pause;
+  if (!walk->read(module, what_loading_reads())) return std::nullopt;
+  TableState values(table);
+  Loader loader(*walk, values, nullptr, /*listing=*/false);
+  if (!loader.match() || !loader.none_missing()) return std::nullopt;
+  Pairs pairs;
+  pairs.unexpected = values.not_found();
+  pairs.conversions = loader.take_conversions();
+  loader.hand_over(pairs.targets, pairs.sources);
+  return pairs;
 }
 
 }  // namespace pyparam::walk

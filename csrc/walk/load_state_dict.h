@@ -1,6 +1,13 @@
 // nn.Module.load_state_dict, natively, where it comes to looking names up and copying values.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "table/param_table.h"
 #include "walk/ref.h"
 
 namespace pyparam::walk {
@@ -16,5 +23,15 @@ Ref load_state_dict(PyObject* module, PyObject* state, bool strict);
 // with the source's dtype and the target's. Nothing is written. None where load_state_dict gives
 // None for a reason other than names.
 Ref match_state_dict(PyObject* module, PyObject* state);
+
+// What loading a table's tensors would copy where, of which each pair copies plainly.
+struct Pairs {
+  std::vector<at::Tensor> targets, sources;
+  std::vector<std::string> unexpected;  // the table's names that the model lacks
+  Ref conversions;                      // as those of match_state_dict
+};
+
+// Nothing is written. Nothing where PyTorch has to load, and where the table lacks a name.
+std::optional<Pairs> match_table(PyObject* module, const ParamTable& table);
 
 }  // namespace pyparam::walk

@@ -26,8 +26,8 @@ from pyparam._load.checks import (
 )
 from pyparam._load.code import OwnCode, own_code
 from pyparam._load.rounding import Rounding
-from pyparam._load.stream import stream
-from pyparam._load.values import Given, given_by, state_of, without_repeats
+from pyparam._load.stream import stream, stream_pairs
+from pyparam._load.values import Given, given_by, opened, state_of, table_alone, without_repeats
 from pyparam._share.keep import keep_ties
 from pyparam._share.parts import as_parts
 from pyparam._share.shared_memory import overlaps_itself, write_over
@@ -126,6 +126,9 @@ def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> I
     if not isinstance(model, nn.Module):
         raise TypeError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
     options = options._replace(device=None if device is None else torch.device(device))
+    source = opened(verb, source)
+    if not assign and rename is None and _table_paired(model, source, cast):
+        return IncompatibleKeys([], [])
     given = given_by(verb, source, rename)
     if not assign and not given.ties and _paired(model, given, cast):
         return IncompatibleKeys([], [])
@@ -181,6 +184,22 @@ def _check(options: _Options, values: Mapping[str, Any], wanted: Mapping[str, An
             check_fits(
                 verb, name, values[name], target, assign=assign, cast=cast, device=place, where=options.where
             )
+
+
+def _table_paired(model: nn.Module, source: Any, cast: bool) -> bool:
+    """Does for a checkpoint what ``_paired`` does, without a Python object for any of its tensors."""
+    checkpoint = table_alone(source)
+    if checkpoint is None:
+        return False
+    pairs = _C.match_table(model, checkpoint.table()._native)
+    if pairs is None or not set(checkpoint.aliases()).issuperset(pairs.unexpected):
+        return False
+    if not cast and not all(keeps_values(of, to) for _, of, to in pairs.conversions):
+        return False
+    if pairs.share_memory():
+        return False
+    stream_pairs(pairs, checkpoint.mapped_files())
+    return True
 
 
 def _paired(model: nn.Module, given: Given, cast: bool) -> bool:

@@ -17,4 +17,13 @@ def stream(targets: Sequence[Tensor], sources: Sequence[Tensor], files: Sequence
 
     Of ``files``, whose bytes some sources are, no more than a batch stays in memory.
     """
-    _C.copy_tensors(list(targets), list(sources), [file.span() for file in files], _BATCH_BYTES)
+    _C.copy_tensors(list(targets), list(sources), _spans(files), _BATCH_BYTES)
+
+
+def stream_pairs(pairs: _C.Pairs, files: Sequence[MappedFile]) -> None:
+    """The same of pairs that native code found."""
+    pairs.copy(_spans(files), _BATCH_BYTES)
+
+
+def _spans(files: Sequence[MappedFile]) -> list[tuple[int, int]]:
+    return [file.span() for file in files if file.size]

@@ -31,16 +31,35 @@ class Given(NamedTuple):
     """Names that the file has in its metadata alone, for a tensor under another name."""
 
 
-def given_by(verb: str, source: Any, rename: Rule) -> Given:
-    """Reads names, and no tensor's bytes.
+def opened(verb: str, source: Any) -> Any:
+    """What a path leads to, or the source as it is.
 
-    Raises ValueError for a file that cannot be read, TypeError for what is no source.
+    Raises ValueError for a file that cannot be read.
     """
-    if path.accepts(source):
-        try:
-            source = path.open(source)
-        except ValueError as error:
-            raise ValueError(f"{verb}: {error}") from None
+    if not path.accepts(source):
+        return source
+    try:
+        return path.open(source)
+    except ValueError as error:
+        raise ValueError(f"{verb}: {error}") from None
+
+
+def table_alone(source: Any) -> Checkpoint | None:
+    """A checkpoint whose table is all that it gives: no extra states, no ties and strides of ours."""
+    if not isinstance(source, Checkpoint) or not {TIES_KEY, STRIDES_KEY}.isdisjoint(source.metadata):
+        return None
+    return None if any(_is_extra_state(name) for name in source.extras) else source
+
+
+def _is_extra_state(name: str) -> bool:
+    return name.rpartition(".")[2] == "_extra_state"
+
+
+def given_by(verb: str, source: Any, rename: Rule) -> Given:
+    """Reads names, and no tensor's bytes, of what was ``opened``.
+
+    Raises ValueError for a file that is damaged, TypeError for what is no source.
+    """
     if isinstance(source, Checkpoint):
         given = _of_file(verb, source)
     elif isinstance(source, nn.Module):
@@ -84,11 +103,8 @@ def _renamed_tie(tie: Tie, new: Mapping[str, str]) -> Tie | None:
 
 
 def _of_file(verb: str, source: Checkpoint) -> Given:
-    files = source.spare_files()  # before a tensor is taken
     values: dict[str, Any] = dict(source.table())
-    values |= {
-        name: value for name, value in source.extras.items() if name.rpartition(".")[2] == "_extra_state"
-    }
+    values |= {name: value for name, value in source.extras.items() if _is_extra_state(name)}
     try:
         ties = ties_from_text(source.metadata.get(TIES_KEY, "[]"))
         strides = json.loads(source.metadata.get(STRIDES_KEY, "{}"))
@@ -99,7 +115,7 @@ def _of_file(verb: str, source: Checkpoint) -> Given:
                 raise ValueError(f"strides {stride!r} of {name!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{verb}: the metadata of {str(source.path)!r} is damaged: {error!r}") from None
-    return Given(values, ties, strides, files, True, frozenset(source.aliases()))
+    return Given(values, ties, strides, source.mapped_files(), True, frozenset(source.aliases()))
 
 
 def without_repeats(given: Given, wanted: Mapping[str, Any]) -> None:

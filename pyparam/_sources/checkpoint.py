@@ -193,8 +193,11 @@ class Checkpoint(Mapping[str, Tensor]):
         """The files of ``spare_maps``."""
         if self._live or self._closed or self._tabled() is not None:
             return []
-        files = [part.file for part in self._parts if part.file is not None]
-        return [file for file in files if file.is_pristine()]
+        return [file for file in self.mapped_files() if file.is_pristine()]
+
+    def mapped_files(self) -> list[MappedFile]:
+        """The files whose bytes its tensors are, for native code, which leaves pages that were written to."""
+        return [file for part in self._parts if (file := part.file) is not None and not file.closed]
 
     def aliases(self) -> list[str]:
         """Names that stand in the metadata alone, each for a tensor that a file has under another name.
