@@ -1,7 +1,7 @@
 // Autograd of the flatten family, for every device: the gradient of flatten is unflatten.
-#include <ATen/FuncTorchTLS.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <c10/util/Exception.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -68,9 +68,13 @@ struct Flatten : torch::autograd::Function<Flatten> {
 };
 
 // Function transforms (vmap among them) and forward-mode derivatives know torch's operators, not
-// ours.
+// ours. A transform that is on has its key among the thread's own; that functorch has state in this
+// thread only says that somebody asked for it once.
 bool transformed(at::TensorList tensors) {
-  if (at::functorch::functorchTLSAccessor() != nullptr) return true;
+  using c10::DispatchKey;
+  if (c10::impl::tls_is_dispatch_key_included(DispatchKey::FuncTorchDynamicLayerFrontMode) ||
+      c10::impl::tls_is_dispatch_key_included(DispatchKey::FuncTorchDynamicLayerBackMode))
+    return true;
   if (!c10::AutogradState::get_tls_state().get_fw_grad_mode()) return false;
   for (const at::Tensor& tensor : tensors) {
     if (tensor._fw_grad(/*level=*/0).defined()) return true;
