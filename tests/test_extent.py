@@ -265,3 +265,16 @@ def test_an_empty_tensor_needs_no_memory() -> None:
     tensor.untyped_storage().resize_(0)
     assert pyparam.measure([tensor])[0].numel == 0
     assert pyparam.flatten([tensor]).numel() == 0
+
+
+def test_what_lies_behind_a_shrunk_storage_is_not_tied_to_it() -> None:
+    for make in BAD.values():
+        models = [tied(make()) for _ in range(50)]
+        named = {
+            f"{i}.{name}": parameter
+            for i, model in enumerate(models)
+            for name, parameter in model.named_parameters(remove_duplicate=False)
+        }
+        # Their memory lies close together, and shrunk tensors reach into their neighbours'.
+        for tie in pyparam.ties(named):
+            assert len({name.partition(".")[0] for name in tie.names}) == 1

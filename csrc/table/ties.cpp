@@ -10,6 +10,7 @@
 #include <tuple>
 #include <unordered_map>
 
+#include "kernels/extent.h"
 #include "table/overlap.h"
 
 namespace pyparam {
@@ -90,6 +91,11 @@ Footprint layout_of(int64_t owner, const at::Tensor& t, int64_t base) {
     constexpr int64_t kFar = std::numeric_limits<int64_t>::max() / 4;
     const int64_t bytes = storage_of(t).sym_nbytes().maybe_as_int().value_or(0);
     return {owner, base, base + (bytes > 0 ? bytes : kFar), 1, {}, true};
+  }
+  if (!has_extent(t)) {
+    // A shrunk storage: what would lie behind its end is somebody else's.
+    const auto bytes = static_cast<int64_t>(storage_of(t).nbytes());
+    if (bytes > 0) return {owner, base, base + bytes, 1, {}, true};
   }
   const auto unit = static_cast<int64_t>(t.itemsize());
   const int64_t begin = base + t.storage_offset() * unit;
