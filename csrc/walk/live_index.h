@@ -47,7 +47,7 @@ class LiveIndex {
   PyObject* root_ = nullptr;  // not held
   std::vector<Watched> watched_;
   std::vector<Class> classes_;
-  uint64_t events_ = 0;
+  [[maybe_unused]] uint64_t events_ = 0;  // where dicts can be watched
 };
 
 }  // namespace pyparam::walk

@@ -175,10 +175,16 @@ PYPARAM_FORCE_INLINE void sum_tile(const Real* values, int64_t count, double cen
 
 PYPARAM_TILE_VARIANT(baseline, , u64x2)
 #if defined(__x86_64__)
+// GCC prefers vectors of half the width unless it is told; clang takes the type's.
+#if defined(__clang__)
+#define PYPARAM_WIDE ""
+#else
+#define PYPARAM_WIDE ",prefer-vector-width=512"
+#endif
 PYPARAM_TILE_VARIANT(avx2, __attribute__((target("avx2"))), u64x4)
-PYPARAM_TILE_VARIANT(
-    avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))),
-    u64x8)
+PYPARAM_TILE_VARIANT(avx512,
+                     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl" PYPARAM_WIDE))),
+                     u64x8)
 #endif
 
 }  // namespace

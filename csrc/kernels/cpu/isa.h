@@ -11,6 +11,7 @@
 #include <cstring>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <immintrin.h>
 #define PYPARAM_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define PYPARAM_TARGET_AVX512 \
@@ -21,13 +22,21 @@ namespace pyparam::cpu {
 
 enum class Isa { kBaseline, kAvx2, kAvx512 };
 
+#if defined(__x86_64__)
+// By its bit, as older compilers know no name for it. That the system saves the registers, AVX2
+// says.
+inline bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 // The best the machine has; PYPARAM_ISA=baseline or avx2 in the environment asks for less.
 inline Isa best_isa() {
   static const Isa best = [] {
     Isa found = Isa::kBaseline;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-        __builtin_cpu_supports("f16c"))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
       found = Isa::kAvx2;
     if (found == Isa::kAvx2 && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&

@@ -54,7 +54,7 @@ const char* LogicalView::read(int64_t begin, int64_t length, char* buffer) const
   const auto run = [&](int64_t position, int64_t offset, int64_t step, int64_t count) {
     copy_run(itemsize_, buffer + position * itemsize_, data_ + offset, step, count);
   };
-  const auto block = [&](const Block& b) {
+  const auto block = [&](const StridedBlock& b) {
     for (int64_t first = 0; first < b.columns; first += kTile) {
       const int64_t columns = std::min(kTile, b.columns - first);
       for (int64_t r = 0; r < b.rows; ++r) {

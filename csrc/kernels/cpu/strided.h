@@ -13,7 +13,7 @@ namespace pyparam::cpu {
 // rows × columns elements: element (r, c) lies at offset + r * row_step + c * column_step bytes in
 // the tensor, and r * pitch + c elements after `position` in logical order. Rows are closer
 // together than columns.
-struct Block {
+struct StridedBlock {
   int64_t offset;
   int64_t rows, row_step;
   int64_t columns, column_step;
@@ -68,8 +68,8 @@ class Odometer {
       const int64_t origin = offset_of(at);
       // The dimensions between the rows and the last, one block each.
       for (int64_t between = 0; between < pitch_; between += sizes_[last]) {
-        block(Block{origin + offset_of(between), whole, steps_[rows_], sizes_[last], steps_[last],
-                    at - begin + between, pitch_});
+        block(StridedBlock{origin + offset_of(between), whole, steps_[rows_], sizes_[last],
+                           steps_[last], at - begin + between, pitch_});
       }
       at += whole * pitch_;
     }

@@ -180,7 +180,7 @@ class Transfer {
         [&](int64_t position, int64_t offset, int64_t step, int64_t count) {
           move_run(piece, in_vector + position * vector_size_, piece.data + offset, step, count);
         },
-        [&](const Block& block) {
+        [&](const StridedBlock& block) {
           char* at = in_vector + block.position * vector_size_;
           char* in_tensor = piece.data + block.offset;
           const int64_t pitch = block.pitch * vector_size_;
