@@ -78,7 +78,8 @@ def _of_module(model: nn.Module) -> Saved:
     walked = _walked(model)
     if any("_fsdp_wrapped_module." in name or name.endswith("_flat_param") for name in walked.names):
         return Saved(walked, {}, {})  # gathering them is up to who asks
-    state = _C.state_dict(model, None, "", False, True)
+    # Not detached yet: of a DTensor that is Python code, and most models need no more of it than the names.
+    state = _C.state_dict(model, None, "", True, True)
     if state is None:  # a method of the model's own
         state = model.state_dict()
     if not isinstance(state, Mapping):
@@ -89,6 +90,8 @@ def _of_module(model: nn.Module) -> Saved:
     others: dict[str, Any] = {}
     found: dict[str, Tensor] = {}
     for name, tensor in nested.flatten(state, others.__setitem__).items():
+        if tensor.requires_grad:
+            tensor = tensor.detach()
         if tensor.is_quantized:
             _take_apart(name, tensor, found, others)
         else:
