@@ -10,7 +10,7 @@ import torch
 
 from pyparam._sources.pieces import Piece, Whole, check_cover, check_inside, is_shape
 from pyparam._sources.stored import TensorWorld
-from pyparam._sources.unpickle import PickleError, Record, Reference, unpickled
+from pyparam._sources.unpickle import NeedsCode, PickleError, Record, Reference, unpickled
 
 METADATA = ".metadata"
 LONGEST_METADATA = 1 << 30
@@ -81,6 +81,8 @@ class Reader:
             self.fail(f"its {METADATA} has {file.stat().st_size} bytes; at most {LONGEST_METADATA} are read")
         try:
             root = unpickled(file.read_bytes(), _MetadataWorld())
+        except NeedsCode as error:
+            self.fail(f"its {METADATA} cannot be read: {error}, no record of the format; code is not run")
         except PickleError as error:
             self.fail(f"its {METADATA} cannot be read: {error}")
         fields = self.fields(root, "Metadata", METADATA)
