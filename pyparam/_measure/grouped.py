@@ -16,7 +16,8 @@ from pyparam._measure.labels import By, labels_of
 from pyparam._measure.rows import Layout, ListedLayouts, cells, merged_layout
 
 if TYPE_CHECKING:
-    from pyparam._measure.stats import Columns, Stats
+    from pyparam._measure.columns import Columns
+    from pyparam._measure.stats import Stats
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 48

@@ -13,9 +13,10 @@ from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._base.pending import Pending, made
 from pyparam._measure.bins import Bins
+from pyparam._measure.columns import Columns
 from pyparam._measure.distinct import Distinct, distinct
 from pyparam._measure.rows import PickedLayouts
-from pyparam._measure.stats import Columns, Stats
+from pyparam._measure.stats import Stats
 from pyparam._measure.united import united
 from pyparam._measure.whole import local_entries, measure_whole
 from pyparam._parts.parts import has_parts, refuse_flat

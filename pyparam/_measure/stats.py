@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from pyparam._base.closest import missing as missing_name
 from pyparam._base.native import _C
 from pyparam._base.notebook import table
-from pyparam._base.pending import Pending, settled
+from pyparam._base.pending import Pending
 from pyparam._measure.bins import (
     BINS_PER_OCTAVE,
     LIMIT_TYPES,
@@ -22,6 +22,7 @@ from pyparam._measure.bins import (
     Underflow,
     histogram_of,
 )
+from pyparam._measure.columns import COUNTS, VALUES, Columns, StatColumns
 from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged
 from pyparam._measure.labels import By
 from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
@@ -29,9 +30,6 @@ from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, ce
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
 
-# Columns of the op's results, in its order (csrc/kernels/cpu/measure.h).
-_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs", "m2", "mean_low", "exponent")
-_COUNTS = ("numel", "nbytes", "zeros", "nans", "posinfs", "neginfs", "subnormals", "finite")
 _SHOWN_COUNTS = ("numel", "nbytes")
 _SHOWN_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
 _SHOWN_CLASSES = ("zeros", "nans", "posinfs", "neginfs", "subnormals")
@@ -40,19 +38,7 @@ _NUMBERS = (*_SHOWN_COUNTS, *_SHOWN_VALUES, *_SHOWN_CLASSES)
 _SHOWN_ROWS = 20
 
 
-class Columns(NamedTuple):
-    """What was measured, a row a parameter and a last one for all together, as the op gives it."""
-
-    values: Tensor
-    counts: Tensor
-    bins: Bins | None
-
-    @classmethod
-    def of(cls, values: Tensor, counts: Tensor, *bins: Tensor) -> Columns:
-        return cls(values, counts, Bins(*bins) if bins else None)
-
-
-class Stats:
+class Stats(StatColumns):
     """Statistics of a source's parameters, a row each, in table order.
 
     ``stats["0.weight"]`` and ``stats[0]`` are rows, ``stats.mean`` is a column: float64 ``min max mean std
@@ -82,131 +68,6 @@ class Stats:
         self._places = dict(places or {})
         self._index: dict[str, int] | None = None
         self._quantiles: Tensor | None = None
-
-    # Columns
-
-    @property
-    def _columns(self) -> Columns:
-        """In host memory: what lies on a device is brought here when someone first asks."""
-        return settled(self)
-
-    @property
-    def _values(self) -> Tensor:
-        return self._columns.values
-
-    @property
-    def _counts(self) -> Tensor:
-        return self._columns.counts
-
-    @property
-    def _bins(self) -> Bins | None:
-        return self._columns.bins
-
-    def _value(self, name: str) -> Tensor:
-        return self._values[:-1, _VALUES.index(name)]
-
-    def _count(self, name: str) -> Tensor:
-        return self._counts[:-1, _COUNTS.index(name)]
-
-    @property
-    def names(self) -> list[str]:
-        """Qualified names of the rows."""
-        return self._names
-
-    @property
-    def missing(self) -> list[str]:
-        """Parameters without a row: those without a gradient, where gradients were measured."""
-        return self._missing
-
-    @property
-    def shared_with(self) -> list[str | None]:
-        """The first name that shares memory with each row's, its own where it is the first; None where a row
-        has its memory to itself. Merged rows have what either part says."""
-        return [self._shared.get(name) for name in self._names]
-
-    @property
-    def shape(self) -> list[tuple[int, ...]]:
-        return [self._layouts.shape(i) for i in range(len(self))]
-
-    @property
-    def dtype(self) -> list[torch.dtype]:
-        return [self._layouts.dtype(i) for i in range(len(self))]
-
-    @property
-    def device(self) -> list[torch.device]:
-        return [self._layouts.device(i) for i in range(len(self))]
-
-    @property
-    def numel(self) -> Tensor:
-        """Elements; merged rows have those of both parts."""
-        return self._count("numel")
-
-    @property
-    def nbytes(self) -> Tensor:
-        """Bytes of a row's own elements. In ``total``, shared memory counts once."""
-        return self._count("nbytes")
-
-    @property
-    def min(self) -> Tensor:
-        """Least finite value."""
-        return self._value("min")
-
-    @property
-    def max(self) -> Tensor:
-        """Largest finite value."""
-        return self._value("max")
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean of the finite values."""
-        return self._value("mean")
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation of the finite values, with Bessel's correction; NaN for fewer than two."""
-        return self._value("std")
-
-    @property
-    def rms(self) -> Tensor:
-        """Root of the mean square of the finite values."""
-        return self._value("rms")
-
-    @property
-    def l1(self) -> Tensor:
-        """Sum of the magnitudes of the finite values."""
-        return self._value("l1")
-
-    @property
-    def l2(self) -> Tensor:
-        """Euclidean norm of the finite values."""
-        return self._value("l2")
-
-    @property
-    def max_abs(self) -> Tensor:
-        """Largest magnitude of a finite value."""
-        return self._value("max_abs")
-
-    @property
-    def zeros(self) -> Tensor:
-        """Zeros of either sign."""
-        return self._count("zeros")
-
-    @property
-    def nans(self) -> Tensor:
-        return self._count("nans")
-
-    @property
-    def posinfs(self) -> Tensor:
-        return self._count("posinfs")
-
-    @property
-    def neginfs(self) -> Tensor:
-        return self._count("neginfs")
-
-    @property
-    def subnormals(self) -> Tensor:
-        """Values other than zero below the smallest normal number of the parameter's dtype."""
-        return self._count("subnormals")
 
     @property
     def quantiles(self) -> Tensor:
@@ -260,8 +121,8 @@ class Stats:
         )
 
     def _row(self, row: int) -> Row:
-        values = dict(zip(_VALUES, self._values[row].tolist(), strict=True))
-        counts = dict(zip(_COUNTS, self._counts[row].tolist(), strict=True))
+        values = dict(zip(VALUES, self._values[row].tolist(), strict=True))
+        counts = dict(zip(COUNTS, self._counts[row].tolist(), strict=True))
         numbers = {name: values[name] if name in values else counts[name] for name in _NUMBERS}
         quantiles = {}
         if self._points:
@@ -478,7 +339,7 @@ class Stats:
             raise ValueError(f"underflow: expected one of {', '.join(map(str, LIMIT_TYPES))}, got {dtype}")
         first = 3 * LIMIT_TYPES.index(dtype)
         below_zero, below_normal, below_overflow = bins.below[:, first : first + 3].unbind(1)
-        count = dict(zip(_COUNTS, self._counts.unbind(1), strict=True))
+        count = dict(zip(COUNTS, self._counts.unbind(1), strict=True))
         values = count["finite"] + count["nans"] + count["posinfs"] + count["neginfs"]
         fates = [below_zero - count["zeros"], below_normal - below_zero, count["finite"] - below_overflow]
         return Underflow(dtype, self._names, torch.stack(fates, 1) / values.double().unsqueeze(1))

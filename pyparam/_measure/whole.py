@@ -15,8 +15,9 @@ from torch import Tensor
 from pyparam._base.errors import named_errors
 from pyparam._base.native import _C
 from pyparam._measure.bins import Bins
+from pyparam._measure.columns import Columns
 from pyparam._measure.rows import PickedLayouts, Where
-from pyparam._measure.stats import Columns, Stats
+from pyparam._measure.stats import Stats
 from pyparam._measure.whole_bins import Windows
 from pyparam._parts.exchange import added, minimum, ordered, unordered
 from pyparam._parts.meeting import Meeting

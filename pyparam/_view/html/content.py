@@ -13,9 +13,9 @@ from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey
 from pyparam._findings.survey import QUANTILES
 from pyparam._inspect.inspector import inspect
+from pyparam._measure.columns import COUNTS as STAT_COUNTS
+from pyparam._measure.columns import VALUES
 from pyparam._measure.rows import finite_or_none
-from pyparam._measure.stats import _COUNTS as STAT_COUNTS
-from pyparam._measure.stats import _VALUES as VALUES
 from pyparam._view.html.pack import Packer
 
 # What the page tells of smaller types, in this order.
