@@ -66,5 +66,6 @@ def test_a_torch_that_is_too_old_or_missing_is_said(tmp_path: Path) -> None:
     (fake / "__init__.py").write_text('__version__ = "2.4.1+cpu"\n')
     code = f"import runpy; runpy.run_path({str(ROOT / 'setup.py')!r})"
     assert "PyTorch 2.4.1+cpu is too old; 2.11 or newer is needed" in run(code, tmp_path).stderr
-    (fake / "__init__.py").write_text("raise ImportError('none')\n")
+    # Of another length: Python would take the bytecode of a file of the same second and size.
+    (fake / "__init__.py").write_text("raise ImportError('there is none')\n")
     assert "PyTorch is not importable in this environment" in run(code, tmp_path).stderr
