@@ -49,8 +49,9 @@ struct TableView {
 //
 // Out of line on a device: its loop of divisions, inlined wherever a kernel reads a value, made up
 // two thirds of the large kernels, and only tensors that are not dense come here.
+// One copy a translation unit, and not all of them call it.
 #if defined(__CUDACC__)
-static __host__ __device__ __noinline__
+[[maybe_unused]] static __host__ __device__ __noinline__
 #else
 inline
 #endif
