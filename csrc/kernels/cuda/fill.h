@@ -194,9 +194,9 @@ PYPARAM_DEVICE FillSums fill_chunk(int thread, const FillTask& task, const rando
 template <random::Map map>
 struct FillBody {
   static constexpr int kThreads = kFillThreads;
-  // The inverses of distribution functions take up to 128 registers; with fewer they spill.
-  static constexpr int kBlocks =
-      map == random::Map::kTruncated || map == random::Map::kFarTail ? 2 : 0;
+  // Normals and the inverses of distribution functions take up to 128 registers; with fewer they
+  // spill, around the call of place_of if nowhere else.
+  static constexpr int kBlocks = map == random::Map::kUniform ? 0 : 2;
   using Arguments = FillArguments;
   struct Shared {
     Slots<FillSums, kThreads> sums;
