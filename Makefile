@@ -134,8 +134,10 @@ guards: $(VENV)/.torch $(VENV)/.built
 	PYTHONPATH=. $(PY) .ci/guards.py
 
 # Nothing of it needs the extension: the reference is read off the sources, the examples are run by the tests.
+# --quiet would hide warnings from --strict too, which counts what is told.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@mkdir -p build
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict >build/docs.log 2>&1 || { grep -v "^INFO" build/docs.log; exit 1; }
 	@echo "build/site/index.html"
 
 # What an earlier build left in its folder would be packed too.

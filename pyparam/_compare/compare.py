@@ -68,10 +68,12 @@ def compare(
         rename: how names are changed before they are matched, on both sides: a prefix to remove
             (``"module."``), a pair of a glob or a compiled regular expression and its replacement, a mapping
             of globs to replacements, a function, or a list of these.
-        rename_a, rename_b: the same for one side, after ``rename``.
+        rename_a: the same for ``a`` alone, after ``rename``.
+        rename_b: the same for ``b`` alone, after ``rename``.
         cast: a pair in which one side is the other rounded to its dtype is no difference.
-        atol, rtol: a pair of one dtype with ``|a - b| <= atol + rtol * |b|`` throughout is no difference, as
-            in ``torch.allclose``; the one that is left out is 0.
+        atol: a pair of one dtype with ``|a - b| <= atol + rtol * |b|`` throughout is no difference, as in
+            ``torch.allclose``; the one of ``atol`` and ``rtol`` that is left out is 0.
+        rtol: see ``atol``.
         dequantize: compares quantized parameters (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8 with
             scales, MXFP4, NVFP4) by the values they stand for, float32, which are held in memory.
 
@@ -80,7 +82,7 @@ def compare(
     whole tensor or of a checkpoint (of a directory of ``torch.distributed.checkpoint`` it reads no more). Of
     two placements, the second is redistributed, one parameter after the other.
 
-    Example:
+    Examples:
         >>> found = pyparam.compare(model, "before.safetensors")
         >>> found.equal, found.changed()
         (False, ['0.weight'])

@@ -78,14 +78,17 @@ class StatColumns:
 
     @property
     def shape(self) -> list[tuple[int, ...]]:
+        """Shapes of the parameters."""
         return [self._layouts.shape(i) for i in range(len(self._names))]
 
     @property
     def dtype(self) -> list[torch.dtype]:
+        """Dtypes of the parameters."""
         return [self._layouts.dtype(i) for i in range(len(self._names))]
 
     @property
     def device(self) -> list[torch.device]:
+        """Devices that the parameters lie on."""
         return [self._layouts.device(i) for i in range(len(self._names))]
 
     @property
@@ -145,14 +148,17 @@ class StatColumns:
 
     @property
     def nans(self) -> Tensor:
+        """NaNs."""
         return self._count("nans")
 
     @property
     def posinfs(self) -> Tensor:
+        """Values of +inf."""
         return self._count("posinfs")
 
     @property
     def neginfs(self) -> Tensor:
+        """Values of -inf."""
         return self._count("neginfs")
 
     @property

@@ -39,7 +39,7 @@ def keep_ties(model: nn.Module, *, optimizer: torch.optim.Optimizer | None = Non
         ValueError: two names that were tied were both given values, and those differ.
         AttributeError, TypeError, ValueError: as :func:`retie_`.
 
-    Example:
+    Examples:
         >>> with pyparam.keep_ties(model):
         ...     model.to_empty(device="cuda")
     """

@@ -84,7 +84,7 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
     Returns:
         One :class:`Tie` for each set of names that hangs together by common bytes, ordered by first name.
 
-    Example:
+    Examples:
         >>> shared = nn.Linear(8, 8)
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), shared, nn.ReLU(), shared)
         >>> [tie.names for tie in pyparam.ties(net)]

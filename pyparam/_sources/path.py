@@ -53,14 +53,13 @@ def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "r
       ``torch.jit.load`` or ``torch.export.load`` gives.
     - a GGUF file: a ``Checkpoint`` whose quantized tensors are float32, made when they are asked for.
     - a directory of torch.distributed.checkpoint: a ``Checkpoint`` whose tensors are put together from
-    pieces.
+      pieces.
 
     Args:
         path: a file or a directory.
         refused: what becomes of a pickle that needs code to load: ``"raise"``, or ``"list"`` the names,
-        dtypes
-            and shapes of what it holds, as far as they can be told without the code; reading a value raises
-            ValueError then.
+            dtypes and shapes of what it holds, as far as they can be told without the code; reading a value
+            raises ValueError then.
 
     Raises:
         FileNotFoundError: for a path that is not there.

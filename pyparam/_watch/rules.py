@@ -200,6 +200,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     NoGradient(),
     Standstill(),
 )
+"""Every rule with its own limits, as ``Monitor(alarms=DEFAULT_RULES)`` looks for them."""
 
 
 # --- what rules look at ----------------------------------------------------------------------------------
