@@ -1,14 +1,10 @@
-"""Rules for names, what two lists of names suggest, and names of wrapped models in messages."""
+"""Rules for names, what two lists of names suggest."""
 
 import re
 
 import pytest
-import torch
-from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
-import pyparam
-from pyparam._base.rename import bare, parse_rule, renamed, renaming, suggested
+from pyparam._base.rename import parse_rule, renamed, renaming, suggested
 
 NAMES = ["module.0.weight", "module.0.bias"]
 
@@ -129,36 +125,3 @@ def test_nothing_is_suggested():
         suggested(["a.weight"] + [f"x{i}" for i in range(9)], ["b.a.weight"] + [f"y{i}" for i in range(9)])
         is None
     )
-
-
-def test_bare():
-    assert bare("_orig_mod.module.0._checkpoint_wrapped_module.weight") == "0.weight"
-    assert bare("encoder.module.weight") == "encoder.module.weight"
-    assert bare("module") == "module"
-    assert bare("_orig_mod.w") == "w"
-
-
-@pytest.mark.parametrize(
-    ("wrap", "full"),
-    [
-        (torch.compile, "_orig_mod.0.weight"),
-        (nn.DataParallel, "module.0.weight"),
-        (lambda net: nn.Sequential(*map(checkpoint_wrapper, net)), "0._checkpoint_wrapped_module.weight"),
-    ],
-    ids=["compile", "DataParallel", "checkpoint"],
-)
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda model: pyparam.inspect(model)["0.weight"],
-        lambda model: pyparam.walk(model)["0.weight"],
-        lambda model: pyparam.measure(model)["0.weight"],
-        lambda model: pyparam.tie_(model, "0.weight", "1.weight"),
-        lambda model: pyparam.untie_(model, "0.weight"),
-    ],
-    ids=["inspect", "walk", "measure", "tie_", "untie_"],
-)
-def test_a_name_without_its_wrapper(wrap, full, ask):
-    model = wrap(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
-    with pytest.raises((KeyError, AttributeError), match=re.escape(repr(full)).replace("'", "['\"]")):
-        ask(model)

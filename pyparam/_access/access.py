@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from pyparam._base.closest import missing
+from pyparam._base.closest import hint, missing
 from pyparam._base.native import _C
 from pyparam._share.save import with_shared
 from pyparam._sources import module as module_source
 from pyparam._sources import overrides, table_of
+from pyparam._sources.registered import Kind, registered
 from pyparam._sources.table import ParamTable
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "state_dict",
     "walk",
 ]
+
+T = TypeVar("T")
 
 overrides.tell_known_methods({})
 
@@ -125,7 +128,7 @@ def get_parameter(source: Any, target: str) -> Tensor:
         AttributeError: where there is none, or what stands there is no parameter.
     """
     if isinstance(source, nn.Module):
-        return source.get_parameter(target)
+        return _asked(source, source.get_parameter, target, "parameter")
     return _member("get_parameter", _only(source, buffers=False), target)
 
 
@@ -136,7 +139,7 @@ def get_buffer(source: Any, target: str) -> Tensor:
         AttributeError: where there is none, or what stands there is no buffer.
     """
     if isinstance(source, nn.Module):
-        return source.get_buffer(target)
+        return _asked(source, source.get_buffer, target, "buffer")
     return _member("get_buffer", _only(source, buffers=True), target)
 
 
@@ -147,7 +150,21 @@ def get_submodule(source: Any, target: str) -> nn.Module:
         AttributeError: where there is none.
         TypeError: for a source without modules.
     """
-    return _module_of(source, "get_submodule").get_submodule(target)
+    module = _module_of(source, "get_submodule")
+    return _asked(module, module.get_submodule, target, "module")
+
+
+def _asked(module: nn.Module, method: Callable[[str], T], target: str, kind: Kind) -> T:
+    """What a method of nn.Module gives, also for a name without the parts that wrappers put into it."""
+    try:
+        return method(target)
+    except AttributeError as error:
+        names = registered(module, target, kind) if isinstance(target, str) else []
+        if not names:
+            raise
+        if len(names) > 1:
+            raise AttributeError(f"{error}{hint(names[:3])}") from None
+    return method(names[0])
 
 
 def _member(operation: str, table: ParamTable, target: str) -> Tensor:

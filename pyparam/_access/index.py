@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
+from pyparam._base.wrappers import Names
+from pyparam._sources.registered import Kind, registered
 
 __all__ = ["Index", "index"]
 
@@ -68,11 +70,27 @@ class Index(Mapping[str, Tensor]):
             current = self._current()
             found = current.get(name)
             if found is None:
-                raise missing(name, list(current), "the model")
+                found = self._otherwise(name, list(current))
+        return found
+
+    def _otherwise(self, name: object, listed: list[str]) -> Tensor:
+        """The entry that answers to a name without wrappers' parts, which may be one of several it has."""
+        position = Names({known: i for i, known in enumerate(listed)}).find(name)
+        if position is not None:
+            return self._current()[listed[position]]
+        kinds: tuple[Kind, ...] = ("parameter", "buffer") if self._buffers else ("parameter",)
+        names = registered(self._model, name, *kinds) if isinstance(name, str) else []
+        found = self._native.find(self._model, names[0]) if len(names) == 1 else None
+        if found is None:
+            raise missing(name, listed, "the model")
         return found
 
     def __contains__(self, name: object) -> bool:
-        return self._native.find(self._model, name) is not None or name in self._current()
+        try:
+            self[name]  # type: ignore[index]
+        except KeyError:
+            return False
+        return True
 
     def __len__(self) -> int:
         return len(self._current())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
-from pyparam._base.rename import alike_but_for_wrappers
+from pyparam._base.wrappers import alike
 
 _MANY = 4000
 
@@ -23,7 +23,7 @@ def closest(name: str, names: Collection[str]) -> list[str]:
     A name that is the same but for what a wrapper (``torch.compile``, data parallelism, activation
     checkpointing) puts into it is the closest there is.
     """
-    wrapped = alike_but_for_wrappers(name, names)
+    wrapped = alike(name, names)
     if wrapped:
         return wrapped[:3]
     candidates: Collection[str] = names
@@ -31,8 +31,8 @@ def closest(name: str, names: Collection[str]) -> list[str]:
         # Comparing with every name of a very large model takes seconds: the attribute is seldom what is
         # wrong.
         ending = name.rsplit(".", 1)[-1]
-        alike = [known for known in names if known.endswith(ending)]
-        candidates = alike[:_MANY] or list(names)[:_MANY]
+        likely = [known for known in names if known.endswith(ending)]
+        candidates = likely[:_MANY] or list(names)[:_MANY]
     return difflib.get_close_matches(name, candidates, n=3, cutoff=0.6)
 
 

@@ -7,17 +7,15 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from pyparam._base.wrappers import ANYWHERE
+
 Renaming: TypeAlias = Callable[[str], str]
 Rule: TypeAlias = (
     "str | tuple[str | re.Pattern[str], str] | Renaming | Mapping[str, str] | Iterable[Rule] | None"
 )
 
-WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "module")
-"""The attributes in which torch.compile, activation checkpointing, FullyShardedDataParallel, DeepSpeed and
-Lightning, and the DataParallel classes hold the module that they wrap. They become parts of its names."""
-
 # Of these alone it is plain anywhere in a name that nobody else chose them.
-_INFIXES = tuple(f"{word}." for word in WRAPPERS if word.startswith("_"))
+_INFIXES = tuple(f"{word}." for word in ANYWHERE)
 _TRIED = 12
 
 
@@ -281,21 +279,3 @@ def _candidates(names: Collection[str], missing: Sequence[str], known: Collectio
                 if len(found) > 4 * _TRIED:
                     return list(found)
     return list(found)
-
-
-def alike_but_for_wrappers(name: str, names: Iterable[str]) -> list[str]:
-    """Those names that are ``name`` once the parts that wrappers put into names are left out of both.
-
-    ``module`` counts as a wrapper's part at the front alone: elsewhere it may be anybody's.
-    """
-    wanted = bare(name)
-    ending = wanted.rpartition(".")[2]
-    return [other for other in names if other.endswith(ending) and other != name and bare(other) == wanted]
-
-
-def bare(name: str) -> str:
-    """A name without the parts that wrappers put into it."""
-    *modules, last = name.split(".")
-    while modules and modules[0] in WRAPPERS:
-        del modules[0]
-    return ".".join([*(part for part in modules if f"{part}." not in _INFIXES), last])

@@ -10,10 +10,12 @@ from typing import Any, NoReturn, TypeAlias
 import torch
 from torch import Tensor
 
+from pyparam._base.closest import closest, hint
 from pyparam._base.notebook import table
 from pyparam._base.pending import Pending, settled
 from pyparam._base.rename import Suggestion
 from pyparam._base.words import dtype_name, plain, shape_text
+from pyparam._base.wrappers import Names
 from pyparam._compare.roles import roles_of
 from pyparam._compare.structure import Restructured
 from pyparam._sources.table import ParamTable
@@ -94,6 +96,7 @@ class Comparison:
     """
 
     __slots__ = (
+        "_by_name",
         "_ends",
         "_found",
         "_index",
@@ -164,6 +167,7 @@ class Comparison:
         self._sizes: Tensor = found["sizes"]
         self._ends: Tensor = found["ends"]
         self._index = dict(zip(self.names, range(len(self.names)), strict=True))
+        self._by_name = Names(self._index)
 
     # --- columns -------------------------------------------------------------------------------------------
 
@@ -253,7 +257,7 @@ class Comparison:
         )
 
     def __getitem__(self, name: str) -> Difference:
-        row = self._index.get(name)
+        row = self._by_name.find(name)
         if row is None:
             raise KeyError(f"compare: {self._why_no_row(name)}")
         return self._row(row)
@@ -268,10 +272,11 @@ class Comparison:
             return f"{name!r} is missing in b"
         if name in self.unexpected:
             return f"{name!r} is missing in a"
-        return f"neither side has a parameter named {name!r}"
+        close = closest(name, self.names) if isinstance(name, str) else []
+        return f"neither side has a parameter named {name!r}{hint(close)}"
 
     def __contains__(self, name: object) -> bool:
-        return name in self._index
+        return self._by_name.find(name) is not None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pyparam._base.closest import missing
 from pyparam._base.errors import named_errors
 from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._base.pending import Pending, settled
+from pyparam._base.wrappers import Names
 from pyparam._compare.whole_fingerprint import digests_of
 from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources.saved import is_on_disk, saved
@@ -29,7 +31,7 @@ class Fingerprint:
     Iterating gives (name, digits) pairs.
     """
 
-    __slots__ = ("_found", "_index", "_names", "diverged", "unseen", "values")
+    __slots__ = ("_by_name", "_found", "_index", "_names", "diverged", "unseen", "values")
 
     values: dict[str, str]
     """Plain values that the state holds beside tensors, as text; equal fingerprints have equal ones."""
@@ -54,6 +56,7 @@ class Fingerprint:
         self.diverged = []
         self.values, self.unseen = {}, {}
         self._index = dict(zip(self._names, range(len(self._names)), strict=True))
+        self._by_name = Names(self._index)
 
     @property
     def _bytes(self) -> tuple[bytes, bytes]:
@@ -82,13 +85,13 @@ class Fingerprint:
 
     def __getitem__(self, name: str) -> str:
         """The digits of one parameter, over its element type, shape and values, not its name."""
-        try:
-            return self._digest(self._index[name]).hex()
-        except KeyError:
-            raise KeyError(f"fingerprint: no parameter is named {name!r}") from None
+        row = self._by_name.find(name)
+        if row is None:
+            raise missing(name, self._names, "a fingerprint")
+        return self._digest(row).hex()
 
     def __contains__(self, name: object) -> bool:
-        return name in self._index
+        return self._by_name.find(name) is not None
 
     def __len__(self) -> int:
         return len(self._names)

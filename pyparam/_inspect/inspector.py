@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from pyparam._base.closest import closest, hint
 from pyparam._base.native import _C
 from pyparam._base.notebook import html
-from pyparam._base.rename import alike_but_for_wrappers
 from pyparam._base.words import ranges
+from pyparam._base.wrappers import paths
 from pyparam._inspect.nodes import ModuleNode, Node, node_of
 from pyparam._inspect.printed import printed
 from pyparam._inspect.tree import Summary
@@ -229,6 +229,10 @@ class Inspector:
                 return self.__ask_container(name)  # a class with names of its own
             except (KeyError, IndexError, TypeError, ValueError):
                 pass
+        # A name without the parts that wrappers put into it.
+        others = paths(self.__node, name, _child, _has)
+        if len(others) == 1:
+            return self.__find(others[0])[0]
         start = ".".join(name.split(".")[: -len(left)])
         wrong = f"{name!r} is no parameter, buffer or module of {self.__where()}"
         if deepest.__node.tensor(left[0]) is not None:
@@ -237,12 +241,8 @@ class Inspector:
             raise KeyError(
                 f"{wrong}: {tensor!r} is a tensor, and names end there; its {below!r} is an attribute"
             )
-        outline, _ = self.__pyparam_outline__()
-        wrapped = alike_but_for_wrappers(
-            name, [outline.entry_name(entry) for entry in range(outline.entry_count())]
-        )
-        if wrapped:
-            raise KeyError(wrong + hint(wrapped[:3]))
+        if others:
+            raise KeyError(wrong + hint(others[:3]))
         close = closest(left[0], deepest.__keys())
         whole = [".".join([key, *left[1:]]) for key in close]
         hints = [
@@ -451,9 +451,11 @@ class Inspector:
 
     def __get(self, target: str, kind: str) -> Any:
         """Raises AttributeError, as the methods of nn.Module do."""
-        path, _, key = target.rpartition(".")
         try:
             found = self[target]
+            if self.__find(target)[0] is _MISSING:  # it has another name than it was asked for by
+                (target,) = paths(self.__node, target, _child, _has)
+            path, _, key = target.rpartition(".")
             owner = self[path] if kind != "module" else self
         except KeyError as error:
             raise AttributeError(error.args[0]) from None
@@ -512,6 +514,14 @@ def _state_dict_arguments(
     destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
 ) -> tuple[dict[str, Any], str, bool]:
     return OrderedDict() if destination is None else destination, prefix, keep_vars
+
+
+def _child(node: Node, key: str) -> Node | None:
+    return node.child(key)
+
+
+def _has(node: Node, key: str) -> bool:
+    return node.tensor(key) is not None or node.child(key) is not None
 
 
 def _close(name: str, names: Iterable[str]) -> str:

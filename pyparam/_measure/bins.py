@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyparam._base.closest import missing as missing_name
 from pyparam._base.native import _C
+from pyparam._base.wrappers import Names
 
 # Targets of `underflow`, in the order of kRoundingLimits (csrc/kernels/histogram.h).
 LIMIT_TYPES = (
@@ -110,10 +111,9 @@ class Underflow:
 
     def __getitem__(self, name: str) -> Fates:
         """The fractions of a parameter. Raises KeyError for a name that is not there."""
-        try:
-            row = self._names.index(name)
-        except ValueError:
-            raise missing_name(name, self._names, "stats") from None
+        row = Names({listed: i for i, listed in enumerate(self._names)}).find(name)
+        if row is None:
+            raise missing_name(name, self._names, "stats")
         return Fates(self.zero[row].item(), self.subnormal[row].item(), self.overflow[row].item())
 
     def __repr__(self) -> str:

@@ -13,6 +13,7 @@ from pyparam._base.closest import missing as missing_name
 from pyparam._base.native import _C
 from pyparam._base.notebook import table
 from pyparam._base.pending import Pending
+from pyparam._base.wrappers import Names
 from pyparam._measure.bins import (
     BINS_PER_OCTAVE,
     LIMIT_TYPES,
@@ -66,7 +67,7 @@ class Stats(StatColumns):
         self._missing = list(missing)
         self._shared = dict(shared or {})
         self._places = dict(places or {})
-        self._index: dict[str, int] | None = None
+        self._index: Names | None = None
         self._quantiles: Tensor | None = None
 
     @property
@@ -83,7 +84,7 @@ class Stats(StatColumns):
         return (self._row(i) for i in range(len(self)))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._positions()
+        return self._by_name().find(name) is not None
 
     def __getitem__(self, key: str | int) -> Row:
         """The row of a qualified name, or at a position.
@@ -94,7 +95,7 @@ class Stats(StatColumns):
             if not -len(self) <= key < len(self):
                 raise IndexError(f"position {key} is outside stats of {len(self)} rows")
             return self._row(key % len(self))
-        position = self._positions().get(key)
+        position = self._by_name().find(key)
         if position is None:
             raise missing_name(key, self._names, "stats")
         return self._row(position)
@@ -105,8 +106,11 @@ class Stats(StatColumns):
         return self._row(len(self))
 
     def _positions(self) -> dict[str, int]:
+        return self._by_name().exact
+
+    def _by_name(self) -> Names:
         if self._index is None:
-            self._index = {name: i for i, name in enumerate(self._names)}
+            self._index = Names({name: i for i, name in enumerate(self._names)})
         return self._index
 
     def _layout(self, row: int) -> Layout:
@@ -282,7 +286,7 @@ class Stats(StatColumns):
         is not there.
         """
         bins = self._counted("histogram")
-        row = len(self) if name is None else self._positions().get(name)
+        row = len(self) if name is None else self._by_name().find(name)
         if row is None:
             raise missing_name(name, self._names, "stats")
         return histogram_of(bins, [row], bins_per_octave)

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import lasting, require_fake, require_untransformed
+from pyparam._base.wrappers import bare
 from pyparam._share.optimizers import check_optimizer, join_group, mend
 from pyparam._share.shared_memory import Worth, same_values, share_memory
 from pyparam._share.slots import Slot, Slots
@@ -86,10 +87,18 @@ def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | No
         AttributeError: ``name`` is not a parameter or buffer of the model.
         TypeError: the model or the optimizer is none.
     """
-    slot = Slots(model, "untie_")[name]
+    slots = Slots(model, "untie_")
+    slot = slots[name]
     check_optimizer("untie_", optimizer)
     old = slot.get()
-    found = next((tie for tie in ties(model, buffers=True) if name in tie.names), None)
+    # A class may list its parameters under other names than the path to them.
+    shared = (
+        (tie, listed)
+        for tie in ties(model, buffers=True)
+        for listed in tie.names
+        if listed == slot.name or (bare(listed) == bare(slot.name) and slots[listed].name == slot.name)
+    )
+    found, name = next(shared, (None, name))
     if found is None:
         return old
     require_extent(f"untie_: {name!r}", old)
@@ -102,7 +111,6 @@ def untie_(model: nn.Module, name: str, *, optimizer: torch.optim.Optimizer | No
         return old
     with lasting():
         new = _copy(old)
-    slots = Slots(model, "untie_")
     if any(slots[other].key == slot.key for other in objects if other != name):
         slot = _split_module(model, slot)
     slot.set(new)
@@ -164,6 +172,8 @@ def restore(
             raise TypeError(f"retie_: expected Tie, what ties() gives, got {type(tie).__name__}")
         at = {name: slots[name] for name in tie.names}
         worths = {name: worth(name, slot.get()) for name, slot in at.items()}
+        # A class may list its parameters under other names than the paths to them.
+        worths |= {slot.name: worths[name] for name, slot in at.items()}
         layouts = dict(zip(tie.names, tie.layouts, strict=False))
         members = []
         for group in tie.classes("parameter"):

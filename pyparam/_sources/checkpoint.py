@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
+from pyparam._base.wrappers import Names
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.table import ParamTable
 
@@ -74,6 +75,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     __slots__ = (
         "__weakref__",
+        "_by_name",
         "_closed",
         "_extras",
         "_live",
@@ -104,6 +106,7 @@ class Checkpoint(Mapping[str, Tensor]):
             (part,) = parts
             places = {name: position for position, name in enumerate(part.names)}
         self._places = places
+        self._by_name = Names(places)
         self._metadata = dict(metadata or {})
         self._extras = dict(extras or {})
         self._live: weakref.WeakValueDictionary[str, Tensor] = weakref.WeakValueDictionary()
@@ -271,7 +274,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return table
 
     def _place(self, name: str) -> tuple[Part, int]:
-        place = self._places.get(name) if isinstance(name, str) else None
+        place = self._by_name.find(name)
         if place is None:
             raise missing(name, self._places, f"checkpoint {str(self._path)!r}")
         position, part = divmod(place, len(self._parts))
@@ -284,7 +287,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self._places)
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._places
+        return self._by_name.find(name) is not None
 
     def __eq__(self, other: object) -> bool:
         return self is other

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name
+from pyparam._base.wrappers import Names, other_names
 
 Owner: TypeAlias = "weakref.ref[nn.Module] | None"
 # Owners as they are, or a function that finds them when someone asks.
@@ -48,7 +49,7 @@ class ParamTable:
         self._native = native
         self._owners = owners
         self._names: list[str] | None = None
-        self._index: dict[str, int] | None = None
+        self._index: Names | None = None
 
     @property
     def names(self) -> list[str]:
@@ -87,7 +88,7 @@ class ParamTable:
         return zip(self.names, self.tensors, strict=True)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._positions()
+        return self._positions().find(name) is not None
 
     @overload
     def __getitem__(self, key: str | int) -> Tensor: ...
@@ -99,7 +100,7 @@ class ParamTable:
         Raises KeyError for a name that is not there, IndexError for a position that is not.
         """
         if isinstance(key, str):
-            position = self._positions().get(key)
+            position = self._positions().find(key)
             if position is None:
                 raise missing(key, self.names, "a table")
             return self._native.tensor(position)
@@ -115,11 +116,11 @@ class ParamTable:
             raise IndexError(f"position {key} is outside a table of {len(self)} entries") from None
         return self._native.tensor(position)
 
-    def _positions(self) -> dict[str, int]:
+    def _positions(self) -> Names:
         if self._index is None:
             # Backwards, so that the first of several entries with one name is the one found.
             names = self.names
-            self._index = {names[i]: i for i in range(len(names) - 1, -1, -1)}
+            self._index = Names({names[i]: i for i in range(len(names) - 1, -1, -1)})
         return self._index
 
     def select(self, pattern: Pattern) -> ParamTable:
@@ -141,8 +142,14 @@ class ParamTable:
         """
         wanted = _matcher(pattern)
         if isinstance(wanted, _ByName):
-            matches = wanted.matches
-            return self._take([i for i, name in enumerate(self.names) if matches(name)])
+            matches, others = wanted.matches, other_names(self.names)
+            return self._take(
+                [
+                    i
+                    for i, name in enumerate(self.names)
+                    if matches(name) or (i in others and matches(others[i]))
+                ]
+            )
         return self._take([i for i, (name, tensor) in enumerate(self) if wanted(name, tensor)])
 
     def _take(self, positions: Sequence[int]) -> ParamTable:

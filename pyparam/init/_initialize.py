@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from pyparam._base.closest import missing
 from pyparam._base.errors import named_errors
 from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import require_written
 from pyparam._base.native import _C
 from pyparam._base.words import shape_text
+from pyparam._base.wrappers import Names
 from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
@@ -102,10 +104,11 @@ class Initialized:
 
     def __getitem__(self, key: int | str) -> Filled:
         if isinstance(key, str):
-            for line in self._lines:
-                if line.name == key:
-                    return line
-            raise KeyError(key)
+            names = [line.name for line in self._lines]
+            row = Names({name: i for i, name in enumerate(names)}).find(key)
+            if row is None:
+                raise missing(key, names, "a report")
+            return self._lines[row]
         return self._lines[key]
 
     def __repr__(self) -> str:
@@ -160,7 +163,9 @@ def initialize_(
     A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular expression
     (searched for in it), a module class (the parameters its instances own directly; in TorchScript, of that
     very class), a pair ``(module class, glob on the attribute)``, or a predicate ``(name, parameter) ->
-    bool``. A sampler is one of this module's, a ``functools.partial`` of one, any callable ``(tensor, *,
+    bool``. Globs and expressions match the name also without the parts that wrappers (``torch.compile``, data
+    parallelism, activation checkpointing) put into it, where no other parameter has the name that is left.
+    A sampler is one of this module's, a ``functools.partial`` of one, any callable ``(tensor, *,
     seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or ``"keep"``.
     A rule that matches nothing is told in the report.
     With ``rules=None`` every parameter gets ``"torch"``. ``default`` is the sampler of parameters no rule

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
+from pyparam._base.wrappers import ANYWHERE, WRAPPERS, other_names
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam.init._owners import Owners
@@ -24,6 +25,8 @@ Condition = Any  # see initialize_
 Rules = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 Match = Callable[[int, str], bool]
 
+# Globs for names that wrappers may have put parts into.
+_PARTS = [(f"{word}.", word in ANYWHERE, True) for word in WRAPPERS]
 _MAGIC = re.compile(r"[*?\[]")
 _FEW_WORDS = 64
 _PLAIN = re.compile(r"(\*?)([^*?\[]+)(\*?)")  # one word, with a star before it, after it, or both
@@ -40,6 +43,14 @@ class Subject:
     @functools.cached_property
     def names(self) -> list[str]:
         return self.table.names
+
+    @functools.cached_property
+    def other_names(self) -> dict[int, str]:
+        """By position, names without the parts that wrappers put into them."""
+        # Most models are not wrapped, which is seen without their names in Python.
+        if not any(rule >= 0 for rule in _C.assign_words(self.table._native, _PARTS)):
+            return {}
+        return other_names(self.names)
 
     @functools.cached_property
     def tensors(self) -> list[Tensor]:
@@ -69,7 +80,14 @@ def assign(pairs: Sequence[tuple[Condition, Any]], subject: Subject) -> list[int
     run = next((at for at, word in enumerate(words) if word is None), len(words))
     if run > _FEW_WORDS:
         run = 0  # thousands of exact names are a dictionary's work
-    chosen = _C.assign_words(subject.table._native, [word for word in words[:run] if word is not None])
+    native = [word for word in words[:run] if word is not None]
+    chosen = _C.assign_words(subject.table._native, native)
+    others = subject.other_names
+    if others:
+        rows = list(others)
+        table = ParamTable(list(others.values()), [subject.tensors[i] for i in rows])
+        for i, rule in zip(rows, _C.assign_words(table._native, native), strict=True):
+            chosen[i] = min(rule, chosen[i]) if min(rule, chosen[i]) >= 0 else max(rule, chosen[i])
     remaining: Sequence[int] = [i for i, rule in enumerate(chosen) if rule < 0] if -1 in chosen else ()
     at = run
     while at < len(pairs) and remaining:
@@ -79,8 +97,10 @@ def assign(pairs: Sequence[tuple[Condition, Any]], subject: Subject) -> list[int
             at += 1
         names = subject.names
         if exact:
+            never = len(pairs)
             for i in remaining:
-                chosen[i] = exact.get(names[i], -1)
+                rule = min(exact.get(names[i], never), exact.get(others.get(i, names[i]), never))
+                chosen[i] = rule if rule < never else -1
         else:
             matches = _match_of(pairs[at][0], subject)
             for i in remaining:
@@ -105,11 +125,9 @@ def _word(condition: Condition) -> tuple[str, bool, bool] | None:
 
 def _match_of(condition: Condition, subject: Subject) -> Match:
     if isinstance(condition, str):
-        full_glob = re.compile(fnmatch.translate(condition)).match
-        return lambda i, name: full_glob(name) is not None
+        return _by_name(re.compile(fnmatch.translate(condition)).match, subject)
     if isinstance(condition, re.Pattern):
-        search = condition.search
-        return lambda i, name: search(name) is not None
+        return _by_name(condition.search, subject)
     if (
         isinstance(condition, tuple)
         and len(condition) == 2
@@ -131,6 +149,11 @@ def _match_of(condition: Condition, subject: Subject) -> Match:
         "initialize_: a rule's condition must be a glob, a regular expression, a module class, a pair of a "
         f"module class and an attribute, or a predicate (name, parameter), got {condition!r}"
     )
+
+
+def _by_name(matches: Callable[[str], object], subject: Subject) -> Match:
+    others = subject.other_names
+    return lambda i, name: bool(matches(name)) or (i in others and bool(matches(others[i])))
 
 
 def shown(sampler: Any) -> str:
