@@ -27,7 +27,7 @@ CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 PYTHON_TREES := pyparam tests benchmarks docs .ci setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all style lint guards docs wheel sdist test-wheel matrix format bench sanitize cuda test-cuda bench-cuda clean
+.PHONY: help demo test test-all style lint guards docs wheel sdist test-wheel test-sdist matrix format bench bench-compare bench-record sanitize cuda test-cuda bench-cuda clean
 .DELETE_ON_ERROR:
 
 help:
@@ -39,7 +39,8 @@ help:
 	@echo "make wheel     a wheel into dist/, for the PyTorch that it is built with (make sdist: the sources)"
 	@echo "make matrix    builds and tests with each Python that is found"
 	@echo "make format    rewrite the files as lint wants them"
-	@echo "make bench     the benchmarks, each beside its peer"
+	@echo "make bench     the benchmarks, each beside its peer (make bench-compare: five times, and against the"
+	@echo "               last figures of this machine, which make bench-record keeps)"
 	@echo "make sanitize  the suite with the extension under ASan and UBSan"
 	@echo "make cuda      compile and link the CUDA kernels, and check what can be checked without a GPU"
 	@echo "make test-cuda the suite of the CUDA kernels, which needs a GPU (make bench-cuda: their benchmarks)"
@@ -117,6 +118,10 @@ test-all: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 bench: $(VENV)/.bench $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest benchmarks -s -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)
 
+# make bench-record keeps the figures. A part: make bench-compare PYTEST_FLAGS="-k walk".
+bench-compare bench-record: $(VENV)/.bench $(VENV)/.installed $(VENV)/.built
+	PYTHONPATH=. $(PY) benchmarks/recorded.py $(if $(filter bench-record,$@),--record) -- $(PYTEST_FLAGS)
+
 # What needs no build.
 style: $(VENV)/.lint
 	$(VENV)/bin/clang-format --dry-run -Werror $(CPP)
@@ -151,16 +156,31 @@ sdist: $(VENV)/.torch
 	@$(PY) setup.py --quiet sdist --dist-dir dist
 	@ls dist/*.tar.gz
 
-# The suite against the installed wheel: in an environment that has it and, by way of the first one, what it
-# needs, and in a tree that has everything but the package.
+# A new environment in the folder $(1), with the wheel $(2) and, by way of the first environment, what it needs.
+define installed
+	$(PY) -m venv $(1)
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth"
+	$(1)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-index $(2)
+endef
+
+# The suite against the installed wheel, in a tree that has everything but the package.
 test-wheel: $(VENV)/.test wheel
 	rm -rf build/wheel
 	mkdir -p build/wheel/tree
 	git ls-files --cached --others --exclude-standard | grep -v "^pyparam/" | tar -cf - -T - | tar -xf - -C build/wheel/tree
-	$(PY) -m venv build/wheel/venv
-	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(build/wheel/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth"
-	build/wheel/venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-index dist/*.whl
+	$(call installed,build/wheel/venv,dist/*.whl)
 	cd build/wheel/tree && ../venv/bin/python -c 'import pytest; pytest.console_main()' -m "not slow" $(PYTEST_FLAGS)
+
+# The source distribution in a folder of its own: a wheel is built of it, which compiles everything, and is tried.
+test-sdist: $(VENV)/.test sdist
+	rm -rf build/sdist
+	mkdir -p build/sdist/tree
+	tar -xf dist/*.tar.gz -C build/sdist/tree --strip-components 1
+	cd build/sdist/tree && $(abspath $(PY)) -m pip --disable-pip-version-check wheel --quiet --no-build-isolation --no-deps --no-index --wheel-dir .. .
+	$(call installed,build/sdist/venv,build/sdist/*.whl)
+	rm -rf build/sdist/tree/pyparam
+	cd build/sdist/tree && ../venv/bin/python -m pyparam show demo
+	cd build/sdist/tree && ../venv/bin/python -c 'import pytest; pytest.console_main()' $(or $(PYTEST_FLAGS),tests/test_package.py tests/test_build.py tests/test_cli.py)
 
 matrix:
 	@.ci/matrix

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from pairing import readable
+from pairing import keep, readable
 
 from pyparam._base.native import _C
 
@@ -60,6 +60,7 @@ def versus_on_device(
         for side in (0, 1) if round_ % 2 == 0 else (1, 0):
             times[side].append(clock((ours, peer)[side]))
     mine, theirs = (statistics.median(side) for side in times)
+    keep(mine, theirs)
     speed = f", {moved / mine / 1e12:.2f} TB/s" if moved is not None else ""
     verdict = "met" if theirs / mine >= floor else "MISSED"
     print(

@@ -1,7 +1,7 @@
 """An extension of griffe, which reads the package for the reference.
 
-Public functions of the compiled module have their signature from its stub, and their docstring from where they
-are defined, in C++. What docstrings borrow from reStructuredText becomes Markdown.
+Public functions of the compiled module have their signature from its stub, and their docstring from where
+they are defined, in C++. What docstrings borrow from reStructuredText becomes Markdown.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def test_another_torch_is_said_before_the_extension_is_loaded(copy: Path, other:
     last = done.stderr.strip().splitlines()[-1]
     assert last == (
         f"ImportError: pyparam was built for PyTorch {other}, and this is PyTorch {torch.__version__}: "
-        "build it again with: pip install --no-build-isolation ."
+        "build it again with: pip install --no-build-isolation . "
+        "(without the option pip builds with the newest PyTorch)"
     )
 
 

@@ -34,7 +34,7 @@ def _check_what_it_was_built_for() -> None:
     if _release(built["torch"]) != _release(here["torch"]):
         raise ImportError(
             f"pyparam was built for PyTorch {built['torch']}, and this is PyTorch {here['torch']}: "
-            f"build it again with: {BUILD}"
+            f"build it again with: {BUILD} (without the option pip builds with the newest PyTorch)"
         )
     if built["cuda"] != "None" and built["cuda"].split(".")[0] != here["cuda"].split(".")[0]:
         raise ImportError(
