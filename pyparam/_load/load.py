@@ -27,7 +27,7 @@ from pyparam._load.checks import (
 from pyparam._load.code import OwnCode, own_code
 from pyparam._load.rounding import Rounding
 from pyparam._load.stream import stream, stream_pairs
-from pyparam._load.values import Given, given_by, opened, state_of, table_alone, without_repeats
+from pyparam._load.values import Given, add_beside, given_by, opened, state_of, table_alone, without_repeats
 from pyparam._share.keep import keep_ties
 from pyparam._share.parts import as_parts
 from pyparam._share.shared_memory import overlaps_itself, write_over
@@ -135,6 +135,7 @@ def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> I
     values = given.values
     wanted = state_of(model, keep_vars=True)
     without_repeats(given, wanted)
+    add_beside(given, wanted)
     own = ties(model, buffers=True)
     check_agreement(verb, own, values, wanted, options.where)
     for tie in (*given.ties, *own):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor, nn
 
@@ -28,6 +30,8 @@ class Given(NamedTuple):
     """Files whose pages may be given back behind the copy."""
     from_file: bool
     repeats: frozenset[str] = frozenset()
+    beside: Mapping[str, Any] = MappingProxyType({})
+    """What a file holds besides tensors: of a model that saves such things, part of its state."""
     """Names that the file has in its metadata alone, for a tensor under another name."""
 
 
@@ -64,10 +68,7 @@ def given_by(verb: str, source: Any, rename: Rule) -> Given:
         given = _of_file(verb, source)
     elif isinstance(source, nn.Module):
         given = Given(state_of(source, keep_vars=False), [], {}, [], False)
-    elif isinstance(source, Mapping) and all(
-        isinstance(name, str) and (isinstance(value, Tensor) or name.endswith("_extra_state"))
-        for name, value in source.items()
-    ):
+    elif _is_state_dict(source):
         given = Given(_copied(source), [], {}, [], False)
     else:
         given = Given(dict(table_of(source, buffers=True, remove_duplicate=False)), [], {}, [], False)
@@ -88,6 +89,19 @@ def state_of(module: nn.Module, *, keep_vars: bool) -> Any:
     return module.state_dict(keep_vars=keep_vars) if state is None else state
 
 
+def _is_state_dict(source: Any) -> TypeGuard[Mapping[str, Any]]:
+    """A module's state whole, as its own loading code takes it, where one can tell it from other mappings.
+
+    ``_metadata`` says that a module made it; then its modules may have put anything in it (a quantized layer
+    its dtype).
+    """
+    return isinstance(source, Mapping) and all(
+        isinstance(name, str)
+        and (isinstance(value, Tensor) or hasattr(source, "_metadata") or name.endswith("_extra_state"))
+        for name, value in source.items()
+    )
+
+
 def _copied(source: Mapping[str, Any]) -> Any:
     copied: Any = source.copy() if hasattr(source, "_metadata") else dict(source)  # type: ignore[attr-defined]
     if hasattr(source, "_metadata"):
@@ -103,7 +117,7 @@ def _renamed_tie(tie: Tie, new: Mapping[str, str]) -> Tie | None:
 
 
 def _of_file(verb: str, source: Checkpoint) -> Given:
-    values: dict[str, Any] = dict(source.table())
+    values: dict[str, Any] = OrderedDict(source.table())
     values |= {name: value for name, value in source.extras.items() if _is_extra_state(name)}
     try:
         ties = ties_from_text(source.metadata.get(TIES_KEY, "[]"))
@@ -115,7 +129,10 @@ def _of_file(verb: str, source: Checkpoint) -> Given:
                 raise ValueError(f"strides {stride!r} of {name!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{verb}: the metadata of {str(source.path)!r} is damaged: {error!r}") from None
-    return Given(values, ties, strides, source.mapped_files(), True, frozenset(source.aliases()))
+    if "" in source._versions:
+        values._metadata = source._versions[""]  # type: ignore[attr-defined]
+    repeats = frozenset(source.aliases())
+    return Given(values, ties, strides, source.mapped_files(), True, repeats, source.extras)
 
 
 def without_repeats(given: Given, wanted: Mapping[str, Any]) -> None:
@@ -127,3 +144,20 @@ def without_repeats(given: Given, wanted: Mapping[str, Any]) -> None:
         for name in group[1:]:
             if name not in wanted:
                 given.values.pop(name, None)
+
+
+def add_beside(given: Given, wanted: Mapping[str, Any]) -> None:
+    """Adds to the values what else of the model's state the file holds: a quantized layer's dtype and tuple.
+
+    A file lists the entries of a tuple each under a name of its own; they become the tuple again.
+    """
+    values, beside = given.values, given.beside
+    for name, value in wanted.items():
+        if name in values or isinstance(value, Tensor):
+            continue
+        if name in beside:
+            values[name] = beside[name]
+        elif isinstance(value, (tuple, list)):
+            entries = [f"{name}.{i}" for i in range(len(value))]
+            if all(entry in values or entry in beside for entry in entries):
+                values[name] = type(value)(values.pop(e) if e in values else beside[e] for e in entries)

@@ -85,6 +85,7 @@ class Checkpoint(Mapping[str, Tensor]):
         "_path",
         "_places",
         "_table",
+        "_versions",
     )
 
     def __init__(
@@ -95,6 +96,7 @@ class Checkpoint(Mapping[str, Tensor]):
         places: dict[str, int] | None = None,
         metadata: Mapping[str, Any] | None = None,
         extras: Mapping[str, Any] | None = None,
+        versions: Mapping[str, Any] | None = None,
     ) -> None:
         """``places`` says where a name is, as ``position * len(parts) + part``; left out, there is one part.
 
@@ -109,6 +111,8 @@ class Checkpoint(Mapping[str, Tensor]):
         self._by_name = Names(places)
         self._metadata = dict(metadata or {})
         self._extras = dict(extras or {})
+        # What state_dict() of a module adds as _metadata, by the dotted name of the state dict.
+        self._versions = dict(versions or {})
         self._live: weakref.WeakValueDictionary[str, Tensor] = weakref.WeakValueDictionary()
         # The last table, while someone holds it: its tensors are those that names give.
         self._table: weakref.ref[ParamTable] | None = None
@@ -231,7 +235,12 @@ class Checkpoint(Mapping[str, Tensor]):
         """Some of the tensors under other names, over the same files; extras are those below ``prefix``."""
         places = {new: self._places[name] for name, new in zip(names, under, strict=True)}
         extras = {k.removeprefix(prefix): v for k, v in self._extras.items() if k.startswith(prefix)}
-        return Checkpoint(self._path, self._parts, places=places, metadata=self._metadata, extras=extras)
+        versions = {} if prefix else self._versions
+        if prefix.removesuffix(".") in self._versions:
+            versions = {"": self._versions[prefix.removesuffix(".")]}
+        return Checkpoint(
+            self._path, self._parts, places=places, metadata=self._metadata, extras=extras, versions=versions
+        )
 
     def _listed(self, *, buffers: bool, remove_duplicate: bool) -> list[str]:
         """The names a table has. Only a program tells parameters from buffers, and repeats from tensors."""

@@ -122,6 +122,26 @@ def flatten(
     return found
 
 
+def versions(root: Any, deepest: int = 3) -> dict[str, Any]:
+    """The ``_metadata`` of state dicts among mappings of mappings, by the dotted name of the state dict.
+
+    It tells each module which version of its class saved it, in ``local_metadata`` of its loading code.
+    """
+    found: dict[str, Any] = {}
+    level = [("", root)]
+    for _ in range(deepest):
+        level = [(prefix, node) for prefix, node in level if isinstance(node, Mapping)]
+        found |= {prefix: node._metadata for prefix, node in level if hasattr(node, "_metadata")}
+        level = [
+            (f"{prefix}.{key}" if prefix else key, value)
+            for prefix, node in level
+            if prefix not in found
+            for key, value in node.items()
+            if isinstance(key, str)
+        ]
+    return found
+
+
 def joined(prefix: str | None, key: object, *, strict: bool = True) -> str:
     if isinstance(key, bool) or not isinstance(key, (str, int)):
         if strict:

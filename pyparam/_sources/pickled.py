@@ -97,7 +97,8 @@ def _described(
         why = f"it refers to {', '.join(world.refused[:4])}"
         return Checkpoint(path, [ListedPart(path, tensors, str(_needs_code(path, why)))], extras=extras)
     entries = [Entry(name, tensor, home(tensor.storage)) for name, tensor in tensors.items()]
-    return Checkpoint(path, [StoredPart(path, file, entries)], extras=extras)
+    versions = nested.versions(loaded)
+    return Checkpoint(path, [StoredPart(path, file, entries)], extras=extras, versions=versions)
 
 
 def _open_whole(path: Path, file: BinaryIO) -> Checkpoint:
@@ -198,7 +199,8 @@ def _flattened(path: Path, loaded: Any, kind: type, extras: dict[str, Any], size
 def _checkpoint(path: Path, loaded: Any, mapped: MappedFile | None) -> Checkpoint:
     extras: dict[str, Any] = {}
     tensors = _flattened(path, loaded, Tensor, extras, path.stat().st_size)
-    return Checkpoint(path, [_Part(path, tensors, mapped)], extras=extras)
+    versions = nested.versions(loaded)
+    return Checkpoint(path, [_Part(path, tensors, mapped)], extras=extras, versions=versions)
 
 
 class _Part:

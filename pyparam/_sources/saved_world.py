@@ -101,6 +101,8 @@ class SavedWorld(TensorWorld):
             self.is_plain = False
         elif not isinstance(made, OrderedDict):
             raise PickleError(f"it gives a state to a {type(made).__name__}")
+        elif isinstance(state, dict) and isinstance(state.get("_metadata"), dict):
+            made._metadata = state["_metadata"]  # type: ignore[attr-defined]  # a state dict's, see nested.versions
 
 
 def _allocates(arguments: tuple[Any, ...]) -> bool:
