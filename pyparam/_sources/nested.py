@@ -128,16 +128,15 @@ def versions(root: Any, deepest: int = 3) -> dict[str, Any]:
     It tells each module which version of its class saved it, in ``local_metadata`` of its loading code.
     """
     found: dict[str, Any] = {}
-    level = [("", root)]
+    level = [("", root)] if isinstance(root, Mapping) else []
     for _ in range(deepest):
-        level = [(prefix, node) for prefix, node in level if isinstance(node, Mapping)]
         found |= {prefix: node._metadata for prefix, node in level if hasattr(node, "_metadata")}
         level = [
             (f"{prefix}.{key}" if prefix else key, value)
             for prefix, node in level
             if prefix not in found
             for key, value in node.items()
-            if isinstance(key, str)
+            if isinstance(value, Mapping) and isinstance(key, str)
         ]
     return found
 
