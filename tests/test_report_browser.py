@@ -116,10 +116,11 @@ def test_the_page_of_a_parameter(opened):
     assert set(facts) >= {"Mean", "Standard deviation", "Median", "Least", "Largest", "1 %", "99 %", "Zeros"}
     rows = [row.split() for row in report.text(".precisions tbody tr")]
     assert [row[0] for row in rows] == ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"]
-    before = report.run("return document.querySelector('.chart').layout.shapes.length")
+    logarithmic = "return document.querySelectorAll('#page .chart')[1].layout.shapes.length"
+    before = report.run(logarithmic)
     report.one(".precisions input[value=float8_e4m3fn]").click()
-    assert report.run("return document.querySelector('.chart').layout.shapes.length") > before
-    points = "return document.querySelectorAll('#page .chart')[1].data[4].x.length"
+    assert report.run(logarithmic) > before
+    points = "return document.querySelectorAll('#page .chart')[2].data[4].x.length"
     assert report.run(points) == 4
 
 

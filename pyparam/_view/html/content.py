@@ -17,6 +17,7 @@ from pyparam._measure.columns import COUNTS as STAT_COUNTS
 from pyparam._measure.columns import VALUES
 from pyparam._measure.rows import finite_or_none
 from pyparam._view.html.pack import Packer
+from pyparam._view.html.strips import add_strips
 
 # What the page tells of smaller types, in this order.
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -50,6 +51,7 @@ def packed(
     nodes = _add_tree(packer, strings, seen)
     _add_rows(packer, header, seen)
     _add_statistics(packer, header, seen)
+    add_strips(packer, seen)
     header["modules"] = nodes
     header["findings"] = _findings(seen, found)
     if against is not None:
@@ -145,6 +147,12 @@ def _add_rows(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
     packer.add("row_own_bytes", own.clamp(min=0))
     packer.add("row_first", seen.sets.layout if len(seen) else elements)
     packer.add("row_buffer", torch.tensor(seen.is_buffer, dtype=torch.uint8, device="cpu"))
+    # What a module's row unites: not a layer's counters and positions beside its weights.
+    weight = [
+        not statistic and (layout.dtype.is_floating_point or layout.dtype.is_complex)
+        for statistic, layout in zip(seen.statistic, seen.layouts, strict=True)
+    ]
+    packer.add("row_weight", torch.tensor(weight, dtype=torch.uint8, device="cpu"))
     packer.add("row_stats", torch.where(seen.at < 0, _NONE, seen.at))
 
 

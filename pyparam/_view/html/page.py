@@ -13,6 +13,7 @@ SCRIPTS = (
     "inflate.js",
     "data.js",
     "model.js",
+    "united.js",
     "theme.js",
     "bins.js",
     "table.js",
@@ -21,8 +22,11 @@ SCRIPTS = (
     "tiles.js",
     "findings.js",
     "charts.js",
+    "linear.js",
+    "strips.js",
     "parameter.js",
     "changes.js",
+    "print.js",
     "main.js",
 )
 

@@ -24,13 +24,15 @@
   const ticks = (axis, signs, zero, width) => {
     const decades = (axis.high - axis.low) / TEN;
     const step = Math.max(1, Math.ceil(decades / Math.max(1, width / signs.length / 90)));
+    // Labels beside that of zero need room.
+    const least = zero ? ((axis.high - axis.low + axis.gap) * signs.length * 34) / Math.max(1, width - 70) : 0;
     const values = zero ? [0] : [];
     const texts = zero ? ["0"] : [];
     const between = decades > 2 ? [1] : decades > 0.8 ? [1, 2, 5] : [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8];
     for (let n = Math.floor(axis.low / TEN / step) * step; n * TEN <= axis.high; n += step) {
       for (const factor of between) {
         const log = n * TEN + Math.log2(factor);
-        if (log < axis.low || log > axis.high) continue;
+        if (log < axis.low || log > axis.high || axis.at(log, 1) < least) continue;
         for (const sign of signs) {
           values.push(axis.at(log, sign));
           const text = factor === 1 && decades > 2 ? power(n) : pyparam.number(factor * 10 ** n);
@@ -108,7 +110,7 @@
       height: 280,
       margin: { l: 56, r: 12, t: 22, b: 44 },
       bargap: 0,
-      xaxis: { ...place, range: ends, tickmode: "array", ticks: "outside", showgrid: false, zeroline: false, title: { text: "value, signed logarithmic" } },
+      xaxis: { ...place, range: ends, tickmode: "array", ticks: "outside", tickangle: 0, showgrid: false, zeroline: false, title: { text: "value, signed logarithmic" } },
       yaxis: { title: { text: "share of values" }, tickformat: ".1~%", rangemode: "tozero", nticks: 5, showline: false },
       shapes,
       annotations: notes,

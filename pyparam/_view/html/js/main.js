@@ -88,6 +88,7 @@
     window.addEventListener("hashchange", follow);
     pyparam.theme.onChange(() => report.row !== null && $("page").redraw && $("page").redraw());
     await follow();
+    pyparam.printable(report);
 
     const dialog = $("keys");
     dialog.append(el("h2", { id: "keys-title", text: "Keys" }), el("dl", { class: "facts" },

@@ -110,6 +110,7 @@
     }
     parts.push(...banners(model, row));
     const values = el("div", { class: "chart", role: "img", "aria-label": `Histogram of the values: ${model.hasStats(row) ? `from ${pyparam.number(model.stat("min", row))} to ${pyparam.number(model.stat("max", row))}` : "none"}` });
+    const linear = el("div", { class: "chart linear", role: "img", "aria-label": "Histogram of the values on a linear axis" });
     const others = el("div", { class: "chart", role: "img", "aria-label": "Medians and quantiles of the same parameter in the other blocks" });
     const siblings = model.hasStats(row) ? pyparam.siblings(model, row) : [];
     const changed = difference(model, row);
@@ -120,7 +121,8 @@
         pyparam.drawValues(values, model, bins, row, precision);
       };
       parts.push(
-        el("section", {}, el("h2", { text: "Values" }), values),
+        el("section", {}, el("h2", { text: "Values" }), el("div", { class: "columns" }, linear, values)),
+        ...pyparam.strips(model, row),
         el("div", { class: "columns" },
           el("section", {}, el("h2", { text: "Statistics" }), statistics(model, row)),
           el("section", {}, el("h2", { text: "Quantiles" }), quantiles(model, row)),
@@ -142,6 +144,8 @@
     page.hidden = false;
     const draw = () => {
       const drawn = [];
+      if (linear.isConnected) drawn.push(pyparam.drawLinear(linear, model, bins, row));
+      page.querySelectorAll("canvas.strip").forEach((canvas) => pyparam.drawStrip(canvas));
       if (values.isConnected) drawn.push(pyparam.drawValues(values, model, bins, row, precision));
       if (others.isConnected) drawn.push(pyparam.drawSiblings(others, model, row, siblings));
       return Promise.all(drawn);

@@ -4,15 +4,18 @@
   const { el } = pyparam;
   const DEEPEST = 24;
   // What has no room to be written out is on the page of the parameter.
-  const counted = (n) => (n < 1e8 ? pyparam.count(n) : pyparam.short(n));
+  const counted = (n) => (n < 1e7 ? pyparam.count(n) : pyparam.short(n));
 
   pyparam.tableColumns = (model) => {
     const rows = (f) => () => Array.from({ length: model.length }, (_, row) => f(row));
     const stat = (name) => rows((row) => model.stat(name, row));
     const zeros = (row) => model.stat("zeros", row) / model.values(row);
+    // `united` is the text of a module; see united.js.
     const number = (id, label, title) => ({
       id, label, title, kind: "figure", sortable: true, values: stat(id), text: (row) => pyparam.number(model.stat(id, row)),
+      united: (found) => pyparam.number(found[id]),
     });
+    const amount = (row) => (model.hasStats(row) ? counted(model.nonfinite(row)) : "–");
     const columns = [
       { id: "name", label: "Name", kind: "words", sortable: true, values: () => model.names },
       { id: "shape", label: "Shape", kind: "words", sortable: true, values: rows((r) => model.shape(r)), text: (r) => model.shape(r) },
@@ -22,8 +25,11 @@
       number("std", "Std", "Standard deviation of the finite values"),
       number("min", "Min", "Least finite value"),
       number("max", "Max", "Largest finite value"),
-      { id: "zeros", label: "Zeros", title: "Share of zeros", kind: "figure", sortable: true, values: rows(zeros), text: (r) => (model.hasStats(r) ? pyparam.percent(model.stat("zeros", r), model.values(r)) : "–") },
-      { id: "histogram", label: "Distribution", title: "Negative values left, zeros in the middle, positive ones right; magnitudes on one logarithmic axis for all rows", kind: "picture" },
+      { id: "max_abs", label: "Max |x|", title: "Largest magnitude of the finite values", kind: "figure", sortable: true, values: rows((r) => model.maxAbs(r)), text: (r) => pyparam.number(model.maxAbs(r)), united: (found) => pyparam.number(found.max_abs) },
+      number("l2", "L2", "L2 norm of the finite values"),
+      { id: "zeros", label: "Zeros", title: "Share of zeros", kind: "figure", sortable: true, values: rows(zeros), text: (r) => (model.hasStats(r) ? pyparam.percent(model.stat("zeros", r), model.values(r)) : "–"), united: (found) => pyparam.percent(found.zeros, found.values) },
+      { id: "nonfinite", label: "Not finite", title: "NaN, +∞ and −∞", kind: "figure", sortable: true, values: rows((r) => model.nonfinite(r)), text: amount, united: (found) => counted(found.nonfinite) },
+      { id: "histogram", label: "Distribution", title: "Negative values left, zeros in the middle, positive ones right; magnitudes on one logarithmic axis for all rows, or on a linear one of each row", kind: "picture" },
     ];
     if (model.columns.row_difference) {
       const changed = (row) => {
@@ -50,6 +56,16 @@
       this.model = model;
       this.bins = bins;
       this.columns = columns;
+      this.linear = false;
+      this.all = new pyparam.United(model, null);
+    }
+
+    picture(line, found) {
+      line.canvas.hidden = found === null;
+      if (!found) return;
+      // All have one size, and to ask for it between two rows would lay the page out each time.
+      this.size ||= { width: line.canvas.clientWidth || 140, height: line.canvas.clientHeight || 20 };
+      this.bins.draw(line.canvas, this.size, found, this.colours, this.linear);
     }
 
     make() {
@@ -88,9 +104,14 @@
       line.label.removeAttribute("href");
       const count = below ? below.count[node] : model.count[node];
       line.note.textContent = `${pyparam.shown(model.type(node) || "")}  ${pyparam.plural(count, "parameter")}`.replace("(no name)", "").trim();
-      for (const column of this.columns) if (column.text) line.cells[column.id].textContent = "";
+      const united = below ? below.united : this.all;
+      const found = united.of(node);
+      for (const column of this.columns) {
+        if (column.text) line.cells[column.id].textContent = found && column.united ? column.united(found) : "";
+      }
+      line.cells.nonfinite.classList.toggle("some", found !== null && found.nonfinite > 0);
       line.cells.elements.textContent = counted(below ? below.values[node] : model.elements[node]);
-      line.canvas.hidden = true;
+      this.picture(line, found && united.bins(node, this.bins));
     }
 
     parameter(line, row, isFlat) {
@@ -108,8 +129,8 @@
       if (model.columns.row_buffer[row]) notes.push("buffer");
       line.note.textContent = notes.join("  ");
       for (const column of this.columns) if (column.text) line.cells[column.id].textContent = column.text(row);
-      line.canvas.hidden = !model.hasStats(row);
-      if (model.hasStats(row)) this.bins.draw(line.canvas, model.columns.row_stats[row], this.colours);
+      line.cells.nonfinite.classList.toggle("some", model.nonfinite(row) > 0);
+      this.picture(line, model.hasStats(row) ? this.bins.added([model.columns.row_stats[row]]) : null);
     }
   };
 }

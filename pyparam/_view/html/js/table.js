@@ -27,6 +27,7 @@
       this.text = "";
       this.only = null; // { rows: Set, label }
       this.active = 0;
+      this.paper = 0; // on paper, how many lines at most; see print.js
       this.version = 0;
       this.columns = pyparam.tableColumns(model);
       this.rows = new pyparam.Rows(model, bins, this.columns);
@@ -54,7 +55,8 @@
       const keys = el("p", { id: "table-keys", class: "muted small" });
       keys.append("↑ ↓ move, → ← open and close a module, Enter shows a parameter, / filters.");
       this.empty = el("p", { class: "empty", hidden: true });
-      $("table").replaceChildren(this.grid, this.empty, keys);
+      this.cut = el("p", { class: "muted small", hidden: true });
+      $("table").replaceChildren(this.grid, this.cut, this.empty, keys);
       this.pool = [];
     }
 
@@ -88,6 +90,14 @@
         this.show(null);
         $("filter").focus();
       });
+      for (const [value, label] of [["log", "Log"], ["linear", "Linear"]]) {
+        const input = el("input", { type: "radio", name: "table-axis", value, checked: value === "log" });
+        input.addEventListener("change", () => {
+          this.rows.linear = value === "linear";
+          this.redraw();
+        });
+        $("table-axis").append(el("label", {}, input, el("span", { text: label })));
+      }
       $("open-all").addEventListener("click", () => this.openAll(1));
       $("close-all").addEventListener("click", () => this.openAll(0));
     }
@@ -207,7 +217,7 @@
           values[model.columns.node_parent[n]] += values[n];
         }
       }
-      this.below = below && { count: below, values };
+      this.below = below && { count: below, values, united: new pyparam.United(model, taken) };
       const items = [];
       for (const stack = [0]; stack.length;) {
         const node = stack.pop();
@@ -251,6 +261,7 @@
 
     redraw() {
       this.version += 1;
+      this.rows.size = null;
       this.head.style.paddingInlineEnd = `${this.body.offsetWidth - this.body.clientWidth}px`;
       this.rows.colours = {
         bar: pyparam.theme.colour("accent"), base: pyparam.theme.colour("line"), zero: pyparam.theme.colour("muted"),
@@ -258,12 +269,18 @@
       this.render();
     }
 
+    // The lines to draw, from the first to before the last: those in sight, and on paper as many as it takes.
+    drawn(height) {
+      if (this.paper) return [0, Math.min(this.items.length, this.paper)];
+      const first = Math.max(0, Math.floor(this.body.scrollTop / HEIGHT) - SPARE);
+      return [first, Math.min(this.items.length, Math.ceil((this.body.scrollTop + height) / HEIGHT) + SPARE)];
+    }
+
     render() {
       const height = this.body.clientHeight;
       if (!height) return;
-      const first = Math.max(0, Math.floor(this.body.scrollTop / HEIGHT) - SPARE);
-      const last = Math.min(this.items.length, Math.ceil((this.body.scrollTop + height) / HEIGHT) + SPARE);
-      const needed = Math.ceil(height / HEIGHT) + 2 * SPARE + 2;
+      const [first, last] = this.drawn(height);
+      const needed = this.paper ? last : Math.ceil(height / HEIGHT) + 2 * SPARE + 2;
       while (this.pool.length < needed) {
         const line = this.rows.make();
         this.pool.push(line);

@@ -3,6 +3,7 @@
 {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const listeners = [];
+  let shown = "light"; // before it was printed
 
   // Storage is refused to files in some browsers; then the choice lasts as long as the page.
   const remembered = () => {
@@ -36,6 +37,11 @@
         remember(next);
         apply(next);
       });
+    },
+    // Paper is white, whatever the screen shows.
+    print(paper) {
+      if (paper) shown = document.documentElement.dataset.theme;
+      apply(paper ? "light" : shown);
     },
     onChange(listener) {
       listeners.push(listener);
