@@ -49,7 +49,7 @@ void copy_from(const std::vector<at::Tensor>& targets, const std::vector<at::Ten
   for (const auto& [address, bytes] : mapped)
     mappings.push_back({reinterpret_cast<const char*>(address), bytes});
   const py::gil_scoped_release without_gil;
-  copy_streamed(targets, sources, mappings, batch_bytes);
+  copy_all(targets, sources, mappings, batch_bytes);
 }
 
 py::object none_or(Ref ref) { return ref ? owned(std::move(ref)) : py::none(); }
@@ -119,7 +119,16 @@ void bind_walk(py::module_& m) {
           [](const walk::Pairs& pairs, const Spans& mapped, int64_t batch_bytes) {
             copy_from(pairs.targets, pairs.sources, mapped, batch_bytes);
           },
-          py::arg("mapped"), py::arg("batch_bytes"));
+          py::arg("mapped"), py::arg("batch_bytes"))
+      // The other way round: the table's tensors move towards the model's.
+      .def(
+          "lerp_sources",
+          [](const walk::Pairs& pairs, double weight) {
+            const py::gil_scoped_release without_gil;
+            check_copies(pairs.sources, pairs.targets);
+            lerp_all(pairs.sources, pairs.targets, weight);
+          },
+          py::arg("weight"));
   m.def("match_table", [](const py::object& module, const ParamTable& table) {
     return raising([&] { return walk::match_table(module.ptr(), table); });
   });
@@ -129,6 +138,14 @@ void bind_walk(py::module_& m) {
          int64_t batch_bytes) { copy_from(targets.tensors, sources.tensors, mapped, batch_bytes); },
       py::arg("targets"), py::arg("sources"), py::arg("mapped") = Spans(),
       py::arg("batch_bytes") = int64_t{32} << 20);
+  m.def(
+      "lerp_tensors",
+      [](const GivenList& targets, const GivenList& sources, double weight) {
+        const py::gil_scoped_release without_gil;
+        check_copies(targets.tensors, sources.tensors);
+        lerp_all(targets.tensors, sources.tensors, weight);
+      },
+      py::arg("targets"), py::arg("sources"), py::arg("weight"));
   m.def(
       "odd_copies",
       [](const GivenList& targets, const GivenList& sources) {

@@ -1,15 +1,17 @@
 #include "table/copy.h"
 
 #include <ATen/MemoryOverlap.h>
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_lerp.h>
 #include <torch/csrc/autograd/variable.h>
 
 #include <algorithm>
-#include <cstring>
+#include <optional>
 
+#include "kernels/cpu/copies.h"
 #include "kernels/cpu/pages.h"
 #include "kernels/extent.h"
+#include "kernels/spans.h"
 #include "table/ordinary.h"
 #include "table/prefetch.h"
 
@@ -17,59 +19,16 @@ namespace pyparam {
 
 namespace {
 
-constexpr int64_t kPieceBytes = int64_t{1} << 20;
+bool moves(at::ScalarType dtype) { return c10::isFloatingType(dtype) || c10::isComplexType(dtype); }
 
 bool has_forward_gradient(const c10::TensorImpl& impl) {
   const auto* meta = static_cast<const torch::autograd::AutogradMeta*>(impl.autograd_meta());
   return meta != nullptr && meta->fw_grad_ != nullptr;
 }
 
-bool is_bytes(const at::Tensor& target, const at::Tensor& source) {
-  return target.scalar_type() == source.scalar_type() && target.is_cpu() && source.is_cpu() &&
-         target.is_contiguous() && source.is_contiguous();
-}
-
-void copy_bytes(const at::Tensor& target, const at::Tensor& source) {
-  auto* to = static_cast<char*>(target.mutable_data_ptr());
-  const auto* from = static_cast<const char*>(source.const_data_ptr());
-  const auto size = static_cast<int64_t>(target.nbytes());
-  if (size == 0 || to == from) return;
-  if (size <= kPieceBytes) {
-    std::memmove(to, from, static_cast<size_t>(size));
-  } else if (to + size <= from || from + size <= to) {
-    at::parallel_for(0, size, kPieceBytes, [&](int64_t begin, int64_t end) {
-      std::memcpy(to + begin, from + begin, static_cast<size_t>(end - begin));
-    });
-  } else {
-    std::memmove(to, from, static_cast<size_t>(size));
-  }
-}
-
-void copy_one(const at::Tensor& target, const at::Tensor& source) {
-  if (is_bytes(target, source)) {
-    copy_bytes(target, source);
-    target.unsafeGetTensorImpl()->bump_version();
-  } else {
-    target.copy_(source);
-  }
-}
-
-// The pairs [begin, end).
-void copy_range(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
-                size_t begin, size_t end) {
-  for (size_t i = begin; i < end; ++i) {
-    if (i + kAheadOfTensors < end) {
-      prefetch(targets[i + kAheadOfTensors]);
-      prefetch(sources[i + kAheadOfTensors]);
-    }
-    if (i + kAheadOfStorages < end) {
-      for (const at::Tensor* tensor :
-           {&targets[i + kAheadOfStorages], &sources[i + kAheadOfStorages]})
-        prefetch_storage(*tensor);
-    }
-    copy_one(targets[i], sources[i]);
-  }
-}
+// From this size on the pages of a source are given back by whoever copied it; below, those of many
+// are together.
+constexpr int64_t kLargeBytes = int64_t{1} << 18;
 
 // Gives back what was read of mappings.
 class Behind {
@@ -77,36 +36,41 @@ class Behind {
   explicit Behind(const std::vector<Mapping>& mappings)
       : pages_(!mappings.empty()), mappings_(mappings), read_(mappings.size()) {}
 
-  void note(const at::Tensor& source) {
-    if (!source.is_cpu() || source.numel() == 0) return;
-    const auto* first = static_cast<const char*>(source.const_data_ptr());
-    int64_t span = 1;
-    for (int64_t d = 0; d < source.dim(); ++d) span += (source.size(d) - 1) * source.stride(d);
-    const char* last = first + span * static_cast<int64_t>(source.itemsize());
-    for (size_t i = 0; i < mappings_.size(); ++i) {
-      const Mapping& mapping = mappings_[i];
-      if (first < mapping.begin || last > mapping.begin + mapping.bytes) continue;
-      Read& read = read_[i];
-      read.first = read.first == nullptr ? first : std::min(read.first, first);
-      read.last = std::max(read.last, last);
-    }
+  bool enabled() const { return pages_.enabled(); }
+
+  // At once. Any thread may call it.
+  void give_back(const Span& read) const {
+    if (mapping_of(read) < mappings_.size()) pages_.release(read.begin, read.end - read.begin);
   }
 
-  void give_back() {
-    for (Read& read : read_) {
-      if (read.first != nullptr) pages_.release(read.first, read.last - read.first);
+  // With the next that are given back together.
+  void note(const Span& read) {
+    const size_t i = mapping_of(read);
+    if (i == mappings_.size()) return;
+    Span& all = read_[i];
+    all.begin = all.empty() ? read.begin : std::min(all.begin, read.begin);
+    all.end = std::max(all.end, read.end);
+  }
+  void give_back_noted() {
+    for (Span& read : read_) {
+      if (!read.empty()) pages_.release(read.begin, read.end - read.begin);
       read = {};
     }
   }
 
  private:
-  struct Read {
-    const char* first = nullptr;
-    const char* last = nullptr;
-  };
+  size_t mapping_of(const Span& read) const {
+    size_t i = 0;
+    while (i < mappings_.size() && (read.begin < mappings_[i].begin ||
+                                    read.end > mappings_[i].begin + mappings_[i].bytes)) {
+      ++i;
+    }
+    return i;
+  }
+
   cpu::PageReleaser pages_;
   const std::vector<Mapping>& mappings_;
-  std::vector<Read> read_;
+  std::vector<Span> read_;
 };
 
 }  // namespace
@@ -125,14 +89,12 @@ bool copies_plainly(const at::Tensor& target, const at::Tensor& source) {
   }
   if (target.is_complex() != source.is_complex() && source.is_complex()) return false;
   if (!has_extent(target) || !has_extent(source)) return false;  // copy_ itself does not ask
-  if (is_bytes(target, source)) return true;
+  if (target.is_cpu() && source.is_cpu() && target.scalar_type() == source.scalar_type() &&
+      target.is_contiguous() && source.is_contiguous()) {
+    return true;
+  }
   // What copy_ itself refuses or reads: left to it, and so are its words.
   return at::has_internal_overlap(target) == at::MemOverlap::No;
-}
-
-void copy_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources) {
-  const at::NoGradGuard no_grad;
-  copy_range(targets, sources, 0, targets.size());
 }
 
 void check_copies(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources) {
@@ -159,41 +121,89 @@ std::vector<int64_t> odd_copies(const std::vector<at::Tensor>& targets,
   return odd;
 }
 
-void copy_streamed(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
-                   const std::vector<Mapping>& mappings, int64_t batch_bytes) {
+void copy_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
+              const std::vector<Mapping>& mappings, int64_t batch_bytes) {
   const at::NoGradGuard no_grad;
   Behind behind(mappings);
-  size_t first = 0;
-  int64_t held = 0;
+  std::vector<cpu::Copy> batch;
+  int64_t held = 0;  // bytes of small sources, whose pages stay until the batch is copied
+  cpu::Done done;
+  if (behind.enabled()) {
+    done = [&](const cpu::Copy& whole, const cpu::Copy& part) {
+      if (whole.bytes_read() >= kLargeBytes) behind.give_back(part.read());
+    };
+  }
+  const auto finish = [&] {
+    cpu::copy_all(batch, /*weight=*/1, done);
+    behind.give_back_noted();
+    batch.clear();
+    held = 0;
+  };
   for (size_t i = 0; i < targets.size(); ++i) {
+    prefetch_ahead(targets, i);
+    prefetch_ahead(sources, i);
     const at::Tensor &target = targets[i], &source = sources[i];
-    const auto bytes = static_cast<int64_t>(source.nbytes());
-    if (bytes > batch_bytes && target.is_contiguous() && source.is_contiguous()) {
-      copy_range(targets, sources, first, i);
-      first = i + 1;
-      const at::Tensor to = target.detach().view({-1}), of = source.detach().view({-1});
-      const int64_t step = std::max<int64_t>(batch_bytes / static_cast<int64_t>(of.itemsize()), 1);
-      for (int64_t begin = 0; begin < of.numel(); begin += step) {
-        const int64_t count = std::min(step, of.numel() - begin);
-        const at::Tensor piece = of.narrow(0, begin, count);
-        copy_one(to.narrow(0, begin, count), piece);
-        behind.note(piece);
-        behind.give_back();
-      }
-      held = 0;
+    const std::optional<cpu::Copy> copy = cpu::copy_between(target, source);
+    if (!copy.has_value()) {
+      finish();
+      target.copy_(source);
+      if (source.is_cpu()) behind.give_back(span_of(source));
       continue;
     }
-    behind.note(source);
-    held += bytes;
-    if (held >= batch_bytes) {
-      copy_range(targets, sources, first, i + 1);
-      behind.give_back();
-      first = i + 1;
-      held = 0;
+    target.unsafeGetTensorImpl()->bump_version();
+    if (copy->to == copy->from) continue;
+    batch.push_back(*copy);
+    if (!behind.enabled() || copy->numel == 0 || copy->bytes_read() >= kLargeBytes) continue;
+    behind.note(copy->read());
+    held += copy->bytes_read();
+    if (held >= batch_bytes) finish();
+  }
+  finish();
+}
+
+void lerp_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
+              double weight) {
+  for (size_t i = 0; i < targets.size(); ++i) {
+    prefetch_ahead(targets, i);
+    prefetch_ahead(sources, i);
+    const at::Tensor &target = targets[i], &source = sources[i];
+    if (!moves(target.scalar_type())) continue;
+    TORCH_CHECK_TYPE(!target.is_cpu() || cpu::lerp_for(target.scalar_type()) != nullptr,
+                     "lerp: tensors[", i, "] is torch.",
+                     c10::getDtypeNames(target.scalar_type()).first,
+                     ", in which PyTorch does not interpolate");
+    TORCH_CHECK_VALUE(
+        target.scalar_type() == source.scalar_type() && target.device() == source.device(),
+        "lerp: tensors[", i, "] is torch.", c10::getDtypeNames(target.scalar_type()).first, " on ",
+        target.device().str(), ", and its source torch.",
+        c10::getDtypeNames(source.scalar_type()).first, " on ", source.device().str());
+  }
+  const at::NoGradGuard no_grad;
+  std::vector<cpu::Copy> runs;
+  runs.reserve(targets.size());
+  std::vector<at::Tensor> other_targets, other_sources;  // on devices, or not in order
+  for (size_t i = 0; i < targets.size(); ++i) {
+    prefetch_ahead(targets, i);
+    prefetch_ahead(sources, i);
+    const at::Tensor &target = targets[i], &source = sources[i];
+    std::optional<cpu::Copy> run = cpu::copy_between(target, source);
+    const bool lerps = moves(target.scalar_type());
+    if (run.has_value() && lerps) {
+      run->lerp = cpu::lerp_for(target.scalar_type());
+      if (run->lerp == nullptr || run->written().meets(run->read())) run.reset();
+    }
+    if (run.has_value()) {
+      target.unsafeGetTensorImpl()->bump_version();
+      if (run->to != run->from) runs.push_back(*run);
+    } else if (lerps) {
+      other_targets.push_back(target);
+      other_sources.push_back(source.detach());
+    } else {
+      target.copy_(source);
     }
   }
-  copy_range(targets, sources, first, targets.size());
-  behind.give_back();
+  cpu::copy_all(runs, weight);
+  if (!other_targets.empty()) at::_foreach_lerp_(other_targets, other_sources, weight);
 }
 
 }  // namespace pyparam

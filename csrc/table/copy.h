@@ -14,10 +14,6 @@ namespace pyparam {
 // transforms.
 bool copies_plainly(const at::Tensor& target, const at::Tensor& source);
 
-// Copies sources into targets in order: where they share memory, the last one wins. Each pair must
-// copy plainly. Needs no GIL. What a device raises leaves the pairs before it copied.
-void copy_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources);
-
 // Raises TypeError or ValueError that names `tensors[i]` for a pair that does not copy plainly.
 // Source and target may differ in dtype and device.
 void check_copies(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources);
@@ -32,9 +28,19 @@ struct Mapping {
   int64_t bytes;
 };
 
-// copy_all from files as large as may be: about `batch_bytes` at a time, after which the pages that
+// Copies sources into targets: where they share memory, the last one wins. Each pair must copy
+// plainly. Needs no GIL. What a device raises leaves the pairs before it copied.
+//
+// Of files as large as may be about `batch_bytes` are read at a time, after which the pages that
 // were read of the mappings are given back. Pages that someone wrote to stay.
-void copy_streamed(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
-                   const std::vector<Mapping>& mappings, int64_t batch_bytes);
+void copy_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
+              const std::vector<Mapping>& mappings = {}, int64_t batch_bytes = int64_t{32} << 20);
+
+// Moves floating-point and complex targets this part of the way to their sources, as
+// `target.lerp_(source, weight)`, and copies the others. Each pair must copy plainly. Raises
+// ValueError, with nothing written, that names `tensors[i]` for a floating-point or complex target
+// of another dtype or device than its source, TypeError for one of float8. Needs no GIL.
+void lerp_all(const std::vector<at::Tensor>& targets, const std::vector<at::Tensor>& sources,
+              double weight);
 
 }  // namespace pyparam

@@ -126,26 +126,26 @@ class DictState {
   PyObject *key_ = nullptr, *value_ = nullptr;
 };
 
-// A table's, for whose tensors no Python objects are made. Its names must differ.
+// A table's, for whose tensors no Python objects are made. Its names must differ. Most tables have
+// the model's own order, or that of their names: only where the next row is another one are the
+// names hashed.
 class TableState {
  public:
-  explicit TableState(const ParamTable& table) : table_(table), found_(table.size(), false) {
-    size_t slots = 8;
-    while (slots < 2 * table.size()) slots *= 2;
-    rows_.assign(slots, kNone);
-    for (size_t row = 0; row < table.size(); ++row) {
-      read(row, name_);
-      rows_[slot_of(name_)] = row;
-    }
-  }
+  explicit TableState(const ParamTable& table) : table_(table), found_(table.size(), false) {}
 
   Found find(Path& path, PyObject* key) {
-    const size_t row = row_of(path, key);
+    spell(path, key);
+    size_t row = next_;
+    if (row >= table_.size() || !is_name(row)) row = look_up();
     if (row == kNone) return {};
+    next_ = row + 1;
     found_[row] = true;
     return {nullptr, &table_.tensors[row], true};
   }
-  bool has(Path& path, PyObject* key) { return row_of(path, key) != kNone; }
+  bool has(Path& path, PyObject* key) {
+    spell(path, key);
+    return look_up() != kNone;
+  }
   Py_ssize_t size() const { return static_cast<Py_ssize_t>(table_.size()); }
 
   std::vector<std::string> not_found() const {
@@ -159,35 +159,52 @@ class TableState {
  private:
   static constexpr size_t kNone = ~size_t{0};
 
-  size_t row_of(Path& path, PyObject* key) {
+  void spell(Path& path, PyObject* key) {
     const size_t length = path.size();
     path.append_str(key);
     name_ = path.view();
     path.truncate(length);
-    return rows_[slot_of(name_)];
   }
 
-  // Where the row of a name is, or would be.
-  size_t slot_of(const std::string& name) {
-    const size_t mask = rows_.size() - 1;
-    size_t slot = std::hash<std::string>()(name) & mask;
-    for (; rows_[slot] != kNone; slot = (slot + 1) & mask) {
-      if (table_.names.length(rows_[slot]) != name.size()) continue;
-      read(rows_[slot], other_);
-      if (other_ == name) break;
+  bool is_name(size_t row) {
+    const size_t length = table_.names.length(row);
+    if (length != name_.size()) return false;
+    other_.resize(length);
+    table_.names.write(row, other_.data());
+    return other_ == name_;
+  }
+
+  size_t look_up() {
+    if (rows_.empty()) hash_names();
+    return rows_[slot_of_name()];
+  }
+
+  void hash_names() {
+    size_t slots = 8;
+    while (slots < 2 * table_.size()) slots *= 2;
+    rows_.assign(slots, kNone);
+    name_.swap(asked_);
+    for (size_t row = 0; row < table_.size(); ++row) {
+      name_.resize(table_.names.length(row));
+      table_.names.write(row, name_.data());
+      rows_[slot_of_name()] = row;
     }
-    return slot;
+    name_.swap(asked_);
   }
 
-  void read(size_t row, std::string& name) const {
-    name.resize(table_.names.length(row));
-    table_.names.write(row, name.data());
+  // Where the row of the name is, or would be.
+  size_t slot_of_name() {
+    const size_t mask = rows_.size() - 1;
+    size_t slot = std::hash<std::string>()(name_) & mask;
+    while (rows_[slot] != kNone && !is_name(rows_[slot])) slot = (slot + 1) & mask;
+    return slot;
   }
 
   const ParamTable& table_;
   std::vector<bool> found_;
-  std::vector<size_t> rows_;  // by hash, at most half full
-  std::string name_, other_;
+  size_t next_ = 0;           // the row behind the one that was found last
+  std::vector<size_t> rows_;  // by hash, at most half full; empty until they are needed
+  std::string name_, other_, asked_;
 };
 
 template <typename State>

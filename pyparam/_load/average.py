@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pyparam._base.extent import require_shape
@@ -89,6 +89,7 @@ class EMA:
             require_shape(f"EMA: {name!r}", tensor)
         with lasting():
             self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        self._table = ParamTable(list(self._averages), list(self._averages.values()))
 
     @property
     def decay(self) -> float:
@@ -119,6 +120,14 @@ class EMA:
 
         Raises ValueError, with nothing written, where names or shapes of the model have changed.
         """
+        require_memory("EMA.update")
+        pairs = _C.match_table(self._model, self._table._native)
+        if pairs is not None and not pairs.unexpected and not pairs.conversions:
+            try:
+                pairs.lerp_sources(1 - self._decay)
+                return
+            except (TypeError, ValueError):
+                pass  # nothing is written, and below it is said of a name
         _averaged("EMA.update", self._rows("EMA.update"), 1 - self._decay)
 
     def swap(self) -> None:
@@ -151,21 +160,9 @@ def _number(verb: str, what: str, value: Any) -> float:
 
 
 def _averaged(verb: str, rows: list[tuple[str, Any, Any]], weight: float) -> None:
-    moved = [row for row in rows if row[1].is_floating_point() or row[1].is_complex()]
-    for name, target, source in moved:
-        if target.dtype != source.dtype or target.device != source.device:
-            raise ValueError(
-                f"{verb}: {name!r} is {target.dtype} on {target.device}, and its source {source.dtype} on "
-                f"{source.device}"
-            )
-        if target.is_meta:
-            raise TypeError(f"{verb}: {name!r} is on the meta device and has no values")
-    kept = [row for row in rows if not (row[1].is_floating_point() or row[1].is_complex())]
-    _copied(verb, *_columns(kept))
-    if moved:
-        with torch.no_grad():
-            targets, sources = [row[1] for row in moved], [row[2].detach() for row in moved]
-            torch._foreach_lerp_(targets, sources, weight)
+    names, targets, sources = _columns(rows)
+    with _named(verb, names):
+        _C.lerp_tensors(targets, sources, weight)
 
 
 def _columns(rows: list[tuple[str, Any, Any]]) -> tuple[list[str], list[Tensor], list[Tensor]]:
@@ -173,10 +170,17 @@ def _columns(rows: list[tuple[str, Any, Any]]) -> tuple[list[str], list[Tensor],
 
 
 def _copied(verb: str, names: list[str], targets: list[Tensor], sources: list[Tensor]) -> None:
-    try:
+    with _named(verb, names):
         _C.copy_tensors(targets, sources)
+
+
+@contextlib.contextmanager
+def _named(verb: str, names: list[str]) -> Iterator[None]:
+    """What native code says of ``tensors[i]``, said of the name."""
+    try:
+        yield
     except (TypeError, ValueError) as error:
-        text = str(error).removeprefix("copy: ")
+        text = str(error).partition(": ")[2]
         number = text.partition("tensors[")[2].partition("]")[0]
         name = repr(names[int(number)]) if number.isdigit() else "a tensor"
         raise type(error)(f"{verb}: {name}{text.partition(']')[2]}") from None

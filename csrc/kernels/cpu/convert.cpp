@@ -2,9 +2,15 @@
 
 #include <c10/util/TypeCast.h>
 
-#include <array>
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "kernels/cpu/memory.h"
 
 namespace pyparam::cpu {
 namespace {
@@ -64,6 +70,28 @@ void convert_wide(char* dst, int64_t dst_step, const char* src, int64_t src_step
 }
 
 #if PYPARAM_HAS_AVX2
+// Reads and stores past the caches alternate line by line, so that neither waits for the other. The
+// target is aligned as its dtype is.
+template <typename To, typename From>
+[[gnu::target("avx2")]] void stream_avx2(char* dst, int64_t, const char* src, int64_t, int64_t n) {
+  constexpr int64_t kLine = 64 / sizeof(To);
+  const int64_t to_line = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(dst) % 64) /
+                          static_cast<int64_t>(sizeof(To));
+  const int64_t head = std::min(n, to_line);
+  convert_dense<To, From>(dst, src, head);
+  int64_t i = head;
+  for (; i + kLine <= n; i += kLine) {
+    alignas(64) char line[64];
+    convert_dense<To, From>(line, src + i * static_cast<int64_t>(sizeof(From)), kLine);
+    auto* out = reinterpret_cast<__m256i*>(dst + i * static_cast<int64_t>(sizeof(To)));
+    _mm256_stream_si256(out, _mm256_load_si256(reinterpret_cast<const __m256i*>(line)));
+    _mm256_stream_si256(out + 1, _mm256_load_si256(reinterpret_cast<const __m256i*>(line + 32)));
+  }
+  convert_dense<To, From>(dst + i * static_cast<int64_t>(sizeof(To)),
+                          src + i * static_cast<int64_t>(sizeof(From)), n - i);
+  _mm_sfence();
+}
+
 template <typename To, typename From>
 [[gnu::target("avx2")]] void convert_avx2(char* dst, int64_t dst_step, const char* src,
                                           int64_t src_step, int64_t n) {
@@ -122,7 +150,21 @@ Run conversion_to(c10::ScalarType from) {
   }
 }
 
+// Converted elements wait here, in the first-level cache, for streaming.
+constexpr int64_t kStageBytes = 8192;
+
 }  // namespace
+
+void stream_run(Run run, char* dst, int64_t dst_size, const char* src, int64_t src_step,
+                int64_t n) {
+  alignas(64) char stage[kStageBytes];
+  const int64_t most = kStageBytes / dst_size;
+  for (int64_t done = 0; done < n; done += most) {
+    const int64_t now = std::min(most, n - done);
+    run(stage, dst_size, src + done * src_step, src_step, now);
+    stream_copy(dst + done * dst_size, stage, static_cast<size_t>(now * dst_size));
+  }
+}
 
 Run word_copy(int64_t size) {
   switch (size) {
@@ -136,6 +178,48 @@ Run word_copy(int64_t size) {
       return &copy_words<uint64_t>;
     case 16:
       return &copy_words<Word16>;
+    default:
+      return nullptr;
+  }
+}
+
+namespace {
+
+template <typename To>
+Run streaming_to(c10::ScalarType from) {
+#if PYPARAM_HAS_AVX2
+  if (!__builtin_cpu_supports("avx2")) return nullptr;
+  switch (from) {
+    case c10::ScalarType::Float:
+      return &stream_avx2<To, float>;
+    case c10::ScalarType::Double:
+      return &stream_avx2<To, double>;
+    case c10::ScalarType::Half:
+      return &stream_avx2<To, c10::Half>;
+    case c10::ScalarType::BFloat16:
+      return &stream_avx2<To, c10::BFloat16>;
+    default:
+      return nullptr;
+  }
+#else
+  (void)from;
+  return nullptr;
+#endif
+}
+
+}  // namespace
+
+Run stream_for(c10::ScalarType to, c10::ScalarType from) {
+  if (to == from) return nullptr;
+  switch (to) {
+    case c10::ScalarType::Float:
+      return streaming_to<float>(from);
+    case c10::ScalarType::Double:
+      return streaming_to<double>(from);
+    case c10::ScalarType::Half:
+      return streaming_to<c10::Half>(from);
+    case c10::ScalarType::BFloat16:
+      return streaming_to<c10::BFloat16>(from);
     default:
       return nullptr;
   }

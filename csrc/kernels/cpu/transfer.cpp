@@ -21,8 +21,6 @@ constexpr int64_t chunk_bytes = int64_t{1} << 20;
 constexpr int64_t strided_chunk_bytes = int64_t{4}
                                         << 20;  // more rows to a chunk, where columns are far apart
 constexpr int64_t group_bytes = int64_t{1} << 18;
-constexpr int64_t stage_bytes =
-    8192;  // converted elements wait here, in the first-level cache, for streaming
 constexpr size_t bytes_ahead = 8;  // chunks whose bytes are asked for ahead of use
 
 // The keys of an ordinary CPU tensor, whatever its autograd state.
@@ -216,14 +214,7 @@ class Transfer {
         run(in_vector, vector_size_, in_tensor, step, count);
         return;
       }
-      alignas(64) char stage[stage_bytes];
-      const int64_t most = stage_bytes / vector_size_;
-      for (int64_t done = 0; done < count; done += most) {
-        const int64_t now = std::min(most, count - done);
-        run(stage, vector_size_, in_tensor + done * step, step, now);
-        stream_copy(in_vector + done * vector_size_, stage,
-                    static_cast<size_t>(now * vector_size_));
-      }
+      stream_run(run, in_vector, vector_size_, in_tensor, step, count);
     } else {
       run_for(piece.dtype, vector_dtype_)(in_tensor, step, in_vector, vector_size_, count);
     }
