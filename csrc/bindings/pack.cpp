@@ -61,12 +61,19 @@ std::vector<std::string> broken(const PackedState& state, const ParamTable& pack
       i = found == index.end() ? now.size() : found->second;
     }
     if (i < now.size()) known[i] = true;
-    if (i >= now.size() || !in_place(member, now.tensors[i], state.grads)) names.emplace_back(name);
+    if (i >= now.size() || !in_place(member, packed.tensors[static_cast<size_t>(member.index)],
+                                     now.tensors[i], state.grads))
+      names.emplace_back(name);
   }
   for (size_t j = 0; j < now.size(); ++j) {
     if (!known[j]) names.emplace_back(now.names[j]);
   }
   return names;
+}
+
+void unpack_table(PackedState& state, const ParamTable& packed,
+                  const std::vector<at::Tensor>& buffers) {
+  unpack(state, packed.tensors, buffers);
 }
 
 }  // namespace
@@ -78,7 +85,8 @@ void bind_pack(py::module_& m) {
   m.def("packed_flats", torch::wrap_pybind_function(flats), py::arg("state"), py::arg("grad"));
   m.def("packed_broken", torch::wrap_pybind_function(broken), py::arg("state"), py::arg("packed"),
         py::arg("now"));
-  m.def("unpack_", torch::wrap_pybind_function(unpack), py::arg("state"));
+  m.def("unpack_", torch::wrap_pybind_function(unpack_table), py::arg("state"), py::arg("packed"),
+        py::arg("buffers"));
 }
 
 }  // namespace pyparam

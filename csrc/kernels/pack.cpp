@@ -21,7 +21,7 @@ namespace {
 // A tensor about to move, and the bytes it covers now.
 struct Item {
   at::Tensor tensor;
-  int64_t index;  // in the table, -1 for a buffer
+  int64_t index;  // in the table, -1 - i for buffer i
   const char* begin;
   const char* end;
 };
@@ -79,12 +79,13 @@ std::vector<Region> regions_of(at::TensorList parameters, at::TensorList buffers
     Item item = item_of(parameters[i], static_cast<int64_t>(i));
     if (item.begin != item.end) items.push_back(std::move(item));
   }
-  for (const at::Tensor& buffer : buffers) {
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    const at::Tensor& buffer = buffers[i];
     const bool plain = buffer.defined() && buffer.layout() == at::kStrided && !buffer.is_nested() &&
                        !buffer.is_meta() && buffer.has_storage() &&
                        !buffer.key_set().has(c10::DispatchKey::Python) && buffer.numel() != 0 &&
                        buffer.storage().data() != nullptr;
-    if (plain) items.push_back(item_of(buffer, -1));
+    if (plain) items.push_back(item_of(buffer, -1 - static_cast<int64_t>(i)));
   }
   const auto place = [](const Item& item) {
     return std::make_tuple(static_cast<int>(item.tensor.device().type()),
@@ -248,8 +249,7 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
                                        : part.as_strided(item.tensor.sizes(), item.tensor.strides(),
                                                          (item.begin - region.begin) / itemsize);
       PackedMember member{
-          item.tensor, item.index, r, target, target.const_data_ptr(), item.tensor.strides().vec(),
-          nullptr};
+          item.index, r, target, target.const_data_ptr(), item.tensor.strides().vec(), nullptr};
       if (grads && item.index >= 0 &&
           (item.tensor.requires_grad() || item.tensor.grad().defined())) {
         const at::Tensor grad_part = part_of(group.flat_grad, region.offset, region.numel);
@@ -275,12 +275,12 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
     if (parameter.numel() != 0) continue;
     const auto index = static_cast<int64_t>(&parameter - parameters.data());
     state.members.push_back(
-        {parameter, index, regions.size(), {}, nullptr, parameter.strides().vec(), nullptr});
+        {index, regions.size(), {}, nullptr, parameter.strides().vec(), nullptr});
   }
   std::stable_sort(state.members.begin(), state.members.end(),
                    [](const PackedMember& a, const PackedMember& b) {
                      return static_cast<uint64_t>(a.index) <
-                            static_cast<uint64_t>(b.index);  // buffers, at -1, come last
+                            static_cast<uint64_t>(b.index);  // buffers, below 0, come last
                    });
 
   swaps.run();
@@ -288,8 +288,9 @@ PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads) 
   return state;
 }
 
-bool in_place(const PackedMember& member, const at::Tensor& now, bool grads) {
-  if (!now.is_same(member.tensor) || !now.has_storage()) return false;
+bool in_place(const PackedMember& member, const at::Tensor& then, const at::Tensor& now,
+              bool grads) {
+  if (!now.is_same(then) || !now.has_storage()) return false;
   if (!member.target.defined()) return now.numel() == 0;
   if (now.const_data_ptr() != member.place || now.dtype() != member.target.dtype() ||
       now.sizes() != member.target.sizes() || now.strides() != member.target.strides()) {
@@ -300,7 +301,7 @@ bool in_place(const PackedMember& member, const at::Tensor& now, bool grads) {
   return grad.defined() && grad.has_storage() && grad.const_data_ptr() == member.grad_place;
 }
 
-void unpack(PackedState& state) {
+void unpack(PackedState& state, at::TensorList parameters, at::TensorList buffers) {
   const c10::InferenceMode ordinary(false);
   const at::NoGradGuard no_grad;
   Swaps swaps;
@@ -312,8 +313,9 @@ void unpack(PackedState& state) {
   }
   shared.resize(members_of.size());
   for (const PackedMember& member : state.members) {
-    if (!in_place(member, member.tensor, false) || !member.target.defined()) continue;
-    const at::Tensor& tensor = member.tensor;
+    const at::Tensor& tensor = member.index < 0 ? buffers[static_cast<size_t>(-1 - member.index)]
+                                                : parameters[static_cast<size_t>(member.index)];
+    if (!in_place(member, tensor, tensor, false) || !member.target.defined()) continue;
     const bool alone = members_of[member.region] == 1 && distinct_elements(tensor);
     if (alone) {
       at::Tensor own = at::empty_strided(tensor.sizes(), member.strides, tensor.options());

@@ -14,10 +14,10 @@ struct PackedGroup {
   at::Tensor flat_grad;  // undefined unless gradients are packed
 };
 
-// A tensor that was moved, and where to: its place is checked and left by these.
+// A tensor that was moved, and where to: its place is checked and left by these. The tensor itself
+// is held by Python alone: one that native code holds too could not be swapped.
 struct PackedMember {
-  at::Tensor tensor;
-  int64_t index;      // in the table; -1 for a buffer that shares memory with a parameter
+  int64_t index;      // in the table; -1 - i for buffer i, which shares memory with a parameter
   size_t region;      // members of one region share a storage
   at::Tensor target;  // what it became: shape, strides, storage; undefined where it has no elements
   const void* place =
@@ -38,10 +38,11 @@ struct PackedState {
 PackedState pack(at::TensorList parameters, at::TensorList buffers, bool grads);
 
 // Whether a tensor of the table's, at the member's index now, still is the member at its place.
-bool in_place(const PackedMember& member, const at::Tensor& now, bool grads);
+bool in_place(const PackedMember& member, const at::Tensor& then, const at::Tensor& now,
+              bool grads);
 
 // Gives every member that is still at its place a storage of its own again, with the strides it
-// had; members that share memory keep sharing it.
-void unpack(PackedState& state);
+// had; members that share memory keep sharing it. The tensors are those that were packed.
+void unpack(PackedState& state, at::TensorList parameters, at::TensorList buffers);
 
 }  // namespace pyparam

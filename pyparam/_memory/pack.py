@@ -41,10 +41,12 @@ class Packed:
 
     def __init__(self, model: nn.Module, *, grads: bool = False) -> None:
         self._model = model
-        self._table = table_of(model)
+        table = table_of(model)
         self._unpacked = False
-        with named_errors(self._table):
-            self._state = _C.pack_(self._table._native, list(model.buffers()), grads)
+        # Python's own references: a tensor that native code holds could not be swapped.
+        self._names, self._parameters, self._buffers = table.names, table.tensors, list(model.buffers())
+        with named_errors(table):
+            self._state = _C.pack_(table._native, self._buffers, grads)
         self.flat = self._flats(grad=False)
         self.flat_grad = self._flats(grad=True)
 
@@ -54,9 +56,12 @@ class Packed:
     def intact(self) -> Intact:
         """Whether all parameters of the model are still at their place in the buffers, and which are not."""
         if self._unpacked:
-            return Intact(tuple(self._table.names))
+            return Intact(tuple(self._names))
         now = table_of(self._model)
-        return Intact(tuple(_C.packed_broken(self._state, self._table._native, now._native)))
+        return Intact(tuple(_C.packed_broken(self._state, self._packed(), now._native)))
+
+    def _packed(self) -> _C.ParamTable:
+        return _C.ParamTable(self._names, self._parameters)
 
     def unpack_(self) -> None:
         """Gives each parameter that is still packed a storage of its own again, with its former strides.
@@ -64,8 +69,10 @@ class Packed:
         Parameters that share memory keep sharing it. The vectors of ``flat`` no longer belong to the model;
         ``flat`` and ``flat_grad`` are empty afterwards. Unpacking twice does nothing.
         """
-        _C.unpack_(self._state)
+        if not self._unpacked:
+            _C.unpack_(self._state, self._packed(), self._buffers)
         self._unpacked = True
+        self._parameters, self._buffers = [], []
         self.flat = {}
         self.flat_grad = {}
 

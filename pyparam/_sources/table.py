@@ -10,6 +10,7 @@ from typing import NoReturn, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
+from torch.__future__ import get_swap_module_params_on_conversion
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.closest import missing
@@ -30,10 +31,12 @@ class ParamTable:
     """What a walk saw: qualified names, tensors, owning modules and attribute names, as columns in order.
 
     A table keeps its tensors alive and nothing else: the owning modules are held weakly. It does not follow
-    later changes of the model. Two tables are equal when they are the same object.
+    later changes of the model, but in PyTorch's swap mode, where the objects stay and what they are changes;
+    a table made before that mode was switched on holds up conversions until it is used again. Two tables are
+    equal when they are the same object.
     """
 
-    __slots__ = ("__weakref__", "_index", "_names", "_native", "_owners")
+    __slots__ = ("__weakref__", "_columns", "_held", "_index", "_names", "_owners")
 
     def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None) -> None:
         self._fill(_C.ParamTable(list(names), list(tensors)), owners)
@@ -46,22 +49,43 @@ class ParamTable:
         return table
 
     def _fill(self, native: _C.ParamTable, owners: Owners | None) -> None:
-        self._native = native
+        self._columns: _C.ParamTable | None = native
+        self._held: list[Tensor] = []  # the tensors, where there are no columns
         self._owners = owners
         self._names: list[str] | None = None
         self._index: Names | None = None
 
     @property
+    def _native(self) -> _C.ParamTable:
+        """The columns, for native code; made anew for each call where the table holds none."""
+        held = self._settled()
+        return _C.ParamTable(self.names, self._held) if held is None else held
+
+    def _settled(self) -> _C.ParamTable | None:
+        """The columns; None where Python objects are held in their place.
+
+        A tensor that native code holds cannot be swapped, which is how a model is converted in PyTorch's swap
+        mode (``torch.__future__.set_swap_module_params_on_conversion``). One that only Python holds can.
+        """
+        if self._columns is not None and get_swap_module_params_on_conversion():
+            self._owner_references()  # which native names may be asked for
+            self._names = self._columns.names
+            self._held = self._columns.tensors
+            self._columns = None
+        return self._columns
+
+    @property
     def names(self) -> list[str]:
         """The qualified names."""
         if self._names is None:
-            self._names = self._native.names
+            self._names = self._native.names  # which are there already where there are no columns
         return self._names
 
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors: the very objects the source holds."""
-        return self._native.tensors
+        columns = self._settled()
+        return list(self._held) if columns is None else columns.tensors
 
     @property
     def attributes(self) -> list[str]:
@@ -82,7 +106,8 @@ class ParamTable:
         return owners or ()
 
     def __len__(self) -> int:
-        return len(self._native)
+        columns = self._settled()
+        return len(self._held) if columns is None else len(columns)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return zip(self.names, self.tensors, strict=True)
@@ -103,7 +128,7 @@ class ParamTable:
             position = self._positions().find(key)
             if position is None:
                 raise missing(key, self.names, "a table")
-            return self._native.tensor(position)
+            return self._tensor(position)
         if isinstance(key, slice):
             return self._take(range(len(self))[key])
         try:
@@ -114,7 +139,11 @@ class ParamTable:
             ) from None
         except IndexError:
             raise IndexError(f"position {key} is outside a table of {len(self)} entries") from None
-        return self._native.tensor(position)
+        return self._tensor(position)
+
+    def _tensor(self, position: int) -> Tensor:
+        columns = self._settled()
+        return self._held[position] if columns is None else columns.tensor(position)
 
     def _positions(self) -> Names:
         if self._index is None:
@@ -157,14 +186,16 @@ class ParamTable:
         if self._owners is not None:
             known = self._owner_references()
             owners = [known[i] for i in positions]
-        return ParamTable.from_native(self._native.take(list(positions)), owners)
+        taken = ParamTable.from_native(self._native.take(list(positions)), owners)
+        taken._settled()
+        return taken
 
     def __repr__(self) -> str:
         count = len(self)
         lines = [f"ParamTable of {count} {'entry' if count == 1 else 'entries'}"]
         shown = range(count) if count <= _SHOWN + 1 else range(_SHOWN)
         width = max((len(self.names[i]) for i in shown), default=0)
-        lines += [f"  {self.names[i]:<{width}}  {_described(self._native.tensor(i))}" for i in shown]
+        lines += [f"  {self.names[i]:<{width}}  {_described(self._tensor(i))}" for i in shown]
         if len(shown) < count:
             lines.append(f"  ... {count - len(shown)} more")
         return "\n".join(lines)
