@@ -83,9 +83,8 @@ def tied(bad: Tensor) -> nn.Module:
 
 
 READS: dict[str, Callable[[Tensor], Any]] = {
-    "measure": lambda t: pyparam.measure({"good": torch.ones(2), "bad": t}),
+    "measure": lambda t: pyparam.measure({"bad": t}),
     "measure histogram": lambda t: pyparam.measure({"bad": t}, histogram=True),
-    "measure grad": lambda t: pyparam.measure(with_gradient(t), grad=True),
     "measure shared": lambda t: pyparam.measure({"a": t, "b": t.view(t.shape)}),
     "measure op": lambda t: OPS.measure([torch.ones(2), t]),
     "total_norm": lambda t: pyparam.total_norm({"bad": t}),
@@ -113,6 +112,16 @@ def test_what_reads_refuses(verb: str, bad: str) -> None:
         pytest.skip("no vector")
     with pytest.raises(ValueError, match=NEEDS):
         READS[verb](tensor)
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_measure_goes_on_without_it(bad: str) -> None:
+    stats = pyparam.measure({"good": torch.ones(2), "bad": BAD[bad]()})
+    assert stats.names == ["good"]
+    assert list(stats.unread) == ["bad"]
+    assert stats.total.numel == 2
+    gradients = pyparam.measure(with_gradient(BAD[bad]()), grad=True)
+    assert len(gradients.unread) == 1
 
 
 WRITES: dict[str, Callable[[Tensor, Tensor], Any]] = {

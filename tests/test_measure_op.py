@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -63,15 +64,75 @@ def test_refusals(
     verb: Callable[[Any], object], tensor: Callable[[], Tensor], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        verb({"a": torch.ones(2), "b": tensor()})
+        verb({"b": tensor()})
+    if verb is not pyparam.measure:
+        with pytest.raises(error, match=words):
+            verb({"a": torch.ones(2), "b": tensor()})
+
+
+UNREADABLE = {
+    "sparse": (lambda: torch.eye(3).to_sparse(), "it is sparse (sparse_coo)"),
+    "csr": (lambda: torch.eye(3).to_sparse_csr(), "it is sparse (sparse_csr)"),
+    "meta": (lambda: torch.empty(3, device="meta"), "it is on the meta device"),
+    "quantized": (lambda: torch.quantize_per_tensor(torch.ones(3), 1.0, 0, torch.qint8), "it is quantized"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]), "it is a nested tensor"),
+    "F4": (lambda: torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2), "not single numbers"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.filterwarnings("ignore")
+def test_one_that_cannot_be_measured_costs_its_row(kind: str, tmp_path) -> None:
+    make, reason = UNREADABLE[kind]
+    first, last = torch.arange(4.0), torch.full((3,), math.nan)
+    stats = pyparam.measure({"first": first, "b\n": make(), "last": last}, histogram=True)
+    assert stats.names == ["first", "last"]
+    assert reason in stats.unread["b\n"]
+    assert stats.total.numel == 7
+    assert stats.total.max == 3
+    assert stats.missing == []
+    assert stats.to_dict()["unread"] == stats.unread
+    for told in (
+        repr(stats),
+        stats._repr_html_(),
+        repr(stats.sort()),
+        repr(pickle.loads(pickle.dumps(stats))),
+    ):
+        assert r"not read: b\n: " in told
+    whole = pyparam.measure({"first": first, "last": last}, histogram=True)
+    assert torch.equal(whole.histogram().counts, stats.histogram().counts)
+    assert stats.unread.keys() == {"b\n"}
+    # Another part of the run may have read what this one could not.
+    both = stats + pyparam.measure({"b\n": torch.ones(2)})
+    assert both.unread == {}
+    assert (stats + whole).unread == stats.unread
+    assert pyparam.measure(iter([first, make()])).names == ["0"]  # a source that gives its tensors once
+    with pytest.raises((TypeError, ValueError), match="parameter '0' (is|has)"):
+        pyparam.measure([make(), make()])
+    assert len(pyparam.measure([])) == 0
+
+
+def test_a_sparse_gradient_costs_its_row() -> None:
+    model = torch.nn.Sequential(torch.nn.Embedding(4, 2, sparse=True), torch.nn.Linear(2, 1))
+    model(torch.tensor([1, 2])).sum().backward()
+    stats = pyparam.measure(model, grad=True)
+    assert stats.names == ["1.weight", "1.bias"]
+    assert list(stats.unread) == ["0.weight"]
+    assert stats.missing == []
+
+
+def test_a_file_with_one_that_cannot_be_measured(tmp_path) -> None:
+    torch.save({"a": torch.ones(3), "b": torch.eye(3).to_sparse()}, tmp_path / "a.pt")
+    stats = pyparam.measure(tmp_path / "a.pt")
+    assert (stats.names, list(stats.unread)) == (["a"], ["b"])
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_nested_tensors_are_refused() -> None:
     for layout in (torch.strided, torch.jagged):
         nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
-        with pytest.raises(TypeError, match=r"parameter '1' is (nested|a NestedTensor)"):
-            pyparam.measure([torch.ones(1), nested])
+        with pytest.raises(TypeError, match=r"parameter '0' is (nested|a NestedTensor)"):
+            pyparam.measure([nested])
 
 
 def test_types_of_several_numbers_are_refused() -> None:

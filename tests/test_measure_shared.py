@@ -189,8 +189,10 @@ def test_where_the_marks_are_seen(tmp_path: Path) -> None:
 
 def test_what_is_refused_is_refused_by_its_own_name() -> None:
     x = torch.ones(3)
-    with pytest.raises(TypeError, match="parameter 'c' is sparse"):
-        pyparam.measure({"a": x, "b": x, "c": torch.eye(3).to_sparse()})
+    stats = pyparam.measure({"a": x, "b": x, "c": torch.eye(3).to_sparse()})
+    assert stats.unread == {"c": "it is sparse (sparse_coo)"}
+    assert stats.shared_with == ["a", "a"]
+    assert stats.total.numel == 3
     values = torch.eye(3).to_sparse()
     with pytest.raises(TypeError, match="parameter 'a' is sparse"):
         pyparam.measure({"a": values, "b": values})

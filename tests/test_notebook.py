@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from html.parser import HTMLParser
 
 import pytest
 import torch
+from browser import chromium
 from torch import nn
 
 import pyparam
@@ -123,3 +125,79 @@ def test_it_takes_the_colours_of_the_page() -> None:
     assert "currentColor" in html
     for colour in (":white", ":black", "#fff", "#000"):
         assert colour not in html
+
+
+# What JupyterLab 4.6 says of tables in an output, with the values of its light theme.
+JUPYTERLAB = """
+.jp-RenderedHTMLCommon { color: rgba(0, 0, 0, 0.87); font-size: 14px; line-height: 1.6; }
+.jp-RenderedHTMLCommon table { border-collapse: collapse; border-spacing: 0; border: none;
+  color: rgba(0, 0, 0, 0.87); font-size: 13px; table-layout: fixed; margin-left: auto; margin-bottom: 1em;
+  margin-right: auto; }
+.jp-OutputArea-output.jp-RenderedHTMLCommon table { margin-left: 0; margin-right: 0; }
+.jp-RenderedHTMLCommon thead { border-bottom: 1px solid #bdbdbd; vertical-align: bottom; }
+.jp-RenderedHTMLCommon td, .jp-RenderedHTMLCommon th, .jp-RenderedHTMLCommon tr { vertical-align: middle;
+  padding: 0.5em; line-height: normal; white-space: normal; max-width: none; border: none; }
+:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td, :not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon th,
+:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon tr { text-align: right; }
+.jp-RenderedHTMLCommon th { font-weight: bold; }
+.jp-RenderedHTMLCommon tbody tr:nth-child(odd) { background: white; }
+.jp-RenderedHTMLCommon tbody tr:nth-child(even) { background: #f5f5f5; }
+.jp-RenderedHTMLCommon p { text-align: left; margin: 0; margin-bottom: 1em; }
+"""
+# The classic notebook, nbconvert's default page and VS Code's use fewer classes and elements.
+CLASSIC = """
+.rendered_html table { margin-left: auto; margin-right: auto; border: none; table-layout: fixed; }
+.rendered_html tr, .rendered_html th, .rendered_html td { text-align: right; padding: 0.5em; white-space: normal; }
+.rendered_html tbody tr:nth-child(odd) { background: #f5f5f5; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("sheet", "classes"),
+    [(JUPYTERLAB, "jp-RenderedHTMLCommon jp-RenderedHTML jp-OutputArea-output"), (CLASSIC, "rendered_html")],
+    ids=["JupyterLab", "classic"],
+)
+def test_tables_within_a_notebooks_own_styles(tmp_path, sheet, classes) -> None:
+    model = net()
+    outputs = [
+        pyparam.inspect(model)._repr_html_(),
+        pyparam.measure(model)._repr_html_(),
+        pyparam.compare(model, net())._repr_html_(),
+    ]
+    page = tmp_path / "notebook.html"
+    page.write_text(
+        f"<!doctype html><meta charset=utf-8><style>{sheet}</style>"
+        + "".join(f'<div class="{classes}">{output}</div>' for output in outputs),
+        encoding="utf-8",
+    )
+    with chromium(tmp_path / "profile") as driver:
+        driver.get(page.as_uri())
+        seen = driver.execute_script(
+            """
+            return [...document.querySelectorAll("td, th")].map(cell => {
+              const style = getComputedStyle(cell), row = getComputedStyle(cell.parentElement);
+              return [cell.classList.contains("left"), style.textAlign, style.whiteSpace, style.paddingLeft,
+                      row.backgroundColor];
+            })
+            """
+        )
+        lines = driver.execute_script(
+            """
+            const range = document.createRange();
+            return [...document.querySelectorAll("table")[0].rows].map(row => {
+              const text = row.cells[0].firstChild;
+              const indent = text.data.length - text.data.trimStart().length;
+              range.setStart(text, indent); range.setEnd(text, text.data.length);
+              return [indent, range.getBoundingClientRect().left];
+            })
+            """
+        )
+    assert {side for left, side, *_ in seen if left} == {"left"}
+    assert {side for left, side, *_ in seen if not left} == {"right"}
+    assert {tuple(rest) for _, _, *rest in seen} == {("pre", "4px", "rgba(0, 0, 0, 0)")}
+    # What is deeper in the model begins further to the right.
+    starts = {indent: {place for at, place in lines if at == indent} for indent, _ in lines}
+    assert all(len(places) == 1 for places in starts.values())
+    ordered = [starts[indent].pop() for indent in sorted(starts)]
+    assert len(ordered) >= 4
+    assert all(b - a > 3 for a, b in itertools.pairwise(ordered))

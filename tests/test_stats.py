@@ -99,7 +99,7 @@ def test_sort_keeps_the_order_of_equals() -> None:
 
 def test_to_dict(stats: pyparam.Stats) -> None:
     found = stats.to_dict()
-    assert list(found) == ["parameters", "total", "missing"]
+    assert list(found) == ["parameters", "total", "missing", "unread"]
     assert found["parameters"]["a.weight"]["shape"] == [30, 4]
     assert found["parameters"]["a.weight"]["dtype"] == "torch.float32"
     assert found["parameters"]["a.bias"]["zeros"] == 4

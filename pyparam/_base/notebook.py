@@ -9,19 +9,34 @@ from typing import Any
 
 from pyparam._base.words import plain
 
+# Notebooks style tables too: JupyterLab by `:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td` and
+# `.jp-RenderedHTMLCommon tbody tr:nth-child(odd)`, two classes and two elements. Three classes win over them.
+_OURS = ".pyparam.pyparam.pyparam"
 # Lines in the page's own colour, faint; the one colour of ours is read on black and on white.
-_STYLE = (
-    "<style>"
-    ".pyparam table{color:inherit;border-collapse:collapse;font-size:12px;font-variant-numeric:tabular-nums}"
-    ".pyparam th,.pyparam td{padding:2px 10px 2px 4px;text-align:right;white-space:pre;background:none;"
-    "border:0;border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent)}"
-    ".pyparam th{font-weight:600}"
-    ".pyparam .left{text-align:left}"
-    ".pyparam .bad td{color:#e5484d}"
-    ".pyparam .last td{font-weight:600}"
-    ".pyparam p{margin:4px;font-size:12px;opacity:.75}"
-    "</style>"
+_RULES = (
+    (
+        "table",
+        "color:inherit;border-collapse:collapse;table-layout:auto;margin:0;font-size:12px;"
+        "font-variant-numeric:tabular-nums",
+    ),
+    ("tr", "background:none;border:0;padding:0;text-align:left"),
+    (
+        "th|td",
+        "padding:2px 10px 2px 4px;text-align:right;vertical-align:middle;line-height:normal;"
+        "white-space:pre;max-width:none;background:none;border:0;"
+        "border-bottom:1px solid color-mix(in srgb,currentColor 18%,transparent)",
+    ),
+    ("thead", "border:0"),
+    ("th", "font-weight:600"),
+    (".left", "text-align:left"),
+    (".bad td", "color:#e5484d"),
+    (".last td", "font-weight:600"),
+    ("p", "margin:4px;text-align:left;font-size:12px;opacity:.75"),
 )
+_STYLE = "".join(
+    f"{','.join(f'{_OURS} {part}' for part in where.split('|'))}{{{rules}}}" for where, rules in _RULES
+)
+_STYLE = f"<style>{_STYLE}</style>"
 
 
 @singledispatch

@@ -19,7 +19,7 @@ from pyparam._cli.fit import Columns, fitting
 from pyparam._cli.source import Part, Source, load, mistakes
 from pyparam._measure.readable import measure_dequantized, measure_readable
 from pyparam._measure.rows import Row, finite_or_none, marked, number
-from pyparam._measure.stats import Stats
+from pyparam._measure.stats import Stats, unread_notes
 from pyparam._sources.quantized import Logical
 
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
@@ -106,10 +106,7 @@ def _logical(one: Logical) -> dict[str, Any]:
 
 
 def _notes(unread: dict[str, str], logical: list[Logical], raw: list[str]) -> Iterator[str]:
-    for name, reason in islice(unread.items(), 10):
-        yield f"not read: {plain(name)}: {plain(reason)}"
-    if len(unread) > 10:
-        yield f"not read: {len(unread) - 10:,} more"
+    yield from unread_notes(unread)
     for scheme in dict.fromkeys(one.scheme for one in logical):
         alike = [one for one in logical if one.scheme == scheme]
         values, stored = sum(one.numel for one in alike), sum(one.nbytes for one in alike)

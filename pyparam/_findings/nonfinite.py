@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
-from pyparam._measure.measure import measure
+from pyparam._measure.measure import measure_strictly
 from pyparam._share.readable import read_of
 
 _BOUND = re.compile(r"(^|[._])(min|max|low|high|lower|upper|bound|limit|clamp|clip)[^.]*$", re.I)
@@ -65,7 +65,7 @@ def gradients(seen: Survey) -> Iterator[Finding]:
     rows = [row for row in seen.rows if not seen.is_buffer[row] and seen.tensors[row].grad is not None]
     if not rows:
         return
-    stats, _ = read_of(seen.table._take(rows), lambda table: measure(table, grad=True))
+    stats, _ = read_of(seen.table._take(rows), lambda table: measure_strictly(table, grad=True))
     bad = stats.nonfinite()
     if bad:
         yield Finding(

@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._findings.families import TABLE, Family, family_key, role_key
 from pyparam._findings.parts import Part, parts_of
-from pyparam._measure.measure import measure
+from pyparam._measure.measure import measure_strictly
 from pyparam._measure.stats import Stats
 from pyparam._parts.place import dtensor_type
 from pyparam._share.readable import read_of, unreadable_in
@@ -257,7 +257,7 @@ def survey(source: Any) -> Survey:
     else:
         first = (layout == torch.arange(len(table), device="cpu")).tolist()
         wanted = [row for row, name in enumerate(table.names) if first[row] and name not in unreadable]
-        stats, read = read_of(table._take(wanted), lambda part: measure(part, quantiles=QUANTILES))
+        stats, read = read_of(table._take(wanted), lambda part: measure_strictly(part, quantiles=QUANTILES))
         unreadable |= read.left_out
         wanted = [wanted[row] for row in read.rows]
 
@@ -269,7 +269,7 @@ def survey(source: Any) -> Survey:
 def _streamed(source: Checkpoint) -> Stats | None:
     """A checkpoint's statistics; None where it has tensors that are refused, which have to be found first."""
     try:
-        return measure(source, quantiles=QUANTILES)
+        return measure_strictly(source, quantiles=QUANTILES)
     except (TypeError, ValueError):
         return None
 

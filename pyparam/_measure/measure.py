@@ -20,6 +20,7 @@ from pyparam._measure.stats import Stats
 from pyparam._measure.united import united
 from pyparam._measure.whole import local_entries, measure_whole
 from pyparam._parts.parts import has_parts, refuse_flat
+from pyparam._share.readable import REFUSALS, read_of, refused_by
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
@@ -73,16 +74,73 @@ def measure(
     their process group, and then reduce once to a minimum and once to a sum for all parameters together. What
     is replicated is read where it is. Parts on a device are copied to host memory.
 
+    A parameter without values that can be read (sparse, quantized, nested, of a dtype without single numbers,
+    a tensor subclass with its values elsewhere, on the meta device, with a storage that was freed or shrunk)
+    has no row and no part in the total: ``stats.unread`` says why, and so does the printed table.
+
     Raises:
-        TypeError: naming a parameter that is sparse, quantized, nested, of a dtype without single numbers, a
-            tensor subclass with its values elsewhere, a DTensor placed ``Partial`` or with no one block on a
-            rank, or a piece of a parameter that FullyShardedDataParallel flattened.
-        ValueError: naming a parameter on the meta device or one whose storage was freed or shrunk, or a
-            quantile outside [0, 1]; where ranks call with different parameters.
+        TypeError: for what is no source; naming a parameter where none can be read, and among DTensors, where
+            ranks have to agree, wherever one cannot be; naming a DTensor placed ``Partial`` or with no one
+            block on a rank, or a piece of a parameter that FullyShardedDataParallel flattened.
+        ValueError: likewise for the meta device and freed storages; a quantile outside [0, 1]; where ranks
+            call with different parameters.
         RuntimeError: for ranks that did not call within the group's timeout. What is wrong on one rank is
             raised on all.
         KeyboardInterrupt: Ctrl-C ends the pass.
     """
+    options: dict[str, Any] = {
+        "grad": grad,
+        "histogram": histogram,
+        "quantiles": _points(quantiles),
+        "local": local,
+    }
+    if group is not None:
+        return measure_strictly(source, group=group, **options)
+    found, refusal = measure_some(source, **options)
+    if refusal is not None and not len(found):
+        raise refusal
+    return found
+
+
+def measure_some(source: Any, **options: Any) -> tuple[Stats, Exception | None]:
+    """``measure`` that may be left with no row; with what was raised for the first it could not read."""
+    if path.accepts(source):
+        source = path.open(source)
+    refusal: Exception | None = None
+    maps: list[tuple[int, int]] = []
+    if isinstance(source, Checkpoint):
+        maps = source.spare_maps()
+        try:
+            return measure_strictly(source, **options), None  # in a stream: nobody holds a tensor of it
+        except REFUSALS as error:
+            refusal = error.with_traceback(None)
+    table = table_of(source)
+    if refusal is None:
+        try:
+            return measure_strictly(table, **options), None
+        except REFUSALS as error:
+            refusal = error
+            if has_parts(table) and not options.get("local"):
+                raise
+    if not refused_by(refusal, table):
+        raise refusal
+    found, read = read_of(table, lambda part: measure_strictly(part, maps=maps, **options))
+    found._unread = read.left_out
+    return found, refusal
+
+
+def measure_strictly(
+    source: Any,
+    *,
+    grad: bool = False,
+    histogram: bool = False,
+    quantiles: Sequence[float] = (),
+    local: bool = False,
+    group: Any = None,
+    maps: Sequence[tuple[int, int]] = (),
+) -> Stats:
+    """``measure`` that raises for the first parameter it cannot read. ``maps`` are mapped files, whose pages
+    are given back as they are read."""
     require_memory("measure")
     points = _points(quantiles)
     if path.accepts(source):
@@ -91,11 +149,13 @@ def measure(
         batches = source.batches(_BATCH)
         if batches is not None:
             return _measure_batches(source, batches, histogram or bool(points), quantiles)
-    maps = source.spare_maps() if isinstance(source, Checkpoint) else []
+    maps = source.spare_maps() if isinstance(source, Checkpoint) else list(maps)
     table = table_of(source)
     histogram = histogram or bool(points)
     if group is not None:
-        return united(group, lambda: measure(table, grad=grad, quantiles=points, histogram=histogram))
+        return united(
+            group, lambda: measure_strictly(table, grad=grad, quantiles=points, histogram=histogram)
+        )
     if not local:
         refuse_flat("measure", table)
     if has_parts(table):
@@ -124,13 +184,13 @@ def _measure_batches(
     found: list[tuple[int, Stats]] = []
     for names in batches:
         table = ParamTable(names, [source[name] for name in names])
-        found.append((1, measure(table, histogram=histogram, quantiles=quantiles)))
+        found.append((1, measure_strictly(table, histogram=histogram, quantiles=quantiles)))
         del table
         # Halves of about one size are joined, so that each row is copied a logarithm of times.
         while len(found) > 1 and found[-1][0] >= found[-2][0]:
             (n, first), (m, second) = found[-2:]
             found[-2:] = [(n + m, first + second)]
-    empty = measure(ParamTable([], []), histogram=histogram, quantiles=quantiles)
+    empty = measure_strictly(ParamTable([], []), histogram=histogram, quantiles=quantiles)
     return sum((stats for _, stats in found[1:]), found[0][1]) if found else empty
 
 

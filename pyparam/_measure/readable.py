@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 
-from pyparam._measure.measure import measure
+from pyparam._measure.measure import measure_some, measure_strictly
 from pyparam._measure.stats import Stats
-from pyparam._share.readable import REFUSALS, read_of
-from pyparam._sources import path, table_of
-from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources import table_of
 from pyparam._sources.quantized import Logical, quantized
 from pyparam._sources.table import ParamTable
 
@@ -23,14 +21,8 @@ def measure_readable(
     ``select`` measures only what ``ParamTable.select`` takes. Raises what ``measure`` raises that is about no
     entry, and ValueError where nothing matches.
     """
-    if path.accepts(source):
-        source = path.open(source)
-    if select is None and isinstance(source, Checkpoint):
-        try:
-            return measure(source, **options), {}  # in a stream: nobody holds a tensor of it
-        except REFUSALS:
-            pass
-    return _of_table(_selected(table_of(source), select), options)
+    found, _ = measure_some(source if select is None else _selected(table_of(source), select), **options)
+    return found, found.unread
 
 
 def measure_dequantized(
@@ -55,9 +47,10 @@ def measure_dequantized(
     rest = found.rest if select is None or not chosen else found.rest.select(select)
     if select is not None and not chosen:
         rest = _selected(rest, select)
-    stats, unread = _of_table(rest, options)
+    stats, _ = measure_some(rest, **options)
+    unread = stats.unread
     for one in chosen:
-        stats = stats + measure(ParamTable([one.name], [one.values()]), **options)
+        stats = stats + measure_strictly(ParamTable([one.name], [one.values()]), **options)
     return stats, unread, chosen, found.raw
 
 
@@ -66,8 +59,3 @@ def _selected(table: ParamTable, select: str | None) -> ParamTable:
     if len(table) and not len(chosen):
         raise ValueError(f"nothing matches {select!r} among {len(table):,} parameters")
     return chosen
-
-
-def _of_table(table: ParamTable, options: dict[str, Any]) -> tuple[Stats, dict[str, str]]:
-    found, read = read_of(table, lambda part: measure(part, **options))
-    return found, read.left_out

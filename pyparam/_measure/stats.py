@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from pyparam._base.closest import missing as missing_name
 from pyparam._base.native import _C
 from pyparam._base.notebook import table
 from pyparam._base.pending import Pending
+from pyparam._base.words import plain
 from pyparam._base.wrappers import Names
 from pyparam._measure.bins import (
     BINS_PER_OCTAVE,
@@ -59,6 +61,7 @@ class Stats(StatColumns):
         missing: Sequence[str] = (),
         shared: Mapping[str, str] | None = None,
         places: Mapping[str, Where] | None = None,
+        unread: Mapping[str, str] | None = None,
     ) -> None:
         self._names = names
         self._found = columns
@@ -67,6 +70,7 @@ class Stats(StatColumns):
         self._missing = list(missing)
         self._shared = dict(shared or {})
         self._places = dict(places or {})
+        self._unread = dict(unread or {})
         self._index: Names | None = None
         self._quantiles: Tensor | None = None
 
@@ -148,6 +152,11 @@ class Stats(StatColumns):
         in the whole parameter and the rank that holds it. Parameters without one have no entry."""
         return self._places
 
+    @property
+    def unread(self) -> dict[str, str]:
+        """Parameters without a row because their values cannot be read, each with the reason."""
+        return self._unread
+
     def sort(self, by: str = "l2", descending: bool = True) -> Stats:
         """The same rows ordered by a column ("name" or any number); equal rows keep their order, and rows
         that are NaN there come last. ``total`` stays.
@@ -181,6 +190,7 @@ class Stats(StatColumns):
             missing=self._missing,
             shared=self._shared,
             places=self._places,
+            unread=self._unread,
         )
 
     def _only(self, rows: Sequence[int]) -> Stats:
@@ -255,6 +265,7 @@ class Stats(StatColumns):
             missing=[n for n in dict.fromkeys((*self._missing, *other._missing)) if n not in own | others],
             shared=other._shared | self._shared,
             places=other._places | self._places,
+            unread={n: why for n, why in (other._unread | self._unread).items() if n not in own | others},
         )
 
     def __radd__(self, other: object) -> Stats:
@@ -356,11 +367,13 @@ class Stats(StatColumns):
     # Views
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"parameters": {name: {column: value}}, "total": {...}, "missing": [...]}``, plain numbers."""
+        """``{"parameters": {name: {column: value}}, "total": {...}, "missing": [...], "unread": {name:
+        reason}}``, plain numbers."""
         return {
             "parameters": {row.name: row.to_dict() for row in self},
             "total": self.total.to_dict(),
             "missing": list(self._missing),
+            "unread": dict(self._unread),
         }
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -393,14 +406,15 @@ class Stats(StatColumns):
         lines = aligned([header, *rows], left={0, 1, 2}).split("\n")
         if left_out:
             lines.insert(-1, f"... {left_out} more")
-        if self._missing:
-            lines.append(f"{len(self._missing)} without a gradient")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._notes()])
+
+    def _notes(self) -> list[str]:
+        notes = [f"{len(self._missing):,} without a gradient"] if self._missing else []
+        return notes + unread_notes(self._unread)
 
     def _repr_html_(self) -> str:
         header, rows, left_out = self._cells()
         bad = self.nans + self.posinfs + self.neginfs
-        notes = [f"{len(self._missing):,} without a gradient"] if self._missing else []
         return table(
             header,
             rows[:-1],
@@ -408,7 +422,7 @@ class Stats(StatColumns):
             more=f"… {left_out:,} more" if left_out else "",
             total=rows[-1],
             bad=bad[: len(rows) - 1].nonzero().flatten().tolist(),
-            notes=notes,
+            notes=self._notes(),
         )
 
 
@@ -423,6 +437,7 @@ class Grouped(Stats):
             columns=Columns(values, counts, bins),
             layouts=layouts_of(parts, groups),
             points=parts._points,
+            unread=parts._unread,
         )
         self.what = what if isinstance(what, str) else "group"
         self.parts = parts
@@ -462,6 +477,12 @@ def aligned(lines: list[list[str]], left: set[int]) -> str:
         ).rstrip()
         for line in lines
     )
+
+
+def unread_notes(unread: Mapping[str, str]) -> list[str]:
+    """A line an entry that was not read, ten of them at most."""
+    notes = [f"not read: {plain(name)}: {plain(reason)}" for name, reason in islice(unread.items(), 10)]
+    return notes + ([f"not read: {len(unread) - 10:,} more"] if len(unread) > 10 else [])
 
 
 def _rows_or_zero(table: Tensor, rows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from pyparam._measure.measure import measure
+from pyparam._measure.measure import measure_strictly
 from pyparam._measure.norm import total_norm
 from pyparam._measure.stats import Stats
 from pyparam._share.readable import REFUSALS, read_of
@@ -20,10 +20,10 @@ def gradients_of(table: ParamTable, *, histogram: bool) -> tuple[Stats, dict[str
     among ``missing`` too.
     """
     try:
-        return measure(table, grad=True, histogram=histogram), {}
+        return measure_strictly(table, grad=True, histogram=histogram), {}
     except REFUSALS:
         found, missing = _as_table(table)
-        stats, read = read_of(found, lambda part: measure(part, histogram=histogram))
+        stats, read = read_of(found, lambda part: measure_strictly(part, histogram=histogram))
         stats.missing.extend(name for name in table.names if name in missing or name in read.left_out)
         return stats, read.left_out
 

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from pyparam._base.modes import lasting, require_memory
 from pyparam._compare.compare import compare
-from pyparam._measure.measure import measure
+from pyparam._measure.measure import measure_strictly
 from pyparam._measure.stats import Stats
 from pyparam._memory.flatten import flatten, unflatten
 from pyparam._parts.parts import as_part, has_parts, parts_of
@@ -292,13 +292,13 @@ class Monitor:
                 own = self._gradients(pending.table, pending)
                 self._judge(at, "gradient", own, self._replicas.nonfinite(own), step, "after")
             if not self._replicas.all_finite(all_finite(pending.table, grad=False)):
-                own = read_of(pending.table, measure)[0]
+                own = read_of(pending.table, measure_strictly)[0]
                 self._judge(at, "weight", own, self._replicas.nonfinite(own), step, "after")
             else:
                 at.finite_after = step
             self.seconds += pending.seconds + time.perf_counter() - start
             return
-        weights, read = read_of(pending.table, lambda part: measure(part, histogram=self.histogram))
+        weights, read = read_of(pending.table, lambda part: measure_strictly(part, histogram=self.histogram))
         if read.left_out:
             self._without(pending, read)
         gradients = pending.gradients
@@ -340,7 +340,7 @@ class Monitor:
         if gradients is not None and pending.closure:
             self._judge(at, "gradient", gradients, self._replicas.nonfinite(gradients), step, "after")
         bad = self._replicas.nonfinite(weights)
-        known = bad and any(measure(before).nonfinite() for before, _, _ in pending.before)
+        known = bad and any(measure_strictly(before).nonfinite() for before, _, _ in pending.before)
         self._judge(at, "weight", weights, bad, step, "before" if known else "after")
         if not bad:
             at.finite_after = step
@@ -450,7 +450,7 @@ class Monitor:
         """Before a step: gradients that are not finite may come of weights that were not already."""
         bad = self._replicas.nonfinite(gradients)
         if bad:
-            weights, _ = read_of(table, measure)
+            weights, _ = read_of(table, measure_strictly)
             bad_weights = self._replicas.nonfinite(weights)
             if bad_weights:
                 self._judge(at, "weight", weights, bad_weights, at.step, "before")

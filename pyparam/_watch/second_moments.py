@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from pyparam._measure.measure import measure
+from pyparam._measure.measure import measure_strictly
 from pyparam._share.readable import read_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
@@ -30,5 +30,5 @@ def second_moments(
         if state and "exp_avg_sq" in state:
             found.append((name, state["exp_avg_sq"]))
     table = ParamTable([name for name, _ in found], [moment for _, moment in found])
-    stats, _ = read_of(table, measure)
+    stats, _ = read_of(table, measure_strictly)
     return dict(zip(stats.names, stats.mean.tolist(), strict=True))

@@ -116,9 +116,7 @@ def materialized(
 
 def _release(table: ParamTable) -> None:
     """Empties a table that nobody but initialize_ has seen."""
-    table._native = ParamTable([], [])._native
-    table._names = []
-    table._owners = None  # what finds owners refers to the native table
+    table._fill(ParamTable([], [])._native, None)  # what finds owners refers to the native table too
 
 
 def _fresh_parameter(old: Any, device: torch.device) -> Any:
