@@ -15,6 +15,7 @@ from pyparam._base.modes import lasting, require_memory
 from pyparam._base.native import _C
 from pyparam._base.rename import Rule
 from pyparam._load.before import Before
+from pyparam._load.boxes import boxes_paired
 from pyparam._load.checks import (
     check_agreement,
     check_conversions,
@@ -33,6 +34,7 @@ from pyparam._share.parts import as_parts
 from pyparam._share.shared_memory import overlaps_itself, write_over
 from pyparam._share.tie import retie_
 from pyparam._share.ties import ties
+from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.tied import Tie
 
 # Those of which native code knows what copy_ does; a subclass may see to it itself.
@@ -127,8 +129,10 @@ def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> I
         raise TypeError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
     options = options._replace(device=None if device is None else torch.device(device))
     source = opened(verb, source)
-    if not assign and rename is None and _table_paired(model, source, cast):
-        return IncompatibleKeys([], [])
+    if not assign and rename is None:
+        paired = boxes_paired if isinstance(source, DistributedCheckpoint) else _table_paired
+        if paired(model, source, cast):
+            return IncompatibleKeys([], [])
     given = given_by(verb, source, rename)
     if not assign and not given.ties and _paired(model, given, cast):
         return IncompatibleKeys([], [])

@@ -6,9 +6,10 @@ pickle of a dozen kinds of record, which are read as the data they are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,24 @@ class DistributedCheckpoint(Checkpoint):
         with torch.no_grad():
             self._whole.read(position, *box, out)
 
+    def boxes(self, name: str) -> list[tuple[Piece, Tensor | None]]:
+        """The pieces of a tensor that have elements, each with its values over the file.
+
+        Nothing of them is read. None for values that do not lie in the file as their dtype needs it:
+        ``fill`` reads them.
+
+        Raises KeyError for an unknown name, ValueError for a piece that is missing or damaged.
+        """
+        return list(self._whole.boxes(self._place(name)[1]))
+
+    def fill(self, name: str, piece: Piece, out: Tensor) -> None:
+        """Reads one of the ``boxes`` into a tensor of its shape, of any dtype and device, band by band."""
+        with torch.no_grad():
+            self._whole.read(self._place(name)[1], piece.offsets, piece.sizes, out)
+
+    def mapped_files(self) -> list[MappedFile]:
+        return self._whole.opened()
+
 
 def _check_box(name: str, whole: Whole, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> None:
     shape = whole.shape
@@ -167,12 +186,38 @@ class _Part:
             target = out
             for axis, (first, last) in enumerate(zip(begin, end, strict=True)):
                 target = target.narrow(axis, first - offsets[axis], last - first)
-            try:
+            with self._naming(name, piece):
                 self._copy(piece, whole.dtype, begin, end, target)
-            except (PickleError, ValueError, OSError) as error:
-                raise ValueError(
-                    f"{self.path}: the piece of {name!r} at {list(piece.offsets)} cannot be read: {error}"
-                ) from None
+
+    def boxes(self, position: int) -> Iterator[tuple[Piece, Tensor | None]]:
+        name = self._names[position]
+        dtype, _, pieces = self._wholes[position]
+        for piece in pieces:
+            if 0 in piece.sizes:
+                continue
+            with self._naming(name, piece):
+                file = self._mapped(piece.file)
+                place, layout = self._layout(piece, dtype, file)
+                begin = place + layout.offset * dtype.itemsize
+                span = 1 + sum((n - 1) * s for n, s in zip(piece.sizes, layout.stride, strict=True))
+                if begin + span * dtype.itemsize > file.size:
+                    raise ValueError(f"{piece.file.name} ends before it")
+                values = None
+                if begin % dtype.itemsize == 0:
+                    values = file.tensor(begin, dtype, (span,)).as_strided(piece.sizes, layout.stride)
+            yield piece, values
+
+    def opened(self) -> list[MappedFile]:
+        return list(self._open.values())
+
+    @contextlib.contextmanager
+    def _naming(self, name: str, piece: Piece) -> Iterator[None]:
+        try:
+            yield
+        except (PickleError, ValueError, OSError) as error:
+            raise ValueError(
+                f"{self.path}: the piece of {name!r} at {list(piece.offsets)} cannot be read: {error}"
+            ) from None
 
     def _copy(
         self, piece: Piece, dtype: torch.dtype, begin: tuple[int, ...], end: tuple[int, ...], target: Tensor
