@@ -372,6 +372,26 @@ def files(r: Ranks) -> None:
     assert found.changed() == ["up.weight"]
     assert found["up.weight"].first_index == (4, 4) and found["up.weight"].differing == 1
 
+    # What one rank's element decides is decided on all.
+    assert not pyparam.compare(other, r.folder / "pieces", atol=0.5).equal
+    near = pyparam.compare(other, r.folder / "pieces", atol=1.5)
+    assert near.equal and near.accepted == {"up.weight": "within atol 1.5 and rtol 0"}
+    wide, half = {n: p.detach() for n, p in model.named_parameters()}, filled().bfloat16()
+    cast = pyparam.compare(wide, half.state_dict(), cast=True)
+    assert cast.equal and set(cast.accepted.values()) == {"a rounded to bfloat16"}, cast
+    assert pyparam.compare({f"module.{n}": p for n, p in wide.items()}, wide, rename="module.").equal
+    with torch.no_grad():
+        if r.rank == 1:
+            wide["up.weight"].to_local()[-1, 0] = 1.2345
+    off = pyparam.compare(wide, half.state_dict(), cast=True)
+    assert off.changed() == ["up.weight"] and "up.weight" not in off.recognised
+
+    # What cannot be read beside DTensors costs its row.
+    odd = {**wide, "sparse": torch.eye(3).to_sparse(), "meta": torch.empty(2, device="meta")}
+    beside = pyparam.compare(odd, odd)
+    assert beside.changed() == [] and not beside.equal
+    assert beside.unread == {"sparse": "it is sparse (sparse_coo)", "meta": "it is on the meta device"}
+
 
 def stages(r: Ranks) -> None:
     whole = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))

@@ -3,10 +3,12 @@
 
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/column.h"
 #include "bindings/given.h"
 #include "bindings/operands.h"
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/part_compare.h"
+#include "walk/local_parts.h"
 
 namespace py = pybind11;
 
@@ -23,6 +25,17 @@ std::vector<Cut> cuts_of(const std::vector<GivenCut>& given) {
   for (const auto& [whole, offsets, sizes, dim, borders] : given)
     cuts.push_back({{whole, offsets, sizes}, dim, borders});
   return cuts;
+}
+
+// Of each row the number of its kind's cut.
+using CutOf = std::vector<int64_t>;
+CutOf numbers_of(const Given& column) {
+  const at::Tensor& given = column.tensor;
+  TORCH_CHECK_TYPE(given.is_cpu() && given.scalar_type() == at::kLong && given.is_contiguous() &&
+                       given.dim() == 1,
+                   "cut_of must be int64 of one dimension on the CPU");
+  const auto* begin = given.const_data_ptr<int64_t>();
+  return {begin, begin + given.numel()};
 }
 
 LayoutColumns layouts_of(const ParamTable& table) {
@@ -74,6 +87,20 @@ void bind_parts(py::module_& m) {
           py::arg("windows"))
       .def("rounded", &ExactTable::rounded);
 
+  m.def(
+      "local_parts",
+      [](const ParamTable& table, const py::object& dtensor, const py::dict& dims,
+         const py::object& local_of) {
+        try {
+          walk::LocalParts found =
+              walk::local_parts(table, dtensor.ptr(), dims.ptr(), local_of.ptr());
+          return std::make_tuple(std::move(found.locals), column(found.kind_of),
+                                 std::move(found.first));
+        } catch (const walk::PythonError&) {
+          throw py::error_already_set();
+        }
+      },
+      py::arg("table"), py::arg("dtensor"), py::arg("dims"), py::arg("local_of"));
   m.attr("EXACT_LIMBS") = exact::kLimbs;
   m.def("layouts", &layouts_of, py::arg("table"));
   m.def(
@@ -108,18 +135,18 @@ void bind_parts(py::module_& m) {
       py::arg("grads"), unlocked);
   m.def(
       "hash_parts",
-      [](const ParamTable& locals, const std::vector<GivenCut>& cuts,
-         const std::vector<int64_t>& cut_of) {
+      [](const ParamTable& locals, const std::vector<GivenCut>& cuts, const Given& cut_of) {
         check_operands("fingerprint", "tensors", locals.tensors);
         py::gil_scoped_release release;
-        return hash_parts(locals, cuts_of(cuts), cut_of);
+        return hash_parts(locals, cuts_of(cuts), numbers_of(cut_of));
       },
       py::arg("locals"), py::arg("cuts"), py::arg("cut_of"));
   m.def(
       "digests_of_parts",
-      [](const ParamTable& locals, const std::vector<GivenCut>& cuts,
-         const std::vector<int64_t>& cut_of, const Given& sums, const Given& pieces) {
-        return digests_of_parts(locals, cuts_of(cuts), cut_of, sums.tensor, pieces.tensor);
+      [](const ParamTable& locals, const std::vector<GivenCut>& cuts, const Given& cut_of,
+         const Given& sums, const Given& pieces) {
+        return digests_of_parts(locals, cuts_of(cuts), numbers_of(cut_of), sums.tensor,
+                                pieces.tensor);
       },
       py::arg("locals"), py::arg("cuts"), py::arg("cut_of"), py::arg("sums"), py::arg("pieces"),
       unlocked);

@@ -1,9 +1,6 @@
 #include "bindings/share.h"
 
-#include <ATen/ops/empty.h>
-
-#include <algorithm>
-
+#include "bindings/column.h"
 #include "bindings/given.h"
 #include "table/param_table.h"
 #include "table/ties.h"
@@ -13,12 +10,6 @@ namespace py = pybind11;
 namespace pyparam {
 
 namespace {
-
-at::Tensor column(const std::vector<int64_t>& values) {
-  at::Tensor out = at::empty({static_cast<int64_t>(values.size())}, at::kLong);
-  std::copy(values.begin(), values.end(), out.mutable_data_ptr<int64_t>());
-  return out;
-}
 
 TieSets ties_of_table(const ParamTable& table, const std::vector<Held>& held) {
   TieSearch search(table.tensors, held);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -39,18 +39,27 @@ def recognised(found: Comparison, a: ParamTable, b: ParamTable) -> tuple[dict[st
 
 
 def _cast(a: Tensor, b: Tensor, one: torch.dtype, other: torch.dtype) -> str:
+    return cast_words(one, other, lambda: rounds_to(a, b), lambda: rounds_to(b, a))
+
+
+def cast_words(
+    one: torch.dtype, other: torch.dtype, forth: Callable[[], bool], back: Callable[[], bool]
+) -> str:
+    """What of two dtypes is the other rounded; ``forth`` says whether ``a`` rounds to ``b``, ``back`` whether
+    ``b`` to ``a``. Empty where neither is."""
     wider = one.is_floating_point and other.is_floating_point and one.itemsize < other.itemsize
     if wider:
         # Exact one way; the rounding was the other way round where b has more bits than a can hold.
-        if _rounds_to(a, b):
+        if forth():
             return f"a as {dtype_name(other)}, exactly"
-        return f"b rounded to {dtype_name(one)}" if _rounds_to(b, a) else ""
-    if _rounds_to(a, b):
+        return f"b rounded to {dtype_name(one)}" if back() else ""
+    if forth():
         return f"a rounded to {dtype_name(other)}"
-    return f"b rounded to {dtype_name(one)}" if _rounds_to(b, a) else ""
+    return f"b rounded to {dtype_name(one)}" if back() else ""
 
 
-def _rounds_to(a: Tensor, b: Tensor) -> bool:
+def rounds_to(a: Tensor, b: Tensor) -> bool:
+    """Whether ``b`` is ``a`` rounded to its dtype."""
     return all(_same_bits(x.to(b.dtype), y) for x, y in _pieces(a, b))
 
 
@@ -113,15 +122,20 @@ def _moved(a: Tensor, b: Tensor) -> str:
 
 def within(found: Comparison, a: ParamTable, b: ParamTable, atol: float, rtol: float) -> dict[str, str]:
     """Of the pairs of one dtype that differ, those of which ``torch.allclose`` is true."""
-    words = f"within atol {atol:g} and rtol {rtol:g}"
+    words = within_words(atol, rtol)
     return {
         name: words
         for name in found.changed()
-        if name in found and name not in found.dtype_changed and _is_close(a[name], b[name], atol, rtol)
+        if name in found and name not in found.dtype_changed and is_close(a[name], b[name], atol, rtol)
     }
 
 
-def _is_close(a: Tensor, b: Tensor, atol: float, rtol: float) -> bool:
+def within_words(atol: float, rtol: float) -> str:
+    return f"within atol {atol:g} and rtol {rtol:g}"
+
+
+def is_close(a: Tensor, b: Tensor, atol: float, rtol: float) -> bool:
+    """``torch.allclose`` of two tensors of one dtype."""
     for x, y in _pieces(a, b):
         if x.dtype.is_floating_point and x.dtype.itemsize < 4:
             x, y = x.float(), y.float()

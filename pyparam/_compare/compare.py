@@ -11,10 +11,10 @@ from pyparam._base.errors import Reworded
 from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._base.rename import Rule, renamed, suggested
-from pyparam._compare.alike import recognised, within
+from pyparam._compare.alike import recognised, within, within_words
 from pyparam._compare.comparison import Comparison
 from pyparam._compare.structure import Restructured, restructured
-from pyparam._compare.whole_compare import Side, compare_whole
+from pyparam._compare.whole_compare import Asked, Side, compare_whole
 from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._share.readable import REFUSALS, refused_by
 from pyparam._sources import path as paths
@@ -80,7 +80,8 @@ def compare(
     DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
     Each rank compares its own part: with the same part of a model that is placed alike, with a slice of a
     whole tensor or of a checkpoint (of a directory of ``torch.distributed.checkpoint`` it reads no more). Of
-    two placements, the second is redistributed, one parameter after the other.
+    two placements, the second is redistributed, one parameter after the other. Of sharded parameters it is
+    recognised that one side is the other rounded, not what is transposed, reshaped or has another structure.
 
     Examples:
         >>> found = pyparam.compare(model, "before.safetensors")
@@ -90,8 +91,8 @@ def compare(
     Raises:
         TypeError: for what is no source, or no rule for names; a DTensor placed ``Partial`` or without one
             block here.
-        ValueError: a source has a name twice, also once names are changed; a tolerance below zero; ``cast``,
-            ``atol`` or ``rtol`` with sharded parameters; ranks call with different parameters.
+        ValueError: a source has a name twice, also once names are changed; a tolerance below zero; ranks call
+            with different parameters.
         RuntimeError: for ranks that did not call within the group's timeout.
     """
     require_memory("compare")
@@ -110,11 +111,7 @@ def compare(
         if state is not None:
             refuse_flat("compare", state.table)
     if any(state is not None and has_parts(state.table) for state in states):
-        if cast or atol is not None or rtol is not None:
-            raise ValueError(
-                "compare: cast, atol and rtol are not told of sharded parameters; compare their full_tensor()"
-            )
-        return _of_parts(states, pieces, rules)
+        return _of_parts(states, pieces, rules, cast, Asked(atol, rtol))
     sides = [
         _renamed(_state(source, dequantize), own) if state is None else state
         for source, state, own in zip((a, b), states, rules, strict=True)
@@ -144,6 +141,8 @@ def _of_parts(
     states: Sequence[Saved | None],
     pieces: Sequence[DistributedCheckpoint | None],
     rules: Sequence[list[Rule]],
+    cast: bool,
+    asked: Asked,
 ) -> Comparison:
     """The comparison where parameters of a side lie on several ranks."""
     sides = []
@@ -156,7 +155,16 @@ def _of_parts(
         sides.append(
             Side.lazy(source, renamed(names, [rule for rule in own if rule is not None], verb="compare"))
         )
-    comparison = Comparison(sides[0].table, sides[1].table, compare_whole(*sides))
+    found = compare_whole(sides[0], sides[1], asked)
+    comparison = Comparison(sides[0].table, sides[1].table, found.columns)
+    comparison.unread = found.unread
+    comparison.recognised = found.casts
+    if cast:
+        comparison.accepted |= found.casts
+    if asked.tolerance is not None:
+        changed = set(comparison.changed())
+        close = [name for name in found.close if name in changed]
+        comparison.accepted |= dict.fromkeys(close, within_words(*asked.tolerance))
     values = [
         Saved(side.table, {}, {}) if state is None else state
         for side, state in zip(sides, states, strict=True)

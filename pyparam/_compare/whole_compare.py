@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyparam._base.native import _C
+from pyparam._compare.alike import cast_words, is_close, rounds_to
 from pyparam._parts.exchange import added, minimum, ordered, unordered
 from pyparam._parts.meeting import Meeting
-from pyparam._parts.parts import Parts, local_of
-from pyparam._parts.place import Place, dtensor_type, place_of, whole_place
+from pyparam._parts.parts import Parts, local_of, parts_of, split
+from pyparam._parts.place import Place
+from pyparam._share.readable import unreadable_in
 from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.table import ParamTable
 
 _COUNTS = 4  # finite, differing, nonfinite, first (csrc/kernels/cpu/part_compare.h)
 _FIRST = 3
-_SUMS = 5
 
 
 class Side:
@@ -26,8 +29,9 @@ class Side:
     def __init__(self, table: ParamTable, source: DistributedCheckpoint | None = None) -> None:
         self.table = table
         self._lazy = source
-        self._stored: list[str] = [] if source is None else list(source)
-        self.tensors: list[Any] = table.tensors
+        self._stored: dict[str, str] = {}
+        if source is not None:
+            self._stored = dict(zip(table.names, source, strict=True))
 
     @classmethod
     def lazy(cls, source: DistributedCheckpoint, names: list[str]) -> Side:
@@ -36,35 +40,92 @@ class Side:
         shapes = [torch.empty(info.shape, dtype=info.dtype, device="meta") for info in infos]
         return cls(ParamTable(names, shapes), source)
 
-    def is_sharded(self, i: int) -> bool:
-        kind = dtensor_type()
-        return kind is not None and isinstance(self.tensors[i], kind)
+    @property
+    def is_lazy(self) -> bool:
+        return self._lazy is not None
 
-    def place(self, i: int, label: str) -> Place | None:
-        if not self.is_sharded(i):
-            return None
-        return place_of(self.tensors[i], f"compare: parameter {self.table.names[i]!r} of {label}")
+    def unread(self) -> dict[str, str]:
+        """The entries whose values cannot be read here, and why."""
+        if self.is_lazy:
+            return {}
+        _, kind_of, first = split(self.table)
+        odd = unreadable_in(self.table._take(first))
+        if not odd:
+            return {}
+        names = self.table.names
+        reasons = [odd.get(names[row], "") for row in first]
+        return {names[i]: reasons[kind] for i, kind in enumerate(kind_of.tolist()) if reasons[kind]}
 
-    def block(self, i: int, place: Place, like: Any) -> Tensor:
-        """This rank's block of an entry; a DTensor that is placed otherwise as it is."""
-        tensor = self.tensors[i]
-        if self._lazy is not None:
-            out = torch.empty(place.sizes, dtype=tensor.dtype, device="cpu")
-            self._lazy.read(self._stored[i], place.offsets, place.sizes, out)
-            return out
-        if self.is_sharded(i):
-            return local_of(tensor) if _alike(tensor, like) else tensor
-        return _narrowed(tensor.detach(), place)
+    def read(self, name: str, place: Place, dtype: torch.dtype) -> Tensor:
+        """This rank's block of an entry of a checkpoint."""
+        assert self._lazy is not None
+        out = torch.empty(place.sizes, dtype=dtype, device="cpu")
+        self._lazy.read(self._stored[name], place.offsets, place.sizes, out)
+        return out
 
 
-def _moved(tensor: Any, place: Place, like: Any) -> Tensor:
-    """The block of a DTensor that is placed otherwise; its ranks communicate."""
-    kind = dtensor_type()
-    if kind is None or not isinstance(tensor, kind):
-        return tensor  # type: ignore[no-any-return]
-    if tensor.device_mesh == like.device_mesh:
-        return local_of(tensor.redistribute(like.device_mesh, like.placements))
-    return _narrowed(tensor.full_tensor(), place).clone()
+class _Pairs:
+    """Entries of both sides that are compared: what of each lies here, and how the others come by it.
+
+    ``kind_of`` says of each pair which of ``kinds`` it is: pairs of one kind lie alike on both sides.
+    """
+
+    def __init__(self, a: Side, b: Side, in_a: Sequence[int], in_b: Sequence[int]) -> None:
+        self.sides = a, b
+        self.tables = a.table._take(in_a), b.table._take(in_b)
+        self.names = self.tables[0].names
+        parts = [
+            parts_of("compare", table, f" of {label}") for table, label in zip(self.tables, "ab", strict=True)
+        ]
+        both = torch.stack([part.kind_of for part in parts], 1)
+        found, kind_of = torch.unique(both, dim=0, return_inverse=True)
+        self.kinds = [_PairKind(parts[0].kinds[i], parts[1].kinds[j]) for i, j in found.tolist()]
+        places = [kind.place for kind in self.kinds]
+        nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+        table = ParamTable(self.names, [nothing] * len(self.names))
+        self.parts = Parts(table, table, places, kind_of)
+        self.blocks = tuple(part.locals.tensors for part in parts)
+
+    def rows(self, chosen: Callable[[_PairKind], bool]) -> list[int]:
+        return self.parts.of_rows([chosen(kind) for kind in self.kinds]).nonzero().flatten().tolist()
+
+    def read(self) -> None:
+        """What of a side is whole is cut to this rank's block, and read where it is in a file."""
+        for at, side in enumerate(self.sides):
+            blocks, tensors = self.blocks[at], self.tables[at].tensors
+            for i in range(len(blocks)) if side.is_lazy else self.rows(lambda kind, at=at: kind.is_cut(at)):  # type: ignore[misc]
+                place = self.parts.place(i)
+                if side.is_lazy:
+                    blocks[i] = side.read(self.names[i], place, tensors[i].dtype)
+                else:
+                    blocks[i] = _narrowed(tensors[i].detach(), place)
+
+    def moved_rows(self) -> list[int]:
+        return self.rows(lambda kind: kind.moves)
+
+    def move(self) -> None:
+        """Brings DTensors of ``b`` that are placed otherwise than ``a``; their ranks communicate."""
+        for i in self.moved_rows():
+            like: Any = self.tables[0].tensors[i]
+            tensor: Any = self.tables[1].tensors[i]
+            if tensor.device_mesh == like.device_mesh:
+                block = local_of(tensor.redistribute(like.device_mesh, like.placements))
+            else:
+                block = _narrowed(tensor.full_tensor(), self.parts.place(i)).clone()
+            self.blocks[1][i] = block
+
+
+class _PairKind:
+    """How a pair lies: ``place`` is where this rank's block of both is."""
+
+    def __init__(self, a: Place, b: Place) -> None:
+        self._both = a, b
+        self.place = a if a.ranks or not b.ranks else b
+        self.moves = bool(a.ranks and b.ranks and a.layout != b.layout)
+
+    def is_cut(self, at: int) -> bool:
+        """Whether a side has the whole where the other has a part."""
+        return bool(self.place.ranks) and not self._both[at].ranks
 
 
 def _narrowed(tensor: Tensor, place: Place) -> Tensor:
@@ -73,20 +134,46 @@ def _narrowed(tensor: Tensor, place: Place) -> Tensor:
     return tensor
 
 
-def compare_whole(a: Side, b: Side) -> dict[str, Any]:
-    """What the native ``compare`` gives of two tables."""
+class Asked(NamedTuple):
+    """What else than figures is asked of pairs: whether one is the other rounded, and how close they are."""
+
+    atol: float | None
+    rtol: float | None
+
+    @property
+    def tolerance(self) -> tuple[float, float] | None:
+        return None if self.atol is None and self.rtol is None else (self.atol or 0.0, self.rtol or 0.0)
+
+
+class Found(NamedTuple):
+    """What the native ``compare`` gives of two tables; the reasons of what has no row; and of rows that
+    differ, which are the other side rounded, and which within the tolerance."""
+
+    columns: dict[str, Any]
+    unread: dict[str, str]
+    casts: dict[str, str]
+    close: list[str]
+
+
+_FORTH, _BACK, _CLOSE, _QUESTIONS = 0, 1, 2, 3
+
+
+def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
+    """The comparison of two sources of which each rank holds parts."""
     names_a, names_b = a.table.names, b.table.names
     at = _positions(names_b, "b")
     _positions(names_a, "a")
+    unread = b.unread() | a.unread()
     found: dict[str, Any] = {key: [] for key in ("in_a", "in_b", "retyped", "reshaped_a", "reshaped_b")}
     found["missing"] = [i for i, name in enumerate(names_a) if name not in at]
     known = set(names_a)
     found["unexpected"] = [j for j, name in enumerate(names_b) if name not in known]
+    tensors_a, tensors_b = a.table.tensors, b.table.tensors
     for i, name in enumerate(names_a):
         j = at.get(name)
-        if j is None:
+        if j is None or name in unread:
             continue
-        x, y = a.tensors[i], b.tensors[j]
+        x, y = tensors_a[i], tensors_b[j]
         if x.shape != y.shape:
             found["reshaped_a"].append(i)
             found["reshaped_b"].append(j)
@@ -95,81 +182,74 @@ def compare_whole(a: Side, b: Side) -> dict[str, Any]:
             found["retyped"].append(len(found["in_a"]))
         found["in_a"].append(i)
         found["in_b"].append(j)
-    rows = list(zip(found["in_a"], found["in_b"], strict=True))
-    places, likes = _places(a, b, rows)
-    names = [names_a[i] for i, _ in rows]
-    table = ParamTable(names, [torch.empty(0, dtype=torch.float32, device="cpu")] * len(rows))
-    parts = Parts(table, table, places)
-    work = list(zip(rows, places, likes, strict=True))
-    with Meeting("compare", parts), torch.no_grad():
-        blocks = [(a.block(i, place, like), b.block(j, place, like)) for (i, j), place, like in work]
-    # All ranks are here, and nothing that a rank does alone is left.
-    with torch.no_grad():
-        pairs = [
-            (_moved(x, place, like), _moved(y, place, like))
-            for (x, y), (_, place, like) in zip(blocks, work, strict=True)
-        ]
-    with Meeting("compare", parts):
-        one = ParamTable(names, [x if x.is_cpu else x.detach().cpu() for x, _ in pairs])
-        other = ParamTable(names, [y if y.is_cpu else y.detach().cpu() for _, y in pairs])
+    retyped = set(found["retyped"])
+    pairs = _Pairs(a, b, found["in_a"], found["in_b"])
+    parts = pairs.parts
+    moved = len(pairs.moved_rows())
+    if a.is_lazy or b.is_lazy or moved:
+        # All ranks have read before some wait for others to bring what is placed otherwise.
+        with Meeting("compare", parts, ("reads", moved, asked)), torch.no_grad():
+            pairs.read()
+        with torch.no_grad():
+            pairs.move()
+    with Meeting("compare", parts, ("compares", asked)), torch.no_grad():
+        pairs.read() if not (a.is_lazy or b.is_lazy or moved) else None
+        one, other = (
+            ParamTable(pairs.names, [t if t.is_cpu else t.detach().cpu() for t in blocks])
+            for blocks in pairs.blocks
+        )
         sums, counts, largest = _C.compare_parts(one._native, other._native)
         for row in (counts[:, _FIRST] != 2**63 - 1).nonzero().flatten().tolist():
-            counts[row, _FIRST] = places[row].flat(int(counts[row, _FIRST]))
-    values, all_counts = _united(parts, sums, counts, largest)
+            counts[row, _FIRST] = parts.place(row).flat(int(counts[row, _FIRST]))
+        answers = _answers(one, other, counts, retyped, asked)
+    values, all_counts, answers = _united(parts, sums, counts, largest, answers)
     found["values"], found["counts"] = values, all_counts
-    shapes = [place.whole for place in places]
+    shapes = [place.whole for place in map(parts.place, range(len(parts)))]
     found["sizes"] = torch.tensor([n for shape in shapes for n in shape], dtype=torch.int64, device="cpu")
     found["ends"] = torch.tensor([len(shape) for shape in shapes], dtype=torch.int64, device="cpu").cumsum(0)
-    return found
+    casts = {}
+    for row in retyped:
+        one_type, other_type = tensors_a[found["in_a"][row]].dtype, tensors_b[found["in_b"][row]].dtype
+        forth, back = (bool(answers[row, question]) for question in (_FORTH, _BACK))
+        if words := cast_words(one_type, other_type, lambda: forth, lambda: back):  # noqa: B023
+            casts[pairs.names[row]] = words
+    close = []
+    if asked.tolerance is not None:
+        close = (answers[:, _CLOSE] != 0).nonzero().flatten().tolist()
+    return Found(found, unread, casts, [pairs.names[row] for row in close if row not in retyped])
 
 
-def _places(a: Side, b: Side, rows: list[tuple[int, int]]) -> tuple[list[Place], list[Any]]:
-    """Where this rank's block of each pair lies, and the DTensor that says so."""
-    known: dict[Any, Place] = {}
-    places: list[Place] = []
-    likes: list[Any] = []
-    for i, j in rows:
-        side, row, label = (a, i, "a") if a.is_sharded(i) else (b, j, "b")
-        if b.is_sharded(j):
-            b.place(j, "b") if side is a and not _alike(a.tensors[i], b.tensors[j]) else None
-        like = side.tensors[row] if side.is_sharded(row) else None
-        key: Any = tuple(a.tensors[i].shape)
-        if like is not None:
-            key = (id(like.device_mesh), like.placements, like.shape, like.dtype)
-        place = known.get(key)
-        if place is None:
-            place = side.place(row, label) or whole_place(a.tensors[i])
-            known[key] = place
-        places.append(place)
-        likes.append(like)
-    return places, likes
+def _answers(
+    one: ParamTable, other: ParamTable, counts: Tensor, retyped: Collection[int], asked: Asked
+) -> Tensor:
+    """What is asked of this rank's blocks (int64 ``[rows, 3]``): 1 where it is so, also of an empty one."""
+    out = torch.ones(len(one), _QUESTIONS, dtype=torch.int64, device="cpu")
+    for row in retyped:
+        out[row, _FORTH] = rounds_to(one[row], other[row])
+        out[row, _BACK] = rounds_to(other[row], one[row])
+    if asked.tolerance is not None:
+        for row in (counts[:, 1] > 0).nonzero().flatten().tolist():
+            if row not in retyped:
+                out[row, _CLOSE] = is_close(one[row], other[row], *asked.tolerance)
+    return out
 
 
-def _alike(x: Any, y: Any) -> bool:
-    return bool(x.device_mesh == y.device_mesh and x.placements == y.placements)
-
-
-def _united(parts: Parts, sums: Any, counts: Tensor, largest: Tensor) -> tuple[Tensor, Tensor]:
-    columns = [counts[:, _FIRST:], ordered(-largest).unsqueeze(1), sums.windows()]
-    least = torch.split(minimum(parts.splits, torch.cat(columns, 1)), [1, 1, 2 * _SUMS], 1)
+def _united(
+    parts: Parts, sums: Any, counts: Tensor, largest: Tensor, answers: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    columns = [counts[:, _FIRST:], ordered(-largest).unsqueeze(1), sums.windows(), answers]
+    least = torch.split(minimum(parts.splits, torch.cat(columns, 1)), [c.shape[1] for c in columns], 1)
     windows = least[2].contiguous()
     limbs, per_row = sums.packed(windows)
     limbs, totals = added(parts.splits, [(limbs, per_row), (counts[:, :_FIRST].flatten(), _FIRST)])
     counts = torch.cat((totals.view(-1, _FIRST), least[0]), 1)
-    numel = torch.tensor([_numel(place) for place in parts.places], dtype=torch.int64, device="cpu")
-    return _C.differences_of(
+    values, all_counts = _C.differences_of(
         _C.ExactTable.unpacked(windows, limbs),
         counts.contiguous(),
         -unordered(least[1].flatten()),
-        numel,
+        parts.of_rows([math.prod(place.whole) for place in parts.kinds]),
     )
-
-
-def _numel(place: Place) -> int:
-    out = 1
-    for size in place.whole:
-        out *= size
-    return out
+    return values, all_counts, least[3]
 
 
 def _positions(names: list[str], label: str) -> dict[str, int]:

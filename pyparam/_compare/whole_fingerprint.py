@@ -26,13 +26,10 @@ def digests_of(table: ParamTable, group: Any) -> tuple[Tensor, Diverged]:
         locals = parts.locals
         if any(t.is_cuda for t in locals.tensors):
             locals = ParamTable(locals.names, [t.detach().cpu() for t in locals.tensors])
-        cuts, cut_of = parts.cuts()
         with named_errors(locals):
-            sums, pieces, lengths = _C.hash_parts(locals._native, cuts, cut_of)
+            sums, pieces, lengths = _C.hash_parts(locals._native, parts.cuts, parts.kind_of)
     repeats = list(parts.repeats)
-    plain = torch.tensor(
-        [i for i, place in enumerate(parts.places) if not place.ranks], dtype=torch.int64, device="cpu"
-    )
+    plain = parts.of_rows([not place.ranks for place in parts.kinds]).nonzero().flatten()
     if group is not None:
         _same_names(table, group)
         repeats.append(Share(group, plain))
@@ -45,7 +42,7 @@ def digests_of(table: ParamTable, group: Any) -> tuple[Tensor, Diverged]:
         else torch.zeros(len(parts), dtype=torch.bool, device="cpu")
     )
     cells = added(parts.splits, [(sums.flatten(), 2), (pieces, lengths), (apart.long(), 1)])
-    digests = _C.digests_of_parts(locals._native, cuts, cut_of, cells[0], cells[1])
+    digests = _C.digests_of_parts(locals._native, parts.cuts, parts.kind_of, cells[0], cells[1])
     rows = cells[2].nonzero().flatten()
     return digests, _diverged(parts, repeats, rows, own) if repeats else []
 
@@ -74,7 +71,7 @@ def _diverged(parts: Parts, repeats: Sequence[Share], rows: Tensor, own: Tensor)
     found: Diverged = []
     names = parts.table.names
     for row in rows.tolist():
-        place = parts.places[row]
+        place = parts.place(row)
         groups = [*place.splits, *(share.group for share in repeats if bool((share.rows == row).any()))]
         mine = torch.cat(
             (torch.tensor([dist.get_rank(), _hash(place.offsets)], dtype=torch.int64, device="cpu"), own[row])

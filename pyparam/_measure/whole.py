@@ -92,7 +92,7 @@ class _Own:
         self.first = torch.full((len(locals),), _NOWHERE, dtype=torch.int64, device="cpu")
         bad = self.counts[:, [_NANS, _POSINFS, _NEGINFS]].sum(1)
         for row in bad.nonzero().flatten().tolist():
-            at = parts.places[row].flat(_first_nonfinite(locals[row]))
+            at = parts.place(row).flat(_first_nonfinite(locals[row]))
             self.first[row] = at << _RANK_BITS | _rank()
         # Tied entries count once in the total; a rank whose parts are empty does not see them.
         layout = tie_sets(locals).layout
@@ -135,8 +135,8 @@ def _united(parts: Parts, own: _Own, points: tuple[float, ...]) -> Stats:
         layouts=_C.layouts(parts.table._native),
         points=points,
         missing=[names[i] for i in absent.nonzero().flatten().tolist()],
-        shared=_shared(names, leaders.tolist()),
-        places=_places(parts, first.flatten().tolist()),
+        shared=_shared(names, leaders),
+        places=_places(parts, first.flatten()),
     )
     if bool(absent.any()):
         kept = (absent == 0).nonzero().flatten().tolist()
@@ -145,20 +145,20 @@ def _united(parts: Parts, own: _Own, points: tuple[float, ...]) -> Stats:
     return stats
 
 
-def _shared(names: Sequence[str], leaders: Sequence[int]) -> dict[str, str]:
+def _shared(names: Sequence[str], leaders: Tensor) -> dict[str, str]:
+    followers = (leaders != torch.arange(len(leaders), device="cpu")).nonzero().flatten()
     groups: dict[int, list[int]] = {}
-    for i, leader in enumerate(leaders):
-        groups.setdefault(leader, []).append(i)
-    return {names[i]: names[first] for first, rows in groups.items() if len(rows) > 1 for i in rows}
+    for i, leader in zip(followers.tolist(), leaders[followers].tolist(), strict=True):
+        groups.setdefault(leader, [leader]).append(i)
+    return {names[i]: names[first] for first, rows in sorted(groups.items()) for i in rows}
 
 
-def _places(parts: Parts, first: Sequence[int]) -> dict[str, Where]:
+def _places(parts: Parts, first: Tensor) -> dict[str, Where]:
     out = {}
-    for i, key in enumerate(first):
-        if key == _NOWHERE:
-            continue
+    for i in (first != _NOWHERE).nonzero().flatten().tolist():
+        key = int(first[i])
         flat, rank = key >> _RANK_BITS, key & ((1 << _RANK_BITS) - 1)
-        out[parts.table.names[i]] = Where(unravelled(flat, parts.places[i].whole), rank)
+        out[parts.table.names[i]] = Where(unravelled(flat, parts.place(i).whole), rank)
     return out
 
 

@@ -88,14 +88,9 @@ def _norm(parts: Parts, norms: Tensor, p: float) -> float:
     """The p-norm of all wholes, from what each local tensor adds to it: float64 ``[rows, (sum, scale)]``."""
     # Parts with the same splits are one vector; in the end, so are all.
     kinds: dict[tuple[int, ...], int] = {}
-    known: dict[int, int] = {}
-    rows = []
-    for place in parts.places:
-        kind = known.get(id(place))
-        if kind is None:
-            kind = known[id(place)] = kinds.setdefault(tuple(map(id, place.splits)), len(kinds))
-        rows.append(kind)
-    of_row = torch.tensor(rows, dtype=torch.int64, device="cpu")
+    of_row = parts.of_rows(
+        [kinds.setdefault(tuple(map(id, place.splits)), len(kinds)) for place in parts.kinds]
+    )
     count = len(kinds)
     if count == 0:
         return 0.0

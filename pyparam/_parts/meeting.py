@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -39,15 +39,15 @@ class Meeting:
 
     def __init__(self, verb: str, parts: Parts | None, options: object = "", group: Any = None) -> None:
         self._verb = verb
-        self._topics: list[tuple[Any, str]] = []
+        self._topics: list[_Topic] = []
         if parts is not None:
-            self._topics = [(share.group, parts.text(share)) for share in parts.splits]
-            known = {share.group for share in parts.splits}
-            self._topics += [
-                (share.group, parts.text(share)) for share in parts.repeats if share.group not in known
-            ]
-        if group is not None:
-            self._topics.append((group, "united"))
+            known: set[Any] = set()
+            for share in (*parts.splits, *parts.repeats):
+                if share.group not in known and _meets(share.group):
+                    known.add(share.group)
+                    self._topics.append(_Topic(share.group, len(share.rows), parts.digest(share)))
+        if group is not None and _meets(group):
+            self._topics.append(_Topic(group, 0, b""))
         self._options = repr(options)
 
     def __enter__(self) -> None:
@@ -62,8 +62,9 @@ class Meeting:
         # What one group finds the next one hears of; after as many rounds as there are groups, all have.
         rounds = 1 if len(self._topics) < 2 else 2
         for turn in range(rounds):
-            for group, text in self._topics:
-                trouble = _meet(group, self._verb, text if turn == 0 else "", self._options, trouble)
+            for topic in self._topics:
+                asked = topic if turn == 0 else _Topic(topic.group, 0, b"")
+                trouble = _meet(asked, self._verb, self._options, trouble)
         if raised is None and trouble is not None:
             name, words, _ = trouble
             raise _KINDS.get(name, RuntimeError)(words)
@@ -72,17 +73,30 @@ class Meeting:
 Trouble = tuple[str, str, int]
 
 
-def _meet(group: Any, verb: str, text: str, options: str, trouble: Trouble | None) -> Trouble | None:
+class _Topic(NamedTuple):
+    """What a group meets about: so many parameters, and what must be the same of them."""
+
+    group: Any
+    parameters: int
+    digest: bytes
+
+
+def _meets(group: Any) -> bool:
+    """Whether somebody else is there."""
+    return bool(group.size() > 1 and dist.get_backend(group) != "fake")
+
+
+def _meet(topic: _Topic, verb: str, options: str, trouble: Trouble | None) -> Trouble | None:
     """One meeting of a group; the trouble that any rank brings to it, or that comes of it."""
-    if group.size() == 1 or dist.get_backend(group) == "fake":
-        return trouble  # nobody is there
+    group = topic.group
     number = _MEETINGS.get(group, 0)
     _MEETINGS[group] = number + 1
     store = group.get_group_store()
     rank, size = group.rank(), group.size()
-    count = text.count("\n") + 1 if text else 0
-    digest = hashlib.blake2b(f"{options}\n{text}".encode(), digest_size=16).hexdigest()
-    mine = json.dumps({"verb": verb, "count": count, "digest": digest, "trouble": trouble})
+    digest = hashlib.blake2b(options.encode("utf-8", "surrogatepass") + b"\n" + topic.digest, digest_size=16)
+    mine = json.dumps(
+        {"verb": verb, "count": topic.parameters, "digest": digest.hexdigest(), "trouble": trouble}
+    )
     verdict = f"{_PREFIX}/{number}/verdict"
     keys = [f"{_PREFIX}/{number}/{r}" for r in range(size)]
     _forget(store, number, rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pyparam._base.native import _C
-from pyparam._parts.place import Place, dtensor_type, place_of, whole_place
+from pyparam._parts.place import Cut, Place, dtensor_type, place_of, told_by_dim, whole_place
 from pyparam._sources.table import ParamTable
 
 
@@ -26,51 +27,61 @@ class Parts:
     """The local tensors of a table's entries, and where each lies in its whole.
 
     ``locals`` has the entries of ``table`` as this rank holds them: of a DTensor its local tensor, of any
-    other tensor the tensor. ``splits`` are the groups whose sums make wholes of them, in an order that is the
-    same on all ranks, ``repeats`` those whose ranks hold the same.
+    other tensor the tensor. ``kinds`` are the different places, ``kind_of`` (int64 ``[rows]``) which of them
+    each entry has. ``splits`` are the groups whose sums make wholes of them, in an order that is the same on
+    all ranks, ``repeats`` those whose ranks hold the same.
     """
 
-    def __init__(self, table: ParamTable, locals: ParamTable, places: Sequence[Place]) -> None:
+    def __init__(
+        self, table: ParamTable, locals: ParamTable, kinds: Sequence[Place], kind_of: Tensor
+    ) -> None:
         self.table = table
         self.locals = locals
-        self.places = places
-        self.splits = _shares(places, lambda place: place.splits)
-        self.repeats = _shares(places, lambda place: place.repeats)
+        self.kinds = kinds
+        self.kind_of = kind_of
+        self.splits = self._shares(lambda place: place.splits)
+        self.repeats = self._shares(lambda place: place.repeats)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.kind_of)
 
-    def text(self, share: Share) -> str:
-        """What all ranks of the group must say alike: names, shapes, dtypes and placements of its rows."""
-        names = self.table.names
-        return "\n".join(f"{names[i]} {self.places[i].text}" for i in share.rows.tolist())
+    def place(self, row: int) -> Place:
+        """Where an entry lies."""
+        return self.kinds[int(self.kind_of[row])]
 
-    def cuts(self) -> tuple[list[Any], list[int]]:
-        """Each different cut, and which of them each row has."""
-        found: dict[int, int] = {}
-        cuts: list[Any] = []
-        of: list[int] = []
-        for place in self.places:
-            at = found.get(id(place))
-            if at is None:
-                at = found[id(place)] = len(cuts)
-                cuts.append(place.cut)
-            of.append(at)
-        return cuts, of
+    def of_rows(self, values: Sequence[int]) -> Tensor:
+        """What each kind has, as an int64 column of the rows."""
+        return torch.tensor(values, dtype=torch.int64, device="cpu")[self.kind_of]
 
+    def digest(self, share: Share) -> bytes:
+        """A hash of what all ranks of the group must say alike: names, shapes, dtypes and placements of its
+        rows."""
+        names: Sequence[str] = self.table.names
+        if len(share.rows) < len(names):
+            names = [names[i] for i in share.rows.tolist()]
+        # By its hash, a kind has the same number on every rank.
+        texts = [hashlib.blake2b(place.text.encode(), digest_size=7).digest() for place in self.kinds]
+        kinds = self.of_rows([int.from_bytes(text, "little") for text in texts])[share.rows]
+        hashed = hashlib.blake2b("\0".join(names).encode("utf-8", "surrogatepass"), digest_size=16)
+        hashed.update(kinds.numpy().tobytes())
+        return hashed.digest()
 
-def _shares(places: Sequence[Place], groups_of: Callable[[Place], tuple[Any, ...]]) -> list[Share]:
-    rows: dict[Any, list[int]] = {}
-    by_place: dict[int, tuple[Any, ...]] = {}
-    for i, place in enumerate(places):
-        groups = by_place.get(id(place))
-        if groups is None:
-            groups = by_place[id(place)] = groups_of(place)
-        for group in groups:
-            rows.setdefault(group, []).append(i)
-    return [
-        Share(group, torch.tensor(found, dtype=torch.int64, device="cpu")) for group, found in rows.items()
-    ]
+    @property
+    def cuts(self) -> list[Cut]:
+        """How the whole of each kind is cut."""
+        return [place.cut for place in self.kinds]
+
+    def _shares(self, groups_of: Callable[[Place], tuple[Any, ...]]) -> list[Share]:
+        kinds: dict[Any, list[int]] = {}
+        for kind, place in enumerate(self.kinds):
+            for group in groups_of(place):
+                kinds.setdefault(group, []).append(kind)
+        out = []
+        for group, members in kinds.items():
+            chosen = torch.zeros(len(self.kinds), dtype=torch.bool, device="cpu")
+            chosen[members] = True
+            out.append(Share(group, chosen[self.kind_of].nonzero().flatten()))
+        return out
 
 
 def has_parts(table: ParamTable) -> bool:
@@ -82,43 +93,38 @@ def has_parts(table: ParamTable) -> bool:
     return any(isinstance(tensor(i), kind) for i in _C.python_tensors(table._native))
 
 
-def parts_of(verb: str, table: ParamTable) -> Parts:
-    """The parts of a table on this rank.
+def split(table: ParamTable) -> tuple[_C.ParamTable, Tensor, list[int]]:
+    """The local tensors of a table, the kind of each row (int64 ``[rows]``), and the first row of each kind.
+    Rows of one kind lie alike."""
+    with torch.no_grad():
+        return _C.local_parts(table._native, dtensor_type(), told_by_dim(), local_of)
+
+
+def parts_of(verb: str, table: ParamTable, whose: str = "") -> Parts:
+    """The parts of a table on this rank; ``whose`` follows a parameter's name in errors.
 
     Raises TypeError or ValueError that names the verb and the parameter for a DTensor without a block here.
     """
     kind = dtensor_type()
-    tensors = table.tensors
-    names = table.names
-    locals: list[Tensor] = list(tensors)
-    places: list[Place | None] = [None] * len(tensors)
-    known: dict[Any, Place] = {}
-    wholes: dict[Any, Place] = {}
-    if kind is not None:
-        with torch.no_grad():
-            for i in _C.python_tensors(table._native):
-                tensor: Any = tensors[i]
-                if not isinstance(tensor, kind):
-                    continue
-                key = (id(tensor.device_mesh), tensor.placements, tensor.shape, tensor.dtype)
-                place = known.get(key)
-                if place is None:
-                    place = known[key] = place_of(tensor, f"{verb}: parameter {names[i]!r}")
-                places[i] = place
-                locals[i] = local = local_of(tensor)
-                if local.shape != place.sizes and (local.numel() > 0 or 0 not in place.sizes):
-                    raise ValueError(
-                        f"{verb}: parameter {names[i]!r} is a DTensor whose part here has the shape "
-                        f"{list(local.shape)}; by its placements {tensor.placements} it would have "
-                        f"{list(place.sizes)}"
-                    )
-    for i, tensor in enumerate(tensors):
-        if places[i] is None:
-            place = wholes.get(tensor.shape)
-            if place is None:
-                place = wholes[tensor.shape] = whole_place(tensor)
-            places[i] = place
-    return Parts(table, ParamTable(names, locals), places)  # type: ignore[arg-type]
+    locals, kind_of, first = split(table)
+    with torch.no_grad():
+        places = []
+        for row in first:
+            tensor: Any = table._native.tensor(row)
+            if kind is None or not isinstance(tensor, kind):
+                places.append(whole_place(tensor))
+                continue
+            what = f"{verb}: parameter {table.names[row]!r}{whose}"
+            place = place_of(tensor, what)
+            local = locals.tensor(row)
+            if local.shape != place.sizes and (local.numel() > 0 or 0 not in place.sizes):
+                raise ValueError(
+                    f"{what} is a DTensor whose part here has the shape "
+                    f"{list(local.shape)}; by its placements {tensor.placements} it would have "
+                    f"{list(place.sizes)}"
+                )
+            places.append(place)
+    return Parts(table, ParamTable.from_native(locals), places, kind_of)
 
 
 def local_of(tensor: Any) -> Tensor:
@@ -157,13 +163,20 @@ def is_distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-def _is_flat(name: str) -> bool:
-    return "_fsdp_wrapped_module." in name or name.endswith("_flat_param")
+def _flat(table: ParamTable) -> str | None:
+    """The first name of what FullyShardedDataParallel flattened."""
+    joined = "\n".join([*table.names, ""])
+    if "_fsdp_wrapped_module." not in joined and "_flat_param\n" not in joined:
+        return None
+    return next(
+        (name for name in table.names if "_fsdp_wrapped_module." in name or name.endswith("_flat_param")),
+        None,
+    )
 
 
 def is_flat(table: ParamTable) -> bool:
     """Whether FullyShardedDataParallel flattened some entries, as their names tell."""
-    return is_distributed() and any(map(_is_flat, table.names))
+    return is_distributed() and _flat(table) is not None
 
 
 def refuse_flat(verb: str, table: ParamTable) -> None:
@@ -172,12 +185,10 @@ def refuse_flat(verb: str, table: ParamTable) -> None:
     They are plain tensors, and nothing in them tells that other ranks hold the rest. Names tell: those of
     whole parameters, as within ``summon_full_params``, are without the wrapper's.
     """
-    if not is_distributed():
-        return
-    for name in table.names:
-        if _is_flat(name):
-            raise TypeError(
-                f"{verb}: parameter {name!r} is FullyShardedDataParallel's, of which each rank holds an "
-                "unmarked part: shard with fully_shard, or work within "
-                "FullyShardedDataParallel.summon_full_params"
-            )
+    name = _flat(table) if is_distributed() else None
+    if name is not None:
+        raise TypeError(
+            f"{verb}: parameter {name!r} is FullyShardedDataParallel's, of which each rank holds an "
+            "unmarked part: shard with fully_shard, or work within "
+            "FullyShardedDataParallel.summon_full_params"
+        )

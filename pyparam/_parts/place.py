@@ -29,6 +29,8 @@ class Place:
     """Those whose ranks hold the same part."""
     ranks: tuple[int, ...]
     """All ranks of the mesh."""
+    layout: str
+    """How the whole is cut and where the parts lie: of two DTensors with the same, so are their parts."""
     text: str
     """What all of these ranks must agree on."""
     cut: Cut
@@ -50,11 +52,20 @@ def dtensor_type() -> Any:
     return getattr(sys.modules.get("torch.distributed.tensor"), "DTensor", None)
 
 
+def told_by_dim() -> dict[type, bool]:
+    """PyTorch's own placements, of which ``dim`` (True) or the class alone (False) tells two apart."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return {} if module is None else {module.Shard: True, module.Replicate: False}
+
+
 def whole_place(tensor: Tensor) -> Place:
     """That of a tensor which is no part: all of itself."""
-    shape = tuple(tensor.shape)
+    try:
+        shape = tuple(tensor.shape)
+    except RuntimeError:  # nested: whoever reads it says so by its name
+        shape = ()
     origin = (0,) * len(shape)
-    return Place(shape, origin, shape, (), (), (), "", (shape, origin, shape, -1, ()))
+    return Place(shape, origin, shape, (), (), (), "", "", (shape, origin, shape, -1, ()))
 
 
 def place_of(tensor: Any, what: str) -> Place:
@@ -95,6 +106,7 @@ def place_of(tensor: Any, what: str) -> Place:
     dim, borders = _innermost_cut(mesh, placements, whole, sharded, tensor.dtype.itemsize)
     repeated = [i for i, p in enumerate(placements) if p.is_replicate() and mesh.size(i) > 1]
     ranks = tuple(mesh.mesh.flatten().tolist())
+    layout = f"{whole} {placements} {tuple(mesh.shape)} {ranks}"
     return Place(
         whole,
         offsets,
@@ -102,7 +114,8 @@ def place_of(tensor: Any, what: str) -> Place:
         tuple(mesh.get_group(i) for i in sharded),
         tuple(mesh.get_group(i) for i in repeated),
         ranks,
-        f"{whole} {tensor.dtype} {placements} {tuple(mesh.shape)} {ranks}",
+        layout,
+        f"{tensor.dtype} {layout}",
         (whole, offsets, sizes, dim, borders),
     )
 

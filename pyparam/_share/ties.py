@@ -53,7 +53,15 @@ def tie_sets(table: ParamTable) -> _C.TieSets:
     if not odd:
         return _C.tie_sets(native)
     tensors = table.tensors
-    held = [(i, _inner(tensors[i])) for i in odd if is_wrapper(tensors[i])]
+    held = []
+    for i in odd:
+        tensor: Any = tensors[i]
+        # Of a DTensor without its protocol, of which there may be tens of thousands.
+        local = getattr(tensor, "_local_tensor", None)
+        if type(local) is Tensor:
+            held.append((i, [local]))
+        elif is_wrapper(tensor):
+            held.append((i, _inner(tensor)))
     return _C.tie_sets(native, held)
 
 

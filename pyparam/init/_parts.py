@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -47,15 +48,9 @@ def filled_parts(table: ParamTable) -> tuple[ParamTable, list[int], list[int]]:
     if not has_parts(table):
         return table, [], []
     parts = parts_of("initialize_", table)
-    offsets: list[int] = []
-    strides: list[int] = []
-    known: dict[int, tuple[int, tuple[int, ...]]] = {}
-    for place in parts.places:
-        found = known.get(id(place))
-        if found is None:
-            found = known[id(place)] = _offset(place), contiguous_strides(place.whole)
-        offsets.append(found[0])
-        strides.extend(found[1])
+    offsets = parts.of_rows([_offset(place) for place in parts.kinds]).tolist()
+    of_kinds = [contiguous_strides(place.whole) for place in parts.kinds]
+    strides = list(itertools.chain.from_iterable(of_kinds[kind] for kind in parts.kind_of.tolist()))
     return parts.locals, offsets, strides
 
 
