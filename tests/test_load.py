@@ -180,3 +180,37 @@ def test_ties_of_the_model():
 def test_no_module():
     with pytest.raises(TypeError, match=r"load_: expected an nn\.Module, got dict"):
         pyparam.load_({}, {})
+
+
+@pytest.mark.parametrize("rename", [None, "model."])
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_is_no_tensor_under_the_name_of_one(rename, strict):
+    net = nn.Linear(2, 2)
+    before = net.weight.detach().clone()
+    prefix = rename or ""
+    given = {f"{prefix}weight": torch.ones(2, 2), f"{prefix}bias": [0.0, 0.0]}
+    with pytest.raises(TypeError, match=r"load_: 'bias' is a list in the source, expected a tensor"):
+        pyparam.load_(net, given, rename=rename, strict=strict)
+    state = net.state_dict()
+    state["bias"] = "text"
+    with pytest.raises(TypeError, match=r"load_: 'bias' is a str in the source, expected a tensor"):
+        pyparam.load_(net, state, strict=strict)
+    tied = nn.Sequential(net, net)
+    state = tied.state_dict()
+    state["1.bias"] = 3
+    with pytest.raises(TypeError, match=r"load_: '1\.bias' is a int in the source, expected a tensor"):
+        pyparam.load_(tied, state, strict=strict)
+    assert torch.equal(net.weight, before)
+
+
+def test_assigned_values_of_two_dtypes_for_one_tensor():
+    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    state = tied.state_dict()
+    state["1.weight"] = state["1.weight"].double()
+    with pytest.raises(
+        ValueError, match=r"load_: '1\.weight' has dtype torch\.float64, expected torch\.float32"
+    ):
+        pyparam.load_(tied, state, assign=True)
+    assert tied[1].weight is tied[0].weight
+    assert tied[0].weight.dtype == torch.float32

@@ -34,12 +34,25 @@ def check_agreement(
             first, *others = [name for name in group if name in values and name in wanted] or [""]
             for name in others:
                 a, b = values[first], values[name]
+                if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+                    continue  # refused by name, or for a module's own code to say
                 if a is b or (a.shape == b.shape and same_values(a, b.to(a.dtype))):
                     continue
                 raise ValueError(
                     f"{verb}: the model ties {first!r} and {name!r}, and the {where} gives them other "
                     "values; untie_ one of them first"
                 )
+
+
+def check_left_out(verb: str, others: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+    """Raises TypeError for what is no tensor under the name of one."""
+    for name, value in others.items():
+        if isinstance(wanted.get(name), Tensor):
+            raise _no_tensor(verb, name, value, where)
+
+
+def _no_tensor(verb: str, name: str, value: Any, where: str) -> TypeError:
+    return TypeError(f"{verb}: {name!r} is a {type(value).__name__} in the {where}, expected a tensor")
 
 
 def check_fits(
@@ -54,7 +67,11 @@ def check_fits(
     where: str,
 ) -> None:
     """Whether a value can go into a tensor without loss."""
-    if not isinstance(target, Tensor) or is_lazy(target) or not isinstance(value, Tensor):
+    if not isinstance(target, Tensor):
+        return
+    if not isinstance(value, Tensor):
+        raise _no_tensor(verb, name, value, where)
+    if is_lazy(target):
         return
     require_shape(f"{verb}: {name!r}", target)
     require_shape(f"{verb}: the value of {name!r}", value)

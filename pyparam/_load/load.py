@@ -21,6 +21,7 @@ from pyparam._load.checks import (
     check_conversions,
     check_extents,
     check_fits,
+    check_left_out,
     check_memory,
     check_names,
     keeps_values,
@@ -140,6 +141,7 @@ def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> I
     wanted = state_of(model, keep_vars=True)
     without_repeats(given, wanted)
     add_beside(given, wanted)
+    check_left_out(verb, given.others, wanted, options.where)
     own = ties(model, buffers=True)
     check_agreement(verb, own, values, wanted, options.where)
     for tie in (*given.ties, *own):
@@ -169,6 +171,8 @@ def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> I
         before.restore()
         if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
             raise ValueError(f"{verb}: {error}") from None
+        if isinstance(error, (TypeError, ValueError)) and str(error).startswith("retie_: "):
+            raise type(error)(f"{verb}: {str(error).removeprefix('retie_: ')}") from None
         raise
 
 

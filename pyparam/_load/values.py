@@ -30,9 +30,11 @@ class Given(NamedTuple):
     """Files whose pages may be given back behind the copy."""
     from_file: bool
     repeats: frozenset[str] = frozenset()
+    """Names that the file has in its metadata alone, for a tensor under another name."""
     beside: Mapping[str, Any] = MappingProxyType({})
     """What a file holds besides tensors: of a model that saves such things, part of its state."""
-    """Names that the file has in its metadata alone, for a tensor under another name."""
+    others: Mapping[str, Any] = MappingProxyType({})
+    """What a mapping has by name that is no tensor, and is left out of the values."""
 
 
 def opened(verb: str, source: Any) -> Any:
@@ -72,15 +74,19 @@ def given_by(verb: str, source: Any, rename: Rule) -> Given:
         given = Given(_copied(source), [], {}, [], False)
     else:
         given = Given(dict(table_of(source, buffers=True, remove_duplicate=False)), [], {}, [], False)
+        if isinstance(source, Mapping):
+            others = {n: v for n, v in source.items() if isinstance(n, str) and not isinstance(v, Tensor)}
+            given = given._replace(others=others)
     if rename is None:
         return given
     names = renamed(list(given.values), rename, verb=verb)
+    others = dict(zip(renamed(list(given.others), rename, verb=verb), given.others.values(), strict=True))
     new = dict(zip(given.values, names, strict=True))
     strides = {new[name]: stride for name, stride in given.strides.items() if name in new}
     ties = [tie for tie in (_renamed_tie(tie, new) for tie in given.ties) if tie is not None]
     values = dict(zip(names, given.values.values(), strict=True))
     repeats = frozenset(new[name] for name in given.repeats)
-    return given._replace(values=values, ties=ties, strides=strides, repeats=repeats)
+    return given._replace(values=values, ties=ties, strides=strides, repeats=repeats, others=others)
 
 
 def state_of(module: nn.Module, *, keep_vars: bool) -> Any:
