@@ -18,7 +18,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ except ImportError:
 version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 if version < OLDEST_TORCH:
     stop(f"PyTorch {torch.__version__} is too old; {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer is needed.")
+
+if shutil.which("ninja") is None:
+    # Installed as a package it lies beside an interpreter that need not be on the path. Without it torch
+    # compiles one file after the other, and all of them again each time.
+    with suppress(ImportError):
+        from ninja import BIN_DIR
+
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), BIN_DIR])
 
 compiler = os.environ.get("CXX", "c++")
 if shutil.which(compiler.split()[-1]) is None and shutil.which("g++") is None:

@@ -133,6 +133,21 @@ def test_the_source_distribution_has_what_the_clone_has(tmp_path: Path) -> None:
     assert not [name for name in packed if name.startswith("build/") or name.endswith((".so", ".built"))]
 
 
+def test_a_ninja_that_is_not_on_the_path_is_found(tmp_path: Path) -> None:
+    """Of an environment that nobody activated; without one torch compiles one file after the other."""
+    ninja = pytest.importorskip("ninja")
+    (tmp_path / "c++").symlink_to(shutil.which("c++"))
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"} | {"PATH": str(tmp_path)}
+    code = (
+        "import runpy, shutil, sys\nsys.argv = ['setup.py', '--quiet', '--name']\n"
+        "runpy.run_path('setup.py', run_name='__main__')\nprint(shutil.which('ninja'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
+    assert done.stdout.splitlines() == ["pyparam", str(Path(ninja.BIN_DIR, "ninja"))], done.stderr
+
+
 def test_what_ninja_tells_is_what_it_compiles(tmp_path: Path) -> None:
     """Not the command, which is told of what does not compile alone."""
     (tmp_path / "bad.cpp").write_text("int broken( {}\n")

@@ -33,6 +33,14 @@ def interrupted_after(seconds: float) -> Iterator[None]:
         timer.join()
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard() -> Iterator[None]:
+    """What a shell starts in the background ignores them, and so would every test here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 PASSES: dict[str, Callable[[Tensor], Any]] = {
     "measure": lambda t: pyparam.measure([t]),
     "histogram": lambda t: pyparam.measure([t], histogram=True),
