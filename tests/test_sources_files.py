@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import collections
 import gc
 import os
-import pathlib
 import pickle
 import zipfile
 
@@ -70,7 +70,7 @@ def test_no_file_stays_open(tmp_path):
     save_file({"a": torch.ones(1)}, tmp_path / "a.safetensors")
     torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
     (tmp_path / "broken.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{]")
-    torch.save({"a": pathlib.Path()}, tmp_path / "broken.pt")
+    torch.save({"a": ast.Name("x")}, tmp_path / "broken.pt")
     gc.collect()
     before = open_files()
     for _ in range(3):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from numbers import Number
+from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
 
 Kind = Literal["model", "average", "optimizer", "other"]
@@ -22,7 +26,8 @@ _OPTIMIZER = re.compile(
 )
 _OTHER = re.compile(
     r"^(callbacks?|loops|lr_schedulers?|schedulers?|scaler|grad_scaler|amp|rng_\w*|random_\w*|hyper_parameters"
-    r"|args|trainer_state|best_\w*|metrics?|sampler|data_sampler|dataloader|\w*rng_states?|generator_state)(\.|$)",
+    r"|args|trainer_state|best_\w*|metrics?|sampler|data_sampler|dataloader|\w*rng_states?|generator_state"
+    r"|rng|cpu|cuda|torch_(\w+_)?manual_seed)(\.|$)",
     re.I,
 )
 _AVERAGE = re.compile(r"^(\w+_)?(ema|shadow|swa|averaged?|polyak)(_\w+)?$", re.I)
@@ -138,12 +143,50 @@ def _prefix(names: Sequence[str], kind: Kind, training: bool) -> str:
     return f"{head}." if kind != "model" or training else ""
 
 
+# What BatchNorm and the like register as buffers, each set of them in one module.
+_RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def buffer_rows(names: Sequence[str], section: Section, extras: Mapping[str, Any]) -> list[int]:
+    """The positions of a section's names that are sure to be buffers, which a state dict does not tell.
+
+    DeepSpeed lists them (``buffer_names``); else they are running statistics, of which a module has two.
+    """
+    listed = extras.get("buffer_names")
+    known = set(listed) if isinstance(listed, list) and all(isinstance(n, str) for n in listed) else set()
+    own = {names[row] for row in section.rows}
+
+    def is_buffer(name: str) -> bool:
+        module, _, last = name.rpartition(".")
+        before = f"{module}." if module else ""
+        running = last in _RUNNING and {f"{before}{word}" for word in _RUNNING[:2]} <= own
+        return running or name.removeprefix(section.prefix) in known
+
+    return [row for row in section.rows if is_buffer(names[row])]
+
+
+def partitioned(extras: Mapping[str, Any]) -> tuple[int, int] | None:
+    """How many parameters and values DeepSpeed's ``param_shapes`` list, whichever rank's file holds them."""
+    groups = extras.get("param_shapes")
+    if not isinstance(groups, (list, tuple)) or not groups:
+        return None
+    listed = [*groups, extras.get("frozen_param_shapes") or {}]
+    if not all(isinstance(group, Mapping) for group in listed):
+        return None
+    shapes = {name: shape for group in listed for name, shape in group.items()}
+    if not all(isinstance(s, tuple) and all(type(n) is int for n in s) for s in shapes.values()):
+        return None
+    return len(shapes), sum(map(math.prod, shapes.values()))
+
+
 # --- facts ------------------------------------------------------------------------------------------------
 
 _COUNTERS = re.compile(
-    r"(^|\.)(epoch|step|global_step|global_steps|iteration|iter|it|best_\w+|[\w-]*version|global_samples|seed)$"
+    r"(^|\.)(epoch|step|global_step|global_steps|iteration|iter|it|best(_\w+)?|[\w-]*version|global_samples|seed)$"
 )
 _SETTINGS = re.compile(r"^(hyper_parameters|hparams|args|config|cfg|model_args|ds_config)(\.|$)")
+# What schedulers, callbacks and optimizers count for themselves.
+_INNER = re.compile(r"(^|\.)param_groups\.|^(callbacks?|loops|lr_schedulers?|schedulers?)\.")
 _LONGEST = 160
 
 
@@ -153,7 +196,7 @@ def facts_of(extras: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[tup
     for name, value in extras.items():
         if _SETTINGS.match(name):
             settings += _plain_items(name, value)
-        elif _COUNTERS.search(name) and "param_groups" not in name and _is_plain(value):
+        elif _COUNTERS.search(name) and not _INNER.search(name) and _is_plain(value):
             counters.append(f"{name} {value}")
     found = []
     if counters:
@@ -171,7 +214,7 @@ def facts_of(extras: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[tup
 
 
 def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str))
+    return value is None or isinstance(value, (str, Number, PurePath, date, timedelta))
 
 
 def _plain_items(name: str, value: Any) -> list[str]:

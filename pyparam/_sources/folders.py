@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from pyparam._base.words import size
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.order import natural_key
 from pyparam._sources.plain_json import parsed_json
 
 _LONGEST = 1 << 20
+_LONGEST_STATE = 64 << 20
 _MOST = 4  # paths in a message
+_MOST_BESIDE = 8
+# Of what transformers' Trainer writes into trainer_state.json.
+_TOLD = ("epoch", "global_step", "max_steps", "num_train_epochs", "best_metric", "total_flos")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pt2", ".gguf")
+
+# The names transformers, diffusers and peft give a single file, looked for in this order.
+WHOLE = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "adapter_model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "adapter_model.bin",
+)
 
 PIPELINE = "model_index.json"
 """Names the components of a diffusers pipeline, each a folder."""
@@ -60,6 +76,32 @@ def _joined(path: Path, components: dict[str, Checkpoint]) -> Checkpoint:
         extras |= {f"{component}.{name}": value for name, value in opened.extras.items()}
         parts += opened._parts
     return Checkpoint(path, parts, places=places, extras=extras)
+
+
+def beside(path: Path, files: Collection[Path]) -> list[tuple[str, str]]:
+    """What lies in a checkpoint's folder besides its files, as facts: other states, and the run's steps."""
+    if path.is_file() and path.name not in WHOLE:
+        return []
+    path = path if path.is_dir() else path.parent
+    here = {file.name for file in files}
+    others = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix in (*_WEIGHTS, ".pkl") and file.name not in here and file.is_file()
+    )
+    facts = []
+    if others:
+        shown = [f"{file.name} ({size(file.stat().st_size)})" for file in others[:_MOST_BESIDE]]
+        more = f" and {len(others) - _MOST_BESIDE} more" if len(others) > _MOST_BESIDE else ""
+        facts.append(("beside it", f"{', '.join(shown)}{more}"))
+    state = path / "trainer_state.json"
+    if state.is_file() and state.stat().st_size <= _LONGEST_STATE:
+        with contextlib.suppress(ValueError):
+            parsed = parsed_json(state.read_bytes())
+            if isinstance(parsed, dict):
+                told = [f"{k} {parsed[k]}" for k in _TOLD if isinstance(parsed.get(k), (int, float))]
+                facts += [("progress", ", ".join(told))] if told else []
+    return facts
 
 
 def advice(path: Path) -> str:
@@ -114,6 +156,12 @@ def _trainer(path: Path) -> Iterator[Path]:
             yield folder
 
 
+def _accelerate(path: Path) -> Iterator[Path]:
+    for folder in (*path.glob("*"), *path.glob("checkpoints/checkpoint_*")):
+        if any(folder.glob("random_states_*.pkl")) and any(_weights(folder)):
+            yield folder
+
+
 def _distributed(path: Path) -> Iterator[Path]:
     yield from (file.parent for file in path.glob("*/.metadata"))
 
@@ -124,5 +172,6 @@ _LAYOUTS: tuple[tuple[str, Callable[[Path], Iterator[Path]]], ...] = (
     ("a Lightning run", _lightning),
     ("a cache of the Hugging Face hub", _cache),
     ("a transformers Trainer's run", _trainer),
+    ("a folder of Accelerate's states", _accelerate),
     ("a folder of distributed checkpoints", _distributed),
 )

@@ -6,10 +6,11 @@ import mmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pyparam._sources.plain_world import PlainWorld
 from pyparam._sources.saved_world import SavedWorld
 from pyparam._sources.stored import StorageKey
 from pyparam._sources.stored_part import Home
-from pyparam._sources.unpickle import Machine, PickleError, PlainWorld
+from pyparam._sources.unpickle import Machine, PickleError
 
 # How a file begins: the pickle, of any protocol, of one number.
 _NUMBER = 0x1950A86A20F9469CFC6C

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from pyparam._sources.bounds import Names
+from pyparam._sources.inert import Kept
 from pyparam._sources.listing import entries
-from pyparam._sources.unpickle import Record
+from pyparam._sources.unpickle import Record, Reference
 
 # Containers that share parts can unfold into far more names than they have objects.
 MOST_ENTRIES = 50_000_000
@@ -25,7 +26,7 @@ class _Frame:
 
 
 def is_container(value: object) -> bool:
-    return isinstance(value, (Mapping, list, tuple, Record))
+    return isinstance(value, (Mapping, list, tuple, Record)) and not isinstance(value, (Kept, Reference))
 
 
 def children(node: Any) -> Iterator[tuple[Any, Any]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 import torch
@@ -11,11 +14,16 @@ from torch import Tensor, nn
 from pyparam._base.native import _C
 from pyparam._sources import checkpoint, nested, path, script, table_of
 from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.inert import Attributes, Kept
 from pyparam._sources.table import ParamTable
+from pyparam._sources.unpickle import Reference
 
 __all__ = ["Saved", "is_on_disk", "saved", "saved_table"]
 
-_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size, type(None))
+_PLAIN = {
+    bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size,
+    PurePosixPath, PureWindowsPath, date, datetime, timedelta,
+}  # fmt: skip
 
 
 class Saved(NamedTuple):
@@ -116,22 +124,61 @@ def _with_others(table: ParamTable, others: Mapping[str, Any]) -> Saved:
     values: dict[str, Any] = {}
     unseen: dict[str, str] = {}
     for name, value in others.items():
-        if is_plain(value):
-            values[name] = value
-        else:
+        try:
+            values[name] = _Plain().form(value)
+        except (_NotPlainError, TypeError):  # a key or an item that has no hash as plain data
             unseen[name] = f"a {type(value).__name__}"
     return Saved(table, values, unseen)
 
 
-def is_plain(value: object, deepest: int = 32) -> bool:
-    """Whether two of its kind are the same exactly where ``==`` says so, by no code of their own."""
-    if type(value) in _PLAIN:
-        return True
-    if deepest == 0:
-        return False
-    if isinstance(value, Mapping) and type(value).__module__ in ("builtins", "collections"):
-        return all(is_plain(k, 0) and is_plain(v, deepest - 1) for k, v in value.items())
-    return type(value) in (list, tuple, set, frozenset) and all(is_plain(v, deepest - 1) for v in value)  # type: ignore[attr-defined]
+class _NotPlainError(Exception):
+    pass
+
+
+class _Plain:
+    """Makes values that are the same exactly where ``==`` says so, by no code of their own."""
+
+    def __init__(self) -> None:
+        # Lists that share lists unfold; what is this large is settled by nobody's ``==``.
+        self._left = 200_000
+
+    def form(self, value: Any, deepest: int = 32) -> Any:
+        """Plain values as they are; objects of which class and state are known as these.
+
+        Raises _NotPlainError.
+        """
+        self._left -= 1
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
+        if deepest == 0 or self._left < 0:
+            raise _NotPlainError
+
+        def each(values: Any) -> list[Any]:
+            return [self.form(item, deepest - 1) for item in values]
+
+        if kind in (list, tuple, set, frozenset):
+            return kind(each(value))
+        if isinstance(value, Mapping) and (
+            kind is Attributes or kind.__module__ in ("builtins", "collections")
+        ):
+            return dict(zip(each(value), each(value.values()), strict=True))
+        if isinstance(value, Kept):
+            return str(value.kind), *each((value.arguments, value.state, value.entries))
+        if isinstance(value, Reference):
+            return str(value)
+        if kind.__module__ == "numpy":
+            return self._of_numpy(value)
+        raise _NotPlainError
+
+    def _of_numpy(self, value: Any) -> Any:
+        kind = getattr(getattr(value, "dtype", None), "kind", "O")
+        if kind not in "biufcSU":
+            raise _NotPlainError
+        if type(value).__name__ != "ndarray":
+            return value.item()
+        digest = hashlib.sha256(value.tobytes()).hexdigest()
+        return f"numpy {value.dtype} {list(value.shape)}", digest
 
 
 def is_on_disk(source: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyparam._sources.archive import Archive
-from pyparam._sources.stored import TensorWorld
+from pyparam._sources.inert import InertWorld
 from pyparam._sources.unpickle import unpickled
 
 _LONGEST = 8 << 20
@@ -21,7 +21,7 @@ def saved_in(archive: Archive) -> tuple[str, Any]:
     order = f"{root}byteorder"
     if order in archive and archive.read(order, 16).strip() not in (b"little", b""):
         raise ValueError(f"{archive.path.name} was written on a machine of another byte order")
-    return root, unpickled(archive.read(pickles[0], _LONGEST + 4 * archive.length), TensorWorld())
+    return root, unpickled(archive.read(pickles[0], _LONGEST + 4 * archive.length), InertWorld())
 
 
 class Unread:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from pyparam._sources.stored import NotPlain, StorageKey, StoredTensor, TensorWorld
+from pyparam._sources.inert import InertWorld, Unknown, is_inert, is_kept
+from pyparam._sources.stored import NotPlain, StorageKey, StoredTensor
 from pyparam._sources.unpickle import NeedsCode, PickleError, Record, Reference
 
 # Classes that torch declares safe once their module is imported: lacking an import makes no file dangerous.
@@ -20,10 +21,11 @@ _DECLARED_BY = {
 }
 
 
-class SavedWorld(TensorWorld):
-    """Plain tensors become ``StoredTensor``. What else torch's loader of weights allows becomes a ``Record``,
-    and ``is_plain`` turns False: then that loader has to make it. All else is refused, or noted where it is
-    to be listed.
+class SavedWorld(InertWorld):
+    """Plain tensors become ``StoredTensor``, and values that need no code what they stand for.
+
+    What else torch's loader of weights allows becomes a ``Record``, and ``is_plain`` turns False: then that
+    loader has to make it. All else is refused, or noted where it is to be listed.
     """
 
     def __init__(self, *, listing: bool = False) -> None:
@@ -36,16 +38,12 @@ class SavedWorld(TensorWorld):
         self._allowed: dict[str, Any] | None = None
 
     def find(self, module: str, name: str) -> Any:
-        try:
-            return super().find(module, name)
-        except NeedsCode as needed:
-            if self._is_allowed(needed.reference):
-                self.is_plain = False
-            elif not self._listing:
-                raise
-            elif needed.reference not in self.refused:
-                self.refused.append(needed.reference)
+        found = super().find(module, name)
+        # What the user declared safe becomes the object itself.
+        if (isinstance(found, Unknown) or is_kept(found)) and self._is_allowed(str(found)):
+            self.is_plain = False
             return Reference(module, name)
+        return found
 
     def _is_allowed(self, reference: str) -> bool:
         if self._allowed is None:
@@ -62,8 +60,23 @@ class SavedWorld(TensorWorld):
         except NotPlain:
             self.is_plain = False
             return Record(function, arguments)
+        except NeedsCode as needed:
+            return self._refused(needed, function, arguments)
         except PickleError:
+            if is_inert(function):
+                raise
             return self._stand_in(function, arguments)
+
+    def _refused(self, needed: NeedsCode, function: Any, arguments: tuple[Any, ...]) -> Record:
+        """What stands for what needs code, where it is listed."""
+        self._note(needed)
+        return self._stand_in(function, arguments)
+
+    def _note(self, needed: NeedsCode) -> None:
+        if not self._listing:
+            raise needed
+        if needed.reference not in self.refused:
+            self.refused.append(needed.reference)
 
     def _stand_in(self, function: Any, arguments: tuple[Any, ...]) -> Record:
         known = isinstance(function, Reference) and function.module != "collections"
@@ -78,9 +91,14 @@ class SavedWorld(TensorWorld):
         return Record(function, arguments)
 
     def make(self, kind: Any, arguments: tuple[Any, ...], named: dict[Any, Any]) -> Any:
-        if isinstance(kind, Reference) and (
-            named or kind.module not in ("collections", "torch.nn.parameter")
-        ):
+        try:
+            self._check(kind, arguments)
+        except NeedsCode as needed:
+            return self._refused(needed, kind, arguments)
+        plain = (
+            not named and isinstance(kind, Reference) and kind.module in ("collections", "torch.nn.parameter")
+        )
+        if isinstance(kind, Reference) and not plain and not is_inert(kind):
             return self._stand_in(kind, arguments)
         return super().make(kind, arguments, named)
 
@@ -99,10 +117,15 @@ class SavedWorld(TensorWorld):
             made.state = state
         elif isinstance(made, StoredTensor):
             self.is_plain = False
-        elif not isinstance(made, OrderedDict):
-            raise PickleError(f"it gives a state to a {type(made).__name__}")
-        elif isinstance(state, dict) and isinstance(state.get("_metadata"), dict):
-            made._metadata = state["_metadata"]  # type: ignore[attr-defined]  # a state dict's, see nested.versions
+        else:
+            try:
+                super().build(made, state)
+            except NeedsCode as needed:
+                self._note(needed)
+            if isinstance(made, OrderedDict) and isinstance(state, dict):
+                versions = state.get("_metadata")
+                if isinstance(versions, dict):
+                    made._metadata = versions  # type: ignore[attr-defined]  # a state dict's, see nested.versions
 
 
 def _allocates(arguments: tuple[Any, ...]) -> bool:

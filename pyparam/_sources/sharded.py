@@ -15,15 +15,6 @@ from pyparam._sources.plain_json import parsed_json
 
 LONGEST_INDEX = 500_000_000
 
-# The names transformers, diffusers and peft give a single file, looked for in this order.
-_WHOLE = (
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors",
-    "adapter_model.safetensors",
-    "pytorch_model.bin",
-    "diffusion_pytorch_model.bin",
-    "adapter_model.bin",
-)
 _SUFFIXES = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pt2", "*.gguf")
 _INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 _PART = re.compile(r"(.*)-(\d+)-of-(\d+)(\.[a-z]+)")
@@ -51,7 +42,7 @@ def open_directory(path: Path, opener: Opener) -> Any:
         index = _index(path, suffix)
         if index is not None:
             return open_index(index, opener, opened=path)
-    for name in _WHOLE:
+    for name in folders.WHOLE:
         if (path / name).is_file():
             return opener(path / name)
     for pattern in _SUFFIXES:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from pyparam._sources.unpickle import PickleError, PlainWorld, Reference
+from pyparam._sources.plain_world import PlainWorld
+from pyparam._sources.unpickle import PickleError, Reference
 
 MOST_DIMENSIONS = 64
 

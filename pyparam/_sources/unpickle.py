@@ -9,7 +9,6 @@ not have, no key of a dict is hashed that could take for ever, and nothing recur
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -253,7 +252,7 @@ class Machine:
         pairs = zip(items[::2], items[1::2], strict=True)
         if isinstance(target, dict):
             for key, value in pairs:
-                target[_checked_key(key)] = value
+                target[checked_key(key)] = value
         elif isinstance(target, Record):
             target.entries.extend(pairs)
         else:
@@ -264,10 +263,10 @@ class Machine:
         target = self._top()
         if not isinstance(target, set):
             raise PickleError(f"it adds to a {type(target).__name__}")
-        target.update(_checked_key(item) for item in items)
+        target.update(checked_key(item) for item in items)
 
     def _frozen_set(self) -> None:
-        self._made(frozenset(_checked_key(item) for item in self._to_mark()))
+        self._made(frozenset(checked_key(item) for item in self._to_mark()))
 
     def _put(self, index: int) -> None:
         self._spend(_NOTED)
@@ -327,7 +326,7 @@ class Machine:
         self._stack.pop()
 
 
-def _checked_key(key: Any) -> Any:
+def checked_key(key: Any) -> Any:
     """``key``, if looking it up costs little whatever it is."""
     parts = key if isinstance(key, tuple) else (key,)
     if len(parts) > _LONGEST_KEY:
@@ -410,99 +409,4 @@ _STEPS: dict[int, Callable[[Machine], None]] = {
         b"o": Machine._object,
         b"b": Machine._build,
     }.items()
-}
-
-
-class PlainWorld:
-    """What every format's pickles may name: ordered dicts, sets, bytes; nothing else. Formats add to it."""
-
-    def find(self, module: str, name: str) -> Any:
-        known = _PLAIN.get((module, name))
-        if known is None:
-            raise NeedsCode(f"{module}.{name}")
-        return known
-
-    def call(self, function: Any, arguments: tuple[Any, ...]) -> Any:
-        if isinstance(function, Reference):
-            maker = _MAKERS.get(function.name)
-            if maker is not None:
-                return maker(*arguments)
-        raise PickleError(f"it calls {_named(function)}")
-
-    def make(self, kind: Any, arguments: tuple[Any, ...], named: dict[Any, Any]) -> Any:
-        if named:
-            raise PickleError(f"it makes a {_named(kind)} with named arguments")
-        return self.call(kind, arguments)
-
-    def build(self, made: Any, state: Any) -> None:
-        # An ordered dict carries attributes, such as a state dict's _metadata: they say nothing of values.
-        if not isinstance(made, OrderedDict):
-            raise PickleError(f"it gives a state to a {type(made).__name__}")
-
-    def persistent(self, reference: Any) -> Any:
-        raise PickleError("it refers to something outside itself")
-
-
-def _named(value: Any) -> str:
-    return str(value) if isinstance(value, Reference) else f"a {type(value).__name__}"
-
-
-def _pairs(items: Any = ()) -> OrderedDict[Any, Any]:
-    made: OrderedDict[Any, Any] = OrderedDict()
-    if isinstance(items, dict):
-        made.update(items)
-    elif isinstance(items, (list, tuple)):
-        for pair in items:
-            key, value = pair
-            made[_checked_key(key)] = value
-    else:
-        raise PickleError(f"an ordered dict of a {type(items).__name__}")
-    return made
-
-
-def _set(items: Any = ()) -> set[Any]:
-    if not isinstance(items, (list, tuple)):
-        raise PickleError(f"a set of a {type(items).__name__}")
-    return {_checked_key(item) for item in items}
-
-
-def _encoded(text: Any = "", encoding: Any = "latin1") -> bytes:
-    """How protocols before 3 write bytes."""
-    if not isinstance(text, str) or encoding not in ("latin1", "utf-8"):
-        raise PickleError("bytes written in an unknown way")
-    return text.encode(encoding)
-
-
-def _byte_array(data: Any = b"", encoding: Any = None) -> bytearray:
-    if isinstance(data, str):
-        data = _encoded(data, encoding or "latin1")
-    if not isinstance(data, (bytes, bytearray)):  # an integer would make that many zeros
-        raise PickleError(f"a bytearray of a {type(data).__name__}")
-    return bytearray(data)
-
-
-def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
-    if not isinstance(real, (int, float)) or not isinstance(imaginary, (int, float)):
-        raise PickleError("a complex number of no numbers")
-    return complex(real, imaginary)
-
-
-_MAKERS: dict[str, Callable[..., Any]] = {
-    "OrderedDict": _pairs,
-    "Counter": _pairs,
-    "set": _set,
-    "frozenset": lambda items=(): frozenset(_set(items)),
-    "encode": _encoded,
-    "bytearray": _byte_array,
-    "complex": _complex,
-}
-_PLAIN = {
-    (module, name): Reference(module, name)
-    for modules, names in (
-        (("collections",), ("OrderedDict", "Counter")),
-        (("builtins", "__builtin__"), ("set", "frozenset", "bytearray", "complex")),
-        (("_codecs",), ("encode",)),
-    )
-    for module in modules
-    for name in names
 }

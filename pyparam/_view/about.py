@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,8 @@ from pyparam._base.native import _C
 from pyparam._base.words import plain, plural, size
 from pyparam._inspect.nodes import Node, TreeNode
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._sources.contents import facts_of, sections_of
+from pyparam._sources.contents import Section, buffer_rows, facts_of, partitioned, sections_of
+from pyparam._sources.folders import beside
 from pyparam._sources.quantized import quantized
 from pyparam._sources.table import ParamTable
 
@@ -23,21 +24,27 @@ _CALLED = {"model": "model", "average": "average", "optimizer": "optimizer state
 
 
 class Share(NamedTuple):
-    """What one part of a checkpoint holds; shared storage is counted once."""
+    """What one part of a checkpoint holds; shared storage is counted once.
+
+    ``tensors`` and ``values`` are without buffers, ``bytes`` with them.
+    """
 
     kind: str
     prefix: str
     tensors: int
     values: int
     bytes: int
+    buffers: int
+    buffer_values: int
 
     def text(self) -> str:
         where = f" ({plain(self.prefix.removesuffix('.'))})" if self.prefix else ""
-        noun = ("parameter",) if self.kind in ("model", "average") else ("tensor",)
-        return (
-            f"{_CALLED[self.kind]}{where}: {plural(self.values, 'value')} in "
-            f"{plural(self.tensors, *noun)}, {size(self.bytes)}"
-        )
+        return f"{_CALLED[self.kind]}{where}: {self.total()}"
+
+    def total(self) -> str:
+        noun = "parameter" if self.kind in ("model", "average") else "tensor"
+        more = f" and {self.buffer_values:,} in {plural(self.buffers, 'buffer')}" if self.buffers else ""
+        return f"{plural(self.values, 'value')} in {plural(self.tensors, noun)}{more}, {size(self.bytes)}"
 
 
 class About(NamedTuple):
@@ -45,9 +52,15 @@ class About(NamedTuple):
 
     shares: list[Share]
     facts: list[tuple[str, str]]
+    model: Share | None = None
+    """All there is, where it is a model some of whose entries are known to be buffers."""
+
+    elsewhere: str = ""
+    """What the file says of a model of which it holds a part."""
 
     def headline(self) -> str:
-        return "; ".join(share.text() for share in self.shares)
+        told = [share.text() for share in self.shares]
+        return "; ".join([*told, self.elsewhere] if self.elsewhere else told)
 
     def lines(self) -> Iterator[str]:
         for name, text in self.facts:
@@ -63,30 +76,47 @@ def about(node: Node, outline: _C.Outline) -> About:
         return About([], [])
     source = node.tree.checkpoint
     names = [outline.entry_name(entry) for entry in range(outline.entry_count())]
-    found = sections_of(names, saved=True, extras=None if source is None else source.extras)
+    extras = {} if source is None else source.extras
+    found = sections_of(names, saved=True, extras=None if source is None else extras)
     shares = []
-    if len(found) > 1 or any(section.kind != "model" for section in found):
-        for section in found:
-            kept = [False] * len(names)
-            for row in section.rows:
-                kept[row] = True
-            restricted = outline.restricted(kept, 0)
-            both = [restricted.holding(0, buffers) for buffers in (False, True)]
-            shares.append(
-                Share(
-                    section.kind,
-                    section.prefix,
-                    sum(held.tensors for held in both),
-                    sum(held.unique for held in both),
-                    sum(held.bytes for held in both),
-                )
-            )
+    listed = partitioned(extras)
+    if listed or len(found) > 1 or any(s.kind != "model" or buffer_rows(names, s, extras) for s in found):
+        shares = [_share(outline, names, section, extras) for section in found]
     facts: list[tuple[str, str]] = []
     if source is not None:
         held = sum(outline.holding(0, buffers).bytes for buffers in (False, True))
         facts = [*_file(source, held), *facts_of(source.extras, source.metadata)]
+        facts += beside(source.path, source.files)
     facts += _quantized(node.tree.table)
-    return About(shares, facts)
+    elsewhere = _elsewhere(shares, listed)
+    if len(shares) == 1 and shares[0].kind == "model" and not elsewhere:
+        return About([], facts, shares[0])
+    return About(shares, facts, None, elsewhere)
+
+
+def _elsewhere(shares: list[Share], listed: tuple[int, int] | None) -> str:
+    if listed is None or any(share.kind == "model" and share.values >= listed[1] for share in shares):
+        return ""
+    return f"all ranks' files: {plural(listed[1], 'value')} in {plural(listed[0], 'parameter')} of the model"
+
+
+def _share(outline: _C.Outline, names: list[str], section: Section, extras: Mapping[str, Any]) -> Share:
+    is_model = section.kind in ("model", "average")
+    buffers = buffer_rows(names, section, extras) if is_model else []
+    parameters = set(section.rows).difference(buffers)
+    tensors, values, nbytes = _held(outline, len(names), parameters)
+    more, more_values, more_bytes = _held(outline, len(names), buffers)
+    return Share(section.kind, section.prefix, tensors, values, nbytes + more_bytes, more, more_values)
+
+
+def _held(outline: _C.Outline, count: int, rows: Iterable[int]) -> tuple[int, int, int]:
+    """Tensors, values and bytes of some of the entries."""
+    kept = [False] * count
+    for row in rows:
+        kept[row] = True
+    restricted = outline.restricted(kept, 0)
+    both = [restricted.holding(0, buffers) for buffers in (False, True)]
+    return sum(h.tensors for h in both), sum(h.unique for h in both), sum(h.bytes for h in both)
 
 
 def _quantized(table: ParamTable) -> Iterator[tuple[str, str]]:

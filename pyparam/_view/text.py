@@ -143,6 +143,8 @@ def _lines(summary: Told, depth: int | None, buffers: bool) -> list[Line]:
         lines = [[Piece(told.headline(), "total")], [], *lines]
         lines += [[Piece(share.text(), "total")] for share in told.shares]
         lines += totals(summary, freezes)[1:]
+    elif told is not None and told.model is not None and not summary.buffers.names:
+        lines += [[Piece(told.model.total(), "total")], *totals(summary, freezes)[1:]]
     else:
         lines += totals(summary, freezes)
     if told is not None:
