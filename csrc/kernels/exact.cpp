@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/isa.h"
+
 namespace pyparam::exact {
 namespace {
 
@@ -75,48 +77,64 @@ struct Pair {
   int exponent = 0;
 };
 
-// Rounds up to 128 bits and one that stands for all below: to nearest, ties to even.
+// A number whose 128 highest bits are `top`, the first of them set, in units of 2^exponent, with
+// something below them where `sticky`. To nearest, ties to even.
+PYPARAM_INLINE Pair pair_of_top(unsigned __int128 top, int exponent, bool sticky) {
+  constexpr uint64_t kHalf = uint64_t{1} << 63;
+  const auto head = static_cast<uint64_t>(top >> 75);  // 53 bits
+  // What they leave in units of their last bit, to 64 bits.
+  const auto rest = static_cast<uint64_t>(top >> 11);
+  const bool below = sticky || (static_cast<uint64_t>(top) & 0x7ff) != 0;
+  const bool up = rest > kHalf || (rest == kHalf && (below || (head & 1) != 0));
+  const double left = static_cast<double>(static_cast<int64_t>(rest)) * 0x1p-64;
+  // As a signed number a half is minus one half.
+  const double low = rest == kHalf && !up ? 0.5 : left;
+  return {static_cast<double>(static_cast<int64_t>(head + up)), low, exponent + 75};
+}
+
+PYPARAM_INLINE Pair pair_of(unsigned __int128 n, int exponent) {
+  const auto high = static_cast<uint64_t>(n >> 64);
+  const auto low = static_cast<uint64_t>(n);
+  if ((high | low) == 0) return {};
+  const int shift = high != 0 ? __builtin_clzll(high) : 64 + __builtin_clzll(low);
+  return pair_of_top(n << shift, exponent - shift, false);
+}
+
 Pair pair_of(const Natural& n) {
   if (n.size == 0) return {};
+  // A limb more than 128 bits, for what the highest one does not fill.
   unsigned __int128 top = 0;
-  const int taken = std::min(n.size, 4);
-  for (int i = 0; i < taken; ++i) top = top << 32 | n.limbs[n.size - 1 - i];
+  for (int i = 1; i <= 4; ++i) top = top << 32 | (i <= n.size ? n.limbs[n.size - i] : 0);
+  const uint64_t fifth = n.size >= 5 ? n.limbs[n.size - 5] : 0;
   bool sticky = false;
-  for (int i = 0; i + taken < n.size; ++i) sticky |= n.limbs[i] != 0;
-  int exponent = 32 * (n.first + n.size - taken);
-  while (top >> 127 == 0) {
-    const auto high_word = static_cast<uint64_t>(top >> 64);
-    const int shift = high_word == 0 ? 64 : std::max(1, __builtin_clzll(high_word));
-    top <<= shift;
-    exponent -= shift;
-  }
-  uint64_t head = static_cast<uint64_t>(top >> 75);  // 53 bits
-  const unsigned __int128 rest = top << 53;          // of 2^128: what they leave
-  const auto half = static_cast<unsigned __int128>(1) << 127;
-  const bool up = rest > half || (rest == half && (sticky || (head & 1) != 0));
-  // The rest in units of the head's last bit, to 64 bits.
-  const double left = std::ldexp(static_cast<double>(static_cast<uint64_t>(rest >> 64)), -64);
-  head += up;
-  return {static_cast<double>(head), up ? left - 1 : left, exponent + 75};
+  for (int i = 6; i <= n.size; ++i) sticky |= n.limbs[n.size - i] != 0;
+  const int shift = __builtin_clzll(static_cast<uint64_t>(top >> 64));
+  const uint64_t pulled = fifth << shift;
+  top = top << shift | pulled >> 32;
+  sticky |= (pulled & kMask) != 0;
+  return pair_of_top(top, 32 * (n.first + n.size - 4) - shift, sticky);
 }
 
 // To a power of two that float64's range need not hold; both sides of it by one rounding.
-double scaled(double value, int exponent) { return std::ldexp(value, exponent); }
+PYPARAM_INLINE double scaled(double value, int exponent) {
+  if (exponent >= -1022 && exponent <= 1023) return value * power_of_two(exponent);
+  return std::ldexp(value, exponent);
+}
 
-double root(const Pair& p, int exponent) {
+PYPARAM_INLINE double root(const Pair& p, int exponent) {
   const int odd = (p.exponent + exponent) & 1;
   const double high = odd != 0 ? p.high * 2 : p.high;
   const double low = odd != 0 ? p.low * 2 : p.low;
   if (high == 0) return 0;
   const double first = std::sqrt(high);
-  const double correction = (std::fma(-first, first, high) + low) / (2 * first);
+  const double correction = (__builtin_fma(-first, first, high) + low) / (2 * first);
   return scaled(first + correction, (p.exponent + exponent - odd) / 2);
 }
 
-Pair over(const Pair& p, int64_t count) {
-  const auto n = static_cast<double>(count);
+// The number over a count, of which the inverse is given.
+PYPARAM_INLINE Pair over(const Pair& p, double n, double inverse) {
   const double first = p.high / n;
-  const double rest = (std::fma(-first, n, p.high) + p.low) / n;
+  const double rest = (__builtin_fma(-first, n, p.high) + p.low) * inverse;
   const double sum = first + rest;
   return {sum, (first - sum) + rest, p.exponent};
 }
@@ -125,6 +143,62 @@ Pair pair_of(const Number& number) {
   Natural n;
   set_magnitude(n, number);
   return pair_of(n);
+}
+
+// What a row is rounded from. `spread` is n sum(x^2) - (sum x)^2, which is n times the sum of
+// squares about the mean: nothing cancels in it before it is rounded. Exponents are those of
+// float64.
+struct RowSums {
+  Pair total, squares, spread;
+  bool negative;  // the sum of the values
+  double l1;
+};
+
+void write_no_sums(double* values) {
+  values[kMean] = values[kStd] = values[kRms] = not_a_number();
+  values[kL1] = values[kL2] = values[kM2] = values[kMeanLow] = values[kExponent] = 0;
+}
+
+PYPARAM_INLINE void write_rounded(const RowSums& sums, double* values, int64_t count) {
+  const auto n = static_cast<double>(count);
+  const double inverse = 1 / n;
+  const Pair mean = over(sums.total, n, inverse);
+  const Pair about_mean = over(sums.spread, n, inverse);
+  const int64_t exponent = scaling_exponent(values[kMaxAbs]);
+  const auto shift = static_cast<int>(exponent);
+  const double sign = sums.negative ? -1 : 1;
+  values[kMean] = sign * scaled(mean.high, mean.exponent);
+  values[kMeanLow] = sign * scaled(mean.low, mean.exponent - shift);
+  values[kL1] = sums.l1;
+  values[kL2] = root(sums.squares, 0);
+  values[kRms] = root(over(sums.squares, n, inverse), 0);
+  values[kM2] = scaled(about_mean.high, about_mean.exponent - 2 * shift);
+  values[kStd] = count < 2 ? not_a_number() : root(over(about_mean, n - 1, 1 / (n - 1)), 0);
+  values[kExponent] = static_cast<double>(exponent);
+}
+
+// As a compiler with fused multiplication would, which has no call in it then.
+#define PYPARAM_WRITE_ROUNDED(name, target)                                           \
+  target void write_rounded_##name(const RowSums& s, double* values, int64_t count) { \
+    write_rounded(s, values, count);                                                  \
+  }
+PYPARAM_WRITE_ROUNDED(baseline, )
+#if defined(__x86_64__)
+PYPARAM_WRITE_ROUNDED(avx2, PYPARAM_TARGET_AVX2)
+#endif
+
+void write_row_sums(const RowSums& sums, double* values, int64_t count) {
+#if defined(__x86_64__)
+  cpu::for_best_isa(write_rounded_baseline, write_rounded_avx2, write_rounded_avx2)(sums, values,
+                                                                                    count);
+#else
+  write_rounded_baseline(sums, values, count);
+#endif
+}
+
+Pair in_float64(Pair p, int limbs_below) {
+  p.exponent -= 32 * limbs_below;
+  return p;
 }
 
 void set_natural(Natural& out, int64_t value) {
@@ -250,8 +324,7 @@ double rounded_root(const Number& number) { return root(pair_of(number), -32 * k
 
 void write_sums(const Numbers& sums, double* values, const int64_t* counts) {
   const int64_t n = counts[kFinite];
-  if (n == 0) return;
-  constexpr int kUnit = -32 * kBelow;
+  if (n == 0) return write_no_sums(values);
   Natural total;
   Natural squares;
   Natural count;
@@ -260,27 +333,28 @@ void write_sums(const Numbers& sums, double* values, const int64_t* counts) {
   Natural spread;
   set_magnitude(total, sums.values);
   set_magnitude(squares, sums.squares);
-  const double sign = is_negative(sums.values) ? -1 : 1;
-  const Pair mean = over(pair_of(total), n);
-  const Pair of_squares = pair_of(squares);
-  // n sum(x^2) - (sum x)^2, which is n times the sum of squares about the mean; nothing cancels in
-  // it before it is rounded. Its limbs count from twice as far below.
+  // Limbs of products count from twice as far below.
   set_natural(count, n);
   set_product(raised, squares, count);
   raised.first += kBelow;
   set_product(square_of_total, total, total);
   set_difference(spread, raised, square_of_total);
-  const Pair about_mean = over(pair_of(spread), n);
-  const int64_t exponent = scaling_exponent(values[kMaxAbs]);
-  const auto shift = static_cast<int>(exponent);
-  values[kMean] = sign * scaled(mean.high, mean.exponent + kUnit);
-  values[kMeanLow] = sign * scaled(mean.low, mean.exponent + kUnit - shift);
-  values[kL1] = rounded(sums.magnitudes);
-  values[kL2] = root(of_squares, kUnit);
-  values[kRms] = root(over(of_squares, n), kUnit);
-  values[kM2] = scaled(about_mean.high, about_mean.exponent + 2 * kUnit - 2 * shift);
-  values[kStd] = n < 2 ? not_a_number() : root(over(about_mean, n - 1), 2 * kUnit);
-  values[kExponent] = static_cast<double>(exponent);
+  write_row_sums(
+      {in_float64(pair_of(total), kBelow), in_float64(pair_of(squares), kBelow),
+       in_float64(pair_of(spread), 2 * kBelow), is_negative(sums.values), rounded(sums.magnitudes)},
+      values, n);
+}
+
+void write_sums(const Window& sums, double* values, const int64_t* counts) {
+  const int64_t n = counts[kFinite];
+  if (n == 0) return write_no_sums(values);
+  const unsigned __int128 total = magnitude_of(sums.values);
+  const auto squares = static_cast<unsigned __int128>(sums.squares);
+  const unsigned __int128 spread = static_cast<uint64_t>(n) * squares - total * total;
+  write_row_sums({pair_of(total, sums.exponent), pair_of(squares, 2 * sums.exponent),
+                  pair_of(spread, 2 * sums.exponent), sums.values < 0,
+                  scaled(static_cast<double>(sums.magnitudes), sums.exponent)},
+                 values, n);
 }
 
 }  // namespace pyparam::exact

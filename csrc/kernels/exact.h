@@ -60,6 +60,25 @@ struct Number {
   Limbs limbs;
 };
 
+// Sums of a few thousand values of like size as plain integers: of values and magnitudes in units
+// of 2^exponent, of squares in units of 2^(2 exponent). Most chunks need nothing larger.
+struct Window {
+  // Values lie below 2^kBits units, and there are at most 2^kCountBits of them: then what a row is
+  // rounded from, the number of values times the sum of squares, stays within 128 bits.
+  static constexpr int kBits = 42;
+  static constexpr int kCountBits = 16;
+
+  int exponent = 0;
+  bool empty = true;
+  int64_t values = 0;
+  int64_t magnitudes = 0;
+  __int128 squares = 0;
+};
+
+constexpr uint64_t magnitude_of(int64_t value) {
+  return value < 0 ? -static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
+}
+
 // A sum under way. The window [low, high) has all limbs that are not zero.
 class Accumulator {
  public:
@@ -86,11 +105,16 @@ class Accumulator {
   }
   // value * other, both finite.
   void add_product(double value, double other);
+  // magnitude * 2^exponent, or less it; exponents are those of float64 values and their squares.
+  void add_units(uint64_t magnitude, int exponent, bool negative) {
+    add(magnitude, exponent + 32 * kBelow, negative);
+  }
   void add(const Number& number) { add(number.first, number.limbs.data(), number.limbs.size()); }
   void add(int first, const int64_t* limbs, size_t count);
 
   Number number();  // the sum so far
   void clear();
+  bool untouched() const { return high_ == 0; }
 
  private:
   // magnitude * 2^(place - 32 kBelow)
@@ -123,11 +147,21 @@ struct Sums {
     magnitudes.add(value < 0 ? -value : value);
     squares.add_square(value);
   }
+  void add(const Window& window) {
+    if (window.empty) return;
+    const auto squared = static_cast<unsigned __int128>(window.squares);
+    values.add_units(magnitude_of(window.values), window.exponent, window.values < 0);
+    magnitudes.add_units(static_cast<uint64_t>(window.magnitudes), window.exponent, false);
+    squares.add_units(static_cast<uint64_t>(squared), 2 * window.exponent, false);
+    squares.add_units(static_cast<uint64_t>(squared >> 64), 2 * window.exponent + 64, false);
+  }
   void clear() {
     values.clear();
     magnitudes.clear();
     squares.clear();
   }
+  // True of no values and of zeros.
+  bool untouched() const { return magnitudes.untouched(); }
 };
 
 struct Numbers {
@@ -140,9 +174,11 @@ void add(Sums& to, const Numbers& numbers);
 void add_rounded(Sums& to, const Statistics& s);
 
 // Fills in what a row of the measure op has of sums, rounded once from exact ones; extremes and
-// counts are there already. A function of the sums, the count of finite values and the extremes
-// alone.
+// counts are there already (write_unsummed). A function of the sums, the count of finite values and
+// the extremes alone.
 void write_sums(const Numbers& sums, double* values, const int64_t* counts);
+// The same bits, of sums that a window holds.
+void write_sums(const Window& sums, double* values, const int64_t* counts);
 
 // The number, rounded to the nearest float64; infinite beyond its range.
 double rounded(const Number& number);

@@ -80,9 +80,22 @@ PYPARAM_FORMULA void set_mean(Statistics& s, double a, double b) {
   s.mean_low = (a - (sum - b_part)) + (b - b_part);
 }
 
+// What both runs have together but moments: counts and extremes.
+PYPARAM_FORMULA Statistics joined(const Statistics& a, const Statistics& b) {
+  Statistics out;
+  out.finite = a.finite + b.finite;
+  out.zeros = a.zeros + b.zeros;
+  out.subnormals = a.subnormals + b.subnormals;
+  out.nans = a.nans + b.nans;
+  out.posinfs = a.posinfs + b.posinfs;
+  out.neginfs = a.neginfs + b.neginfs;
+  out.min = b.min < a.min ? b.min : a.min;
+  out.max = b.max > a.max ? b.max : a.max;
+  return out;
+}
+
 // The statistics of both runs together (Chan, Golub and LeVeque 1979 for mean and m2).
 PYPARAM_FORMULA Statistics combine(Statistics a, Statistics b) {
-  Statistics out;
   if (a.exponent != b.exponent) {
     const bool a_is_zero = a.finite == 0 || (a.min == 0 && a.max == 0);
     const bool b_is_zero = b.finite == 0 || (b.min == 0 && b.max == 0);
@@ -92,15 +105,8 @@ PYPARAM_FORMULA Statistics combine(Statistics a, Statistics b) {
     rescale(a, common);
     rescale(b, common);
   }
+  Statistics out = joined(a, b);
   out.exponent = a.exponent;
-  out.finite = a.finite + b.finite;
-  out.zeros = a.zeros + b.zeros;
-  out.subnormals = a.subnormals + b.subnormals;
-  out.nans = a.nans + b.nans;
-  out.posinfs = a.posinfs + b.posinfs;
-  out.neginfs = a.neginfs + b.neginfs;
-  out.min = b.min < a.min ? b.min : a.min;
-  out.max = b.max > a.max ? b.max : a.max;
   out.l1 = a.l1 + b.l1;
   if (a.finite == 0 || b.finite == 0) {
     out.mean = a.finite == 0 ? b.mean : a.mean;

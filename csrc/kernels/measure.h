@@ -38,20 +38,13 @@ enum CountColumn {
   kCountColumns
 };
 
-PYPARAM_HD inline void write_row(const Statistics& s, int64_t numel, int64_t nbytes, double* values,
-                                 int64_t* counts) {
+// What no sum goes into: extremes and counts.
+PYPARAM_HD inline void write_unsummed(const Statistics& s, int64_t numel, int64_t nbytes,
+                                      double* values, int64_t* counts) {
   // Of zeros, whose order is not that of their signs, the positive one.
   values[kMin] = min_of(s) + 0.0;
   values[kMax] = max_of(s) + 0.0;
-  values[kMean] = mean_of(s);
-  values[kStd] = std_of(s);
-  values[kRms] = rms_of(s);
-  values[kL1] = l1_of(s);
-  values[kL2] = l2_of(s);
   values[kMaxAbs] = max_abs_of(s) + 0.0;
-  values[kM2] = s.m2;
-  values[kMeanLow] = s.mean_low;
-  values[kExponent] = static_cast<double>(s.exponent);
   counts[kNumel] = numel;
   counts[kBytes] = nbytes;
   counts[kZeros] = s.zeros;
@@ -62,7 +55,20 @@ PYPARAM_HD inline void write_row(const Statistics& s, int64_t numel, int64_t nby
   counts[kFinite] = s.finite;
 }
 
-PYPARAM_HD inline Statistics read_row(const double* values, const int64_t* counts) {
+PYPARAM_HD inline void write_row(const Statistics& s, int64_t numel, int64_t nbytes, double* values,
+                                 int64_t* counts) {
+  write_unsummed(s, numel, nbytes, values, counts);
+  values[kMean] = mean_of(s);
+  values[kStd] = std_of(s);
+  values[kRms] = rms_of(s);
+  values[kL1] = l1_of(s);
+  values[kL2] = l2_of(s);
+  values[kM2] = s.m2;
+  values[kMeanLow] = s.mean_low;
+  values[kExponent] = static_cast<double>(s.exponent);
+}
+
+PYPARAM_HD inline Statistics read_unsummed(const double* values, const int64_t* counts) {
   Statistics s;
   s.finite = counts[kFinite];
   s.zeros = counts[kZeros];
@@ -73,6 +79,12 @@ PYPARAM_HD inline Statistics read_row(const double* values, const int64_t* count
   if (s.finite == 0) return s;
   s.min = values[kMin];
   s.max = values[kMax];
+  return s;
+}
+
+PYPARAM_HD inline Statistics read_row(const double* values, const int64_t* counts) {
+  Statistics s = read_unsummed(values, counts);
+  if (s.finite == 0) return s;
   s.exponent = static_cast<int64_t>(values[kExponent]);
   s.mean = unscale(values[kMean], -s.exponent);
   s.l1 = unscale(values[kL1], -s.exponent);

@@ -45,11 +45,11 @@ def measure(
     neginfs, subnormals. Extremes and moments are over the finite elements, so that one NaN does not blank a
     row; they are NaN where there is no finite element (l1 and l2 are 0), and std is NaN for fewer than two.
 
-    Sums are in float64, centred on the mean of a few thousand values at a time, so that values far from zero
-    for their spread lose nothing, and scaled where squares would leave float64's range. Results are the same
-    bits for any number of threads and any vector unit. Complex elements count as two values, real and
-    imaginary; bool as 0 and 1; integers beyond 2**53 as the nearest float64. Subnormals are those of the
-    parameter's own dtype.
+    On the CPU nothing is rounded from a sum: mean, std, rms, l1 and l2 are those of the exact sums of x, |x|
+    and x^2, rounded once, so they are the same bits for any number of threads, any vector unit and any way a
+    parameter is cut among ranks. On a device sums are in float64, centred on the mean of a few thousand
+    values at a time. Complex elements count as two values, real and imaginary; bool as 0 and 1; integers
+    beyond 2**53 as the nearest float64. Subnormals are those of the parameter's own dtype.
 
     Parameters that share memory have a row each, marked by ``shared_with``, and are read once where they are
     the same bytes under the same layout. The total counts every byte once, also of slices that overlap in

@@ -26,6 +26,10 @@ constexpr int kSumLanes = 16;
 constexpr int kDoubleLanes = 8;
 constexpr int kDoubleSpan = 15;
 
+// How many powers of two the last bit of any value of a run lies below the largest value's own.
+constexpr int kLowest = kExactSpan + 23;
+static_assert(kLowest + 1 == exact::Window::kBits);
+
 template <typename T>
 struct Float;
 template <>
@@ -234,21 +238,39 @@ void add_exactly(exact::Sums& to, const double* x, int64_t n) {
   for (int64_t i = 0; i < n; i += kExactRun) add_run(to, x + i, std::min(kExactRun, n - i));
 }
 
-void add_runs(exact::Sums& to, const ExactRun* runs, const float* x, int64_t n) {
+namespace {
+
+// A run's exact sums in the window's units: see there.
+void add_run(exact::Window& window, const ExactRun& run) {
+  // Squares come as multiples of 2^(2 exponent - 39) and what that leaves.
+  constexpr int kRest = 2 * kLowest - 39;
+  const int exponent = run.exponent - 127;
+  const double scale = power_of_two(kLowest - exponent);
+  window.values += static_cast<int64_t>(run.sum * scale);
+  window.magnitudes += static_cast<int64_t>(run.magnitudes * scale);
+  const auto high = static_cast<int64_t>(run.squares * power_of_two(39 - 2 * exponent));
+  const auto low = static_cast<int64_t>(run.squares_rest * scale * scale);
+  window.squares += (static_cast<__int128>(high) << kRest) + low;
+}
+
+}  // namespace
+
+void add_runs(exact::Sums& to, exact::Window& window, const ExactRun* runs, const float* x,
+              int64_t n) {
   for (int64_t i = 0; i < n; i += kExactRun, ++runs) {
     if (!runs->exact) {
       add_run(to, x + i, std::min(kExactRun, n - i));
       continue;
     }
-    to.values.add(runs->sum);
-    to.magnitudes.add(runs->magnitudes);
-    to.squares.add(runs->squares);
-    to.squares.add(runs->squares_rest);
+    const int exponent = runs->exponent - 127 - kLowest;
+    if (!window.empty && window.exponent != exponent) {
+      to.add(window);
+      window = {};
+    }
+    window.empty = false;
+    window.exponent = exponent;
+    add_run(window, *runs);
   }
-}
-
-int largest_exponent(const float* x, int64_t n) {
-  return std::max(1, static_cast<int>(largest(x, n, Float<float>::kInfinity) >> 23));
 }
 
 }  // namespace pyparam::cpu

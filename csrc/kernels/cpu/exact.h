@@ -12,9 +12,8 @@ namespace pyparam::cpu {
 void add_exactly(exact::Sums& to, const double* x, int64_t n);
 
 // Adds what measuring a block found of its n values x: the sums of its runs, where they are exact.
-void add_runs(exact::Sums& to, const ExactRun* runs, const float* x, int64_t n);
-
-// The exponent, with its bias, of the largest finite magnitude of some values.
-int largest_exponent(const float* x, int64_t n);
+// They go to the window as long as they are of one exponent, which goes to `to` when they are not.
+void add_runs(exact::Sums& to, exact::Window& window, const ExactRun* runs, const float* x,
+              int64_t n);
 
 }  // namespace pyparam::cpu

@@ -79,30 +79,25 @@ constexpr int64_t kExactRun = 1024;
 constexpr int kExactSpan = 18;  // see exact.cpp
 struct ExactRun {
   double sum, magnitudes, squares, squares_rest;
+  int exponent;  // with its bias: the values are below the next power of two
   bool exact;
 };
 constexpr int64_t kRunsOfBlock = kBlock / kExactRun;
 
 // Blocks have 1 to kBlock values. `normal` is the smallest normal value of the type they come from.
 struct LaneKernels {
-  // `range`, unless null, gets that of the block's float32 magnitudes if it is there for nothing:
-  // if no value is zero, infinite or NaN. Else it is left alone.
-  Statistics (*measure_float)(const float* x, int64_t n, float normal, MagnitudeRange* range);
+  // All but the moments, which come of the exact sums of each run. `guess` is a float32's exponent
+  // with its bias: that of the largest magnitudes, if sums are to be exact. It follows them, and is
+  // 0 where nothing is known of them yet. `range`, unless null, gets that of the block's magnitudes
+  // if it is there for nothing: if no value is zero, infinite or NaN. Else it is left alone.
+  Statistics (*measure_float)(const float* x, int64_t n, float normal, MagnitudeRange* range,
+                              int* guess, ExactRun* runs);
+  // Of 16-bit values as they are stored; they are written out, `widened`, where the sums of some
+  // run are not exact. The same bits as widening first.
+  Statistics (*measure_half)(const void* x, int64_t n, float* widened, int* guess, ExactRun* runs);
+  Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened, int* guess,
+                                 ExactRun* runs);
   Statistics (*measure_double)(const double* x, int64_t n);
-  // Of 16-bit values as they are stored; `widened` is room for n values. The same bits as widening
-  // first.
-  Statistics (*measure_half)(const void* x, int64_t n, float* widened);
-  Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened);
-
-  // The same without moments, which come of the exact sums of each run. `guess` is a float32's
-  // exponent with its bias: that of the largest magnitudes, if sums are to be exact; it follows
-  // them. 16-bit values are written out, `widened`, where the sums of some run are not.
-  Statistics (*measure_exact_float)(const float* x, int64_t n, float normal, MagnitudeRange* range,
-                                    int* guess, ExactRun* runs);
-  Statistics (*measure_exact_half)(const void* x, int64_t n, float* widened, int* guess,
-                                   ExactRun* runs);
-  Statistics (*measure_exact_bfloat16)(const void* x, int64_t n, float* widened, int* guess,
-                                       ExactRun* runs);
 
   void (*widen)(Format format, const void* from, int64_t n, void* to);
   void (*narrow)(const double* from, int64_t n, float* to);

@@ -14,24 +14,9 @@
 namespace pyparam::cpu::PYPARAM_NAMESPACE {
 
 static constexpr LaneKernels kernels = {
-    measure_float,
-    measure_double,
-    measure_half,
-    measure_bfloat16,
-    measure_exact_float,
-    measure_exact_half,
-    measure_exact_bfloat16,
-    widen,
-    narrow,
-    count_below,
-    magnitude_range,
-    count_bins,
-    squares_float,
-    squares_double,
-    sum_abs_float,
-    sum_abs_double,
-    extremes_float,
-    extremes_double,
+    measure_float,  measure_half,  measure_bfloat16, measure_double, widen,
+    narrow,         count_below,   magnitude_range,  count_bins,     squares_float,
+    squares_double, sum_abs_float, sum_abs_double,   extremes_float, extremes_double,
 };
 
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE

@@ -127,6 +127,45 @@ PYPARAM_TARGET static inline T largest_lane(const void* vectors) {
   return lanes[0];
 }
 
+// Of sixteen lanes of four bytes the one that `pick`, which takes two vectors, is left with. In
+// registers: for a small tensor this is much of the work.
+template <typename T, typename Vector, int kVectors, typename Pick>
+PYPARAM_TARGET static PYPARAM_INLINE T picked_lane(const Vector (&vectors)[kVectors],
+                                                   const Pick& pick) {
+#if PYPARAM_VECTOR_BYTES > 16
+  typedef T Eight __attribute__((vector_size(32)));
+  typedef T Four __attribute__((vector_size(16)));
+#if PYPARAM_VECTOR_BYTES == 64
+  const Vector all = vectors[0];
+  const Eight eight = pick((Eight)__builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7),
+                           (Eight)__builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15));
+#else
+  const Eight eight = pick((Eight)vectors[0], (Eight)vectors[1]);
+#endif
+  Four four = pick((Four)__builtin_shufflevector(eight, eight, 0, 1, 2, 3),
+                   (Four)__builtin_shufflevector(eight, eight, 4, 5, 6, 7));
+  four = pick(four, (Four)__builtin_shufflevector(four, four, 2, 3, 0, 1));
+  return pick(four, (Four)__builtin_shufflevector(four, four, 1, 0, 3, 2))[0];
+#else
+  auto left = vectors[0];
+  for (int i = 1; i < kVectors; ++i) left = pick(left, vectors[i]);
+  left = pick(left, (Vector){left[2], left[3], left[0], left[1]});
+  return pick(left, (Vector){left[1], left[0], left[3], left[2]})[0];
+#endif
+}
+struct Least {
+  template <typename Vector>
+  PYPARAM_TARGET PYPARAM_INLINE Vector operator()(Vector a, Vector b) const {
+    return b < a ? b : a;
+  }
+};
+struct Largest {
+  template <typename Vector>
+  PYPARAM_TARGET PYPARAM_INLINE Vector operator()(Vector a, Vector b) const {
+    return b > a ? b : a;
+  }
+};
+
 // How far ahead of a full block's values memory is asked for: the hardware does not look past a
 // page's end.
 constexpr int64_t kAhead = 8192;

@@ -33,31 +33,46 @@ using namespace cpu;
 // on threads.
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
-constexpr int64_t kLooked = 64;  // 16-bit values that say how large the others may be
-constexpr int64_t kAhead = 12;   // small tensors whose memory is asked for while one is measured
+static_assert(kChunk <= int64_t{1} << exact::Window::kCountBits);
+constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while one is measured
 
-Scratch& scratch() {
-  static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
-  return *memory;
-}
+// What a thread keeps between chunks.
+struct Work {
+  Scratch memory;
+  exact::Sums rest;
 
-// A sum of this thread that begins at zero.
-exact::Sums& exact_scratch() {
-  static thread_local const std::unique_ptr<exact::Sums> sums = std::make_unique<exact::Sums>();
-  sums->clear();
-  return *sums;
-}
+  static Work& of_this_thread() {
+    static thread_local const std::unique_ptr<Work> work = std::make_unique<Work>();
+    return *work;
+  }
+};
 
-// What is not summed comes in the statistics, the sums without rounding in `sums`.
+// The exact sums of a chunk: those of its window, and `rest`, which is zero at first, where
+// something was beyond it.
+struct ChunkSums {
+  exact::Window window;
+  exact::Sums& rest;
+
+  explicit ChunkSums(exact::Sums& sums) : rest(sums) {
+    if (!rest.untouched()) rest.clear();
+  }
+  bool windowed() const { return rest.untouched(); }
+  exact::Numbers numbers() {
+    rest.add(window);
+    window = {};
+    return exact::numbers_of(rest);
+  }
+};
+
+// What is not summed; the sums go to `sums`.
 Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes,
-                         BinCounter* counter, exact::Sums& sums) {
-  Scratch& memory = scratch();
+                         BinCounter* counter, Scratch& memory, ChunkSums& sums) {
   const Format format = list[chunk.tensor].format;
   const float normal = smallest_normal(format);
   // Without bins to count, 16-bit values need not be widened in memory.
   const auto measure_stored = counter != nullptr            ? nullptr
-                              : format == Format::kHalf     ? lanes.measure_exact_half
-                              : format == Format::kBFloat16 ? lanes.measure_exact_bfloat16
+                              : format == Format::kHalf     ? lanes.measure_half
+                              : format == Format::kBFloat16 ? lanes.measure_bfloat16
                                                             : nullptr;
   Statistics out;
   int guess = 0;
@@ -67,28 +82,22 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
     if (measure_stored != nullptr) {
       const void* stored = list.stored(chunk.tensor, chunk.begin + done, n, memory.stored);
       auto* widened = reinterpret_cast<float*>(memory.widened);
-      if (done == 0) {
-        const int64_t few = std::min(n, kLooked);
-        lanes.widen(format, stored, few, widened);
-        guess = largest_exponent(widened, few) + (few < n ? 1 : 0);
-      }
       const Statistics part = measure_stored(stored, n, widened, &guess, runs);
-      add_runs(sums, runs, widened, n);
-      out = done == 0 ? part : combine(out, part);
+      add_runs(sums.rest, sums.window, runs, widened, n);
+      out = done == 0 ? part : joined(out, part);
       continue;
     }
     const BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
     MagnitudeRange range;
     Statistics part;
     if (block.floats != nullptr) {
-      if (done == 0) guess = largest_exponent(block.floats, std::min(n, kExactRun));
-      part = lanes.measure_exact_float(block.floats, n, normal, &range, &guess, runs);
-      add_runs(sums, runs, block.floats, n);
+      part = lanes.measure_float(block.floats, n, normal, &range, &guess, runs);
+      add_runs(sums.rest, sums.window, runs, block.floats, n);
     } else {
       part = lanes.measure_double(block.doubles, n);
-      add_exactly(sums, block.doubles, n);
+      add_exactly(sums.rest, block.doubles, n);
     }
-    out = done == 0 ? part : combine(out, part);
+    out = done == 0 ? part : joined(out, part);
     if (counter == nullptr) continue;
     if (block.doubles != nullptr) lanes.narrow(block.doubles, n, memory.narrowed);
     counter->take(chunk.tensor, block, memory.narrowed, n, part, range, lanes);
@@ -131,14 +140,14 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
   double* values = out.values.mutable_data_ptr<double>();
   int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
   if (numbers != nullptr) numbers->resize(list.size());
-  const auto write = [&](int64_t row, const Statistics& s, exact::Numbers&& sums) {
+  // Takes a Window or Numbers.
+  const auto write = [&](int64_t row, const Statistics& s, const auto& sums) {
     const Elements& e = list[row];
     double* row_values = values + row * kValueColumns;
     int64_t* row_counts = counts + row * kCountColumns;
-    write_row(s, e.is_complex ? e.values / 2 : e.values, e.values * value_size(e.format),
-              row_values, row_counts);
+    write_unsummed(s, e.is_complex ? e.values / 2 : e.values, e.values * value_size(e.format),
+                   row_values, row_counts);
     exact::write_sums(sums, row_values, row_counts);
-    if (numbers != nullptr) (*numbers)[row] = std::move(sums);
   };
 
   // Only tensors of several chunks need their partial results kept.
@@ -164,22 +173,31 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
       list.prefetch(plan.chunks[index + kAhead]);
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
-    exact::Sums& sums = exact_scratch();
-    const Statistics part = measure_chunk(list, chunk, lanes, counter, sums);
-    exact::Numbers of_chunk = exact::numbers_of(sums);
-    exact::add(read_by[static_cast<size_t>(at::get_thread_num())], of_chunk);
+    Work& work = Work::of_this_thread();
+    ChunkSums sums(work.rest);
+    const Statistics part = measure_chunk(list, chunk, lanes, counter, work.memory, sums);
+    const bool alone = plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1;
+    exact::Sums& read = read_by[static_cast<size_t>(at::get_thread_num())];
+    if (alone && numbers == nullptr && sums.windowed()) {
+      read.add(sums.window);
+      write(chunk.tensor, part, sums.window);
+    } else {
+      exact::Numbers of_chunk = sums.numbers();
+      exact::add(read, of_chunk);
+      if (alone) {
+        write(chunk.tensor, part, of_chunk);
+        if (numbers != nullptr) (*numbers)[chunk.tensor] = std::move(of_chunk);
+      } else {
+        parts[place[chunk.tensor] + index] = part;
+        part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
+      }
+    }
     const Elements& e = list[chunk.tensor];
     if (chunk.length == kChunk)
       bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
     if (!maps.empty() && e.strided < 0) {
       release(maps, e.data + chunk.begin * value_size(e.format),
               chunk.length * value_size(e.format));
-    }
-    if (plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1) {
-      write(chunk.tensor, part, std::move(of_chunk));
-    } else {
-      parts[place[chunk.tensor] + index] = part;
-      part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
     }
   });
 
@@ -188,24 +206,26 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
   int64_t nbytes = 0;
   for (int64_t t = 0; t < rows; ++t) {
     const int64_t chunks = plan.first[t + 1] - plan.first[t];
-    if (chunks == 0) write(t, Statistics{}, {});
+    if (chunks == 0) write(t, Statistics{}, exact::Window{});
     if (chunks > 1) {
       const int64_t first = place[t] + plan.first[t];
       Statistics sum = parts[first];
-      for (int64_t c = 1; c < chunks; ++c) sum = combine(sum, parts[first + c]);
-      exact::Sums& sums = exact_scratch();
-      for (int64_t c = 0; c < chunks; ++c) exact::add(sums, part_sums[first + c]);
-      write(t, sum, exact::numbers_of(sums));
+      for (int64_t c = 1; c < chunks; ++c) sum = joined(sum, parts[first + c]);
+      ChunkSums sums(Work::of_this_thread().rest);
+      for (int64_t c = 0; c < chunks; ++c) exact::add(sums.rest, part_sums[first + c]);
+      exact::Numbers of_row = sums.numbers();
+      write(t, sum, of_row);
+      if (numbers != nullptr) (*numbers)[t] = std::move(of_row);
     }
-    total = combine(total, read_row(values + t * kValueColumns, counts + t * kCountColumns));
+    total = joined(total, read_unsummed(values + t * kValueColumns, counts + t * kCountColumns));
     numel += counts[t * kCountColumns + kNumel];
     nbytes += counts[t * kCountColumns + kBytes];
   }
-  write_row(total, numel, nbytes, values + rows * kValueColumns, counts + rows * kCountColumns);
-  exact::Sums& sums = exact_scratch();
-  for (exact::Sums& read : read_by) exact::add(sums, exact::numbers_of(read));
-  exact::write_sums(exact::numbers_of(sums), values + rows * kValueColumns,
-                    counts + rows * kCountColumns);
+  write_unsummed(total, numel, nbytes, values + rows * kValueColumns,
+                 counts + rows * kCountColumns);
+  ChunkSums sums(Work::of_this_thread().rest);
+  for (exact::Sums& read : read_by) exact::add(sums.rest, exact::numbers_of(read));
+  exact::write_sums(sums.numbers(), values + rows * kValueColumns, counts + rows * kCountColumns);
   return out;
 }
 

@@ -1,0 +1,89 @@
+"""Sums without rounding: a row is the nearest float64 of what its values add up to, however they are cut."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal, localcontext
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+
+import pyparam
+from pyparam._base.native import _C
+from pyparam._sources import table_of
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+
+
+def kinds(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Values of one magnitude, of many, with zeros, far from zero for their spread, and with one outlier."""
+    g = torch.Generator().manual_seed(n)
+    x = torch.randn(n, generator=g, dtype=torch.float64)
+    reach = 6 if dtype == torch.float16 else 30
+    outlier = x * 1e-3
+    outlier[n // 2] = 3e4
+    return {
+        "normal": x.to(dtype),
+        "wide": (x * torch.exp2(torch.rand(n, generator=g, dtype=torch.float64) * 2 * reach - reach)).to(
+            dtype
+        ),
+        "zeros": x.relu().to(dtype),
+        "all zeros": (x * 0).to(dtype),
+        "shifted": (1000 + x).to(dtype),
+        "outlier": outlier.to(dtype),
+        "subnormal": (x * torch.finfo(dtype).smallest_normal).to(dtype),
+    }
+
+
+def root(value: Fraction) -> float:
+    with localcontext() as context:
+        context.prec = 60
+        return float((Decimal(value.numerator) / Decimal(value.denominator)).sqrt())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [1, 2, 7, 15, 16, 17, 33, 64, 65, 1023, 1025, 4100])
+def test_a_row_is_the_nearest_float64(n: int, dtype: torch.dtype) -> None:
+    for kind, x in kinds(n, dtype).items():
+        if dtype == torch.float64 and kind == "subnormal":
+            continue  # what is itself below the normal float64 is rounded twice
+        row = pyparam.measure([x])[0]
+        numbers = [Fraction(v) for v in x.tolist()]
+        total, squares = sum(numbers, Fraction(0)), sum((v * v for v in numbers), Fraction(0))
+        expected = {
+            "mean": float(total / n),
+            "l1": float(sum(map(abs, numbers), Fraction(0))),
+            "l2": root(squares),
+            "rms": root(squares / n),
+            "std": root((squares - total * total / n) / (n - 1)) if n > 1 else math.nan,
+        }
+        for name, value in expected.items():
+            got = getattr(row, name)
+            assert got == value or (math.isnan(got) and math.isnan(value)), (kind, name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [1, 5, 31, 1024, 5000, 65_536, 65_537, 200_001])
+def test_the_order_and_the_cut_of_values_do_not_count(n: int, dtype: torch.dtype) -> None:
+    for kind, x in kinds(n, dtype).items():
+        bits = pyparam.measure([x])._values.view(torch.int64)
+        # As ranks do it, by limbs alone.
+        values, *_ = _C.measure_parts(table_of([x])._native, False)
+        assert torch.equal(values.view(torch.int64), bits), kind
+        shuffled = x[torch.randperm(n, generator=torch.Generator().manual_seed(1))]
+        assert torch.equal(pyparam.measure([shuffled])._values.view(torch.int64), bits), kind
+        # The total of the pieces is that of the whole.
+        pieces = pyparam.measure([x[: n // 3], x[n // 3 : n // 2], x[n // 2 :]])
+        assert torch.equal(pieces._values[-1].view(torch.int64), bits[-1]), kind
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_values_that_are_not_finite_are_left_out(dtype: torch.dtype) -> None:
+    x = torch.randn(3000, generator=torch.Generator().manual_seed(0)).to(dtype)
+    spoiled = torch.cat([x, torch.tensor([math.nan, math.inf, -math.inf], dtype=dtype)])
+    spoiled = spoiled[torch.randperm(len(spoiled), generator=torch.Generator().manual_seed(1))]
+    values, found = pyparam.measure([x])._values[0], pyparam.measure([spoiled])
+    assert torch.equal(found._values[0].view(torch.int64), values.view(torch.int64))
+    assert (found[0].nans, found[0].posinfs, found[0].neginfs) == (1, 1, 1)
