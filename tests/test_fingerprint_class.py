@@ -79,7 +79,7 @@ def test_wrong_types_are_refused() -> None:
         Fingerprint.from_dict(3)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"Fingerprint\.diff: expected a Fingerprint, got dict"):
         fingerprint({}).diff({})  # type: ignore[arg-type]
-    with pytest.raises(KeyError, match="no parameter is named 'b'"):
+    with pytest.raises(KeyError, match="no entry named 'b' in a fingerprint of 1"):
         fingerprint({"a": torch.ones(1)})["b"]
     with pytest.raises(ValueError, match="2 names need 32 bytes of digests; got 16"):
         pyparam._base.native._C.fingerprint_total(["a", "b"], bytes(16))

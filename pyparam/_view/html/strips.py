@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,11 +39,12 @@ def norms_of(tensor: Tensor, largest: float) -> Norms:
     dtype = torch.float32 if narrow else torch.float64
     wide = columns * inner
     step = min(rows, max(1, _BLOCK // wide))
-    options: dict[str, Any] = {"dtype": dtype, "device": matrix.device}
+    device = matrix.device
     # Sums as products with ones: BLAS adds along either side as fast as memory answers, ATen along one alone.
-    ones, scratch = torch.ones(max(step, wide), **options), torch.empty(step, wide, **options)
-    by_row = torch.empty(rows, **options)
-    squares = torch.zeros(wide, dtype=torch.float64, device=matrix.device)
+    ones = torch.ones(max(step, wide), dtype=dtype, device=device)
+    scratch = torch.empty(step, wide, dtype=dtype, device=device)
+    by_row = torch.empty(rows, dtype=dtype, device=device)
+    squares = torch.zeros(wide, dtype=torch.float64, device=device)
     for first in range(0, rows, step):
         block = matrix[first : first + step].reshape(-1, wide).to(dtype)
         held = torch.mul(block, block, out=scratch[: len(block)])
