@@ -6,6 +6,7 @@ prints what broke a promise, a line each, and nothing if all were kept: a file o
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -20,9 +21,11 @@ import zipfile
 import zlib
 from pathlib import Path
 
+import numpy
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import save as save_safetensors
+from test_sources_tar import tar_of
 from torch import nn
 
 import pyparam
@@ -43,6 +46,21 @@ def saved(value: object, **options: object) -> bytes:
     return buffer.getvalue()
 
 
+def gguf_file() -> bytes:
+    """A text, a number, an array, and a tensor each of F32 and Q8_0."""
+
+    def text(value: bytes) -> bytes:
+        return struct.pack("<Q", len(value)) + value
+
+    made = b"GGUF" + struct.pack("<IQQ", 3, 2, 3)
+    made += text(b"general.name") + struct.pack("<I", 8) + text(b"tiny")
+    made += text(b"general.alignment") + struct.pack("<II", 4, 32)
+    made += text(b"tokens") + struct.pack("<IIQ", 9, 8, 2) + text(b"a") + text(b"b")
+    made += text(b"w") + struct.pack("<IQQIQ", 2, 4, 2, 0, 0)
+    made += text(b"q") + struct.pack("<IQIQ", 1, 32, 8, 32)
+    return made + bytes(-len(made) % 32) + bytes(32 + 34)
+
+
 def originals() -> dict[str, bytes]:
     net = model()
     state = {"model": net.state_dict(), "epoch": 3, "more": [1.5, "x", (True, None)], "sparse": torch.eye(2)}
@@ -50,11 +68,15 @@ def originals() -> dict[str, bytes]:
     torch.jit.save(torch.jit.script(net), script)
     torch.export.save(torch.export.export(net.eval(), (torch.ones(2, 3),)), program)
     dcp.save(state, checkpoint_id="dcp", no_dist=True)
+    ones = torch.ones(3, 2)
     return {
         "x.pt": saved(state),
         "legacy.pt": saved(state, _use_new_zipfile_serialization=False),
         "exotic.pt": saved({"s": torch.eye(3).to_sparse(), "c": torch.ones(2, dtype=torch.complex64).conj()}),
         "module.pt": saved(net),
+        "values.pt": saved({**state, "args": argparse.Namespace(a=1), "n": numpy.arange(6.0).reshape(2, 3)}),
+        "old.pt": tar_of({"a": ones, "b": [ones, 3]}, [ones]),
+        "x.gguf": gguf_file(),
         "script.pt": script.getvalue(),
         "x.pt2": program.getvalue(),
         "x.safetensors": save_safetensors(net.state_dict(), {"format": "pt"}),

@@ -295,3 +295,11 @@ def test_op_errors() -> None:
         op([torch.ones(1)], [torch.ones(1).to_sparse()])
     with pytest.raises(ValueError, match=r"a\[0\] has 1 dimensions and b\[0\] has 2"):
         op([torch.ones(2, device="meta")], [torch.ones(1, 2, device="meta")])
+
+
+def test_a_nested_state_with_as_many_tensors_as_keys_is_looked_into():
+    a = {"model": {"w": torch.ones(2), "b": torch.ones(1)}, "step": 3}
+    b = {**a, "step": 4}
+    assert not compare(a, b).equal
+    assert compare(a, b).values_changed == {"step": (3, 4)}
+    assert compare(a, dict(a)).equal

@@ -114,6 +114,8 @@ def _open_by_content(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
         return sharded.open_index(path, functools.partial(_open_file, listing=listing))
     if pickled.is_legacy(start):
         return pickled.open_legacy(path, file, listing=listing)
+    if pickled.is_tar(start):
+        return pickled.open_tar(path, file, listing=listing)
     if start.startswith(_PICKLE):
         raise ValueError(f"{path} is refused: it is a pickle that torch.save did not write, and may run code")
     if path.suffix == ".onnx":

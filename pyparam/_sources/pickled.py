@@ -28,9 +28,10 @@ from pyparam._sources.mapped import MappedFile
 from pyparam._sources.saved_world import SavedWorld
 from pyparam._sources.stored import StorageKey, StoredTensor
 from pyparam._sources.stored_part import Entry, Home, Homes, StoredPart
+from pyparam._sources.tar_file import TarFile, TarWorld, is_tar
 from pyparam._sources.unpickle import NeedsCode, PickleError, unpickled
 
-__all__ = ["is_legacy", "open_legacy", "open_zip"]
+__all__ = ["is_legacy", "is_tar", "open_legacy", "open_tar", "open_zip"]
 
 _NEEDS_CODE = re.compile(
     r"unsupported global|allowlist|blocked|REDUCE|must be imported|Can only build|new object", re.I
@@ -76,6 +77,22 @@ def open_legacy(path: Path, file: BinaryIO, *, listing: bool = False) -> Checkpo
     if legacy.is_plain or world.refused:
         return _described(path, file, legacy.loaded, legacy.home, world)
     return _open_whole(path, file)
+
+
+def open_tar(path: Path, file: BinaryIO, *, listing: bool = False) -> Checkpoint:
+    """Opens a file in the format torch wrote before 0.1.10.
+
+    Raises ValueError for a file that needs code to load, unless it is only to be listed, for one that is
+    corrupt, and for another tar archive.
+    """
+    world = TarWorld(listing=listing)
+    read = _plain(path, lambda: TarFile(path, file, world))
+    if not (world.is_plain or world.refused):
+        raise ValueError(
+            f"{path} cannot be read as a PyTorch checkpoint: it is of before 0.1.10, and holds tensors that "
+            "are not plain"
+        )
+    return _described(path, file, read.loaded, read.home, world)
 
 
 def _plain(path: Path, read: Callable[[], Any]) -> Any:

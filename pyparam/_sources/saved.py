@@ -56,7 +56,7 @@ def saved(source: Any) -> Saved:
     if isinstance(source, Mapping) and not checkpoint.accepts(source):
         others: dict[str, Any] = {}
         table = table_of(source)
-        if len(table) != len(source):
+        if not all(isinstance(value, Tensor) for value in source.values()):
             nested.flatten(source, others.__setitem__)
         return _with_others(table, others)
     return Saved(_walked(source), {}, {})
