@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pyparam._base.words import plural
-from pyparam._cli.source import Meta, Source, load, mistakes
+from pyparam._cli.source import Arguments, Exclude, Meta, Select, Source, choice, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._cli.told import lines_of
 from pyparam._findings import SEVERITIES, findings
@@ -36,8 +36,11 @@ def check(
             show_default=False,
         ),
     ] = None,
+    select: Select = None,
+    exclude: Exclude = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     meta: Meta = False,
+    arguments: Arguments = None,
 ) -> None:
     """Says what is wrong with a source's parameters, why, and what to do next.
 
@@ -55,9 +58,9 @@ def check(
       pyparam check model.pt --json | jq -r '.findings[] | .kind + ": " + .title'
     """
     with mistakes():
-        model = load(source, meta=meta)
+        model = load(source, meta=meta, arguments=arguments)
         with working(f"reading {source}"):
-            found = findings(model, ignore=ignore or ())
+            found = findings(model, ignore=ignore or (), select=choice(select, exclude))
         counts = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
         if as_json:
             typer.echo(json.dumps({"findings": [f.to_dict() for f in found], "counts": counts}, indent=2))

@@ -11,13 +11,14 @@ import typer
 
 from pyparam._base.rename import Rule, parse_rule
 from pyparam._cli.fit import Columns, fitting
-from pyparam._cli.source import Mistake, Part, complete_source, load, mistakes
+from pyparam._cli.source import Exclude, Mistake, Part, Select, choice, complete_source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._compare.compare import compare as compare_sources
 from pyparam._compare.comparison import Comparison, Fit
 from pyparam._compare.fingerprint import Fingerprint
 from pyparam._compare.fingerprint import fingerprint as fingerprint_source
 from pyparam._measure.rows import finite_or_none
+from pyparam._sources.chosen import chosen_of
 
 _HELP = "A checkpoint's path (or a directory of shards), package.module:factory, or 'demo'."
 
@@ -51,6 +52,8 @@ def compare(
         bool, typer.Option("--fingerprint", help="Tell by fingerprints alone which parameters differ.")
     ] = False,
     part: Part = None,
+    select: Select = None,
+    exclude: Exclude = None,
     map_names: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,22 +109,29 @@ def compare(
     """
     with mistakes():
         source_a, source_b = load(a, part=part), load(b, part=part)
+        chosen = choice(select, exclude)
         if fingerprint:
             if map_names or cast or atol is not None or rtol is not None:
                 raise Mistake("--fingerprint tells bits alone: leave out --map, --cast, --atol and --rtol")
             with working(f"fingerprints of {a} and {b}"):
+                if chosen is not None:
+                    source_a, source_b = chosen_of(source_a, chosen), chosen_of(source_b, chosen)
                 prints = fingerprint_source(source_a), fingerprint_source(source_b)
             same = _by_fingerprint(*prints, as_json)
         else:
+            rules = _rules(map_names or ())
             with working(f"comparing {a} with {b}"):
                 found = compare_sources(
                     source_a,
                     source_b,
-                    **_rules(map_names or ()),
+                    rename=rules["rename"],
+                    rename_a=rules["rename_a"],
+                    rename_b=rules["rename_b"],
                     cast=cast,
                     atol=atol,
                     rtol=rtol,
                     dequantize=dequantize,
+                    select=chosen,
                 )
             fit = fitting(columns, _KEYS, _DROPPED)
             same = _by_value(found, worst, by.value, as_json, fit)

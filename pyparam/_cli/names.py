@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 
@@ -10,11 +9,12 @@ import typer
 
 from pyparam._base.words import dtype_name, plain
 from pyparam._cli.source import Mistake
+from pyparam._sources.chosen import Chosen
 from pyparam._sources.gguf import GGUFCheckpoint
 from pyparam._sources.path import open as open_checkpoint
 
 
-def print_names(source: str, select: str | None, as_json: bool) -> None:
+def print_names(source: str, select: Chosen | None, as_json: bool) -> None:
     """Prints a line a tensor: its name, type, shape and bytes.
 
     A pickle that needs code to load is listed as far as that goes without it.
@@ -24,7 +24,7 @@ def print_names(source: str, select: str | None, as_json: bool) -> None:
     opened = open_checkpoint(source, refused="list")
     rows = []
     for name in opened:
-        if select is not None and not fnmatch.fnmatchcase(name, select):
+        if select is not None and not select.matches(name):
             continue
         info = opened.tensor_info(name)
         kind = opened.stored_type(name) if isinstance(opened, GGUFCheckpoint) else dtype_name(info.dtype)

@@ -10,7 +10,18 @@ from typing import Annotated, Any
 import typer
 
 from pyparam._base.words import plain, plural, size
-from pyparam._cli.source import Meta, Part, Source, complete_source, load, mistakes
+from pyparam._cli.source import (
+    Arguments,
+    Exclude,
+    Meta,
+    Part,
+    Select,
+    Source,
+    choice,
+    complete_source,
+    load,
+    mistakes,
+)
 from pyparam._cli.terminal import working
 from pyparam._cli.told import lines_of
 from pyparam._measure.rows import finite_or_none
@@ -38,8 +49,11 @@ def report(
         str | None, typer.Option("--title", metavar="TEXT", help="The heading.", show_default=False)
     ] = None,
     part: Part = None,
+    select: Select = None,
+    exclude: Exclude = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     meta: Meta = False,
+    arguments: Arguments = None,
 ) -> None:
     """Writes an HTML report: findings, a map of the modules, and every parameter with its values.
 
@@ -57,12 +71,13 @@ def report(
       pyparam report model.pt --json | jq '.findings[].title'
     """
     with mistakes():
-        model = load(source, meta=meta, part=part)
+        model = load(source, meta=meta, arguments=arguments, part=part)
         other = None if against is None else load(against, part=part)
+        chosen = choice(select, exclude)
         heading = title if title is not None else source if ":" in source or source == "demo" else None
         try:
             with working(f"reading {source}"):
-                made = write_report(model, output, against=other, title=heading)
+                made = write_report(model, output, against=other, title=heading, select=chosen)
         except ImportError as error:
             typer.echo(f"pyparam: {error}", err=True)
             raise typer.Exit(2) from None

@@ -9,7 +9,7 @@ import torch
 import typer
 
 from pyparam._cli.names import print_names
-from pyparam._cli.source import Meta, Part, Source, load, mistakes
+from pyparam._cli.source import Arguments, Exclude, Meta, Part, Select, Source, choice, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._inspect.inspector import inspect
 from pyparam._view.text import show as show_text
@@ -21,12 +21,11 @@ def show(
     depth: Annotated[
         int | None, typer.Option("--depth", min=0, metavar="N", help="Levels to show.", show_default=False)
     ] = None,
-    select: Annotated[
-        str | None,
-        typer.Option("--select", metavar="PATTERN", help="Only parameters that match.", show_default=False),
-    ] = None,
+    select: Select = None,
+    exclude: Exclude = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     meta: Meta = False,
+    arguments: Arguments = None,
     part: Part = None,
     buffers: Annotated[bool, typer.Option("--buffers", help="List buffers beside the parameters.")] = False,
     names: Annotated[
@@ -54,20 +53,23 @@ def show(
       pyparam show whole_module.pt --names
       pyparam show checkpoints/ --select "*.attn.*.weight"
       pyparam show torchvision.models:resnet50 --meta
+      pyparam show mypackage.models:build --meta --arg n_layers=48 --arg width=4096
+      pyparam show path/to/config.json --meta
       pyparam show mypackage.models:build --json | jq .parameters.unique
     """
     with mistakes():
+        chosen = choice(select, exclude)
         if names:
-            print_names(source, select, as_json)
+            print_names(source, chosen, as_json)
             return
-        options: dict[str, Any] = {"depth": depth, "select": select}
+        options: dict[str, Any] = {"depth": depth, "select": chosen}
         if source == "demo":
             _demo(as_json, meta, buffers, options)
             return
         with working(f"reading {source}"):
-            loaded = inspect(load(source, meta=meta, part=part))
+            loaded = inspect(load(source, meta=meta, arguments=arguments, part=part))
         if as_json:
-            typer.echo(_json(summarize(loaded, select=select).to_dict(depth)))
+            typer.echo(_json(summarize(loaded, select=chosen).to_dict(depth)))
         else:
             show_text(loaded, buffers=buffers, **options)
 

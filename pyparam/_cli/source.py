@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import inspect
@@ -10,7 +11,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -20,7 +21,10 @@ from torch import nn
 
 from pyparam._base.closest import closest, hint
 from pyparam._base.words import plain
+from pyparam._cli.config import config_file, model_of
+from pyparam._cli.mistake import Mistake as Mistake
 from pyparam._sources.checkpoint import CheckpointWarning
+from pyparam._sources.chosen import Chosen
 from pyparam._sources.part import part_of
 
 # What a path ends with that is a checkpoint; completion offers these and directories.
@@ -58,16 +62,26 @@ Source = Annotated[
     ),
 ]
 Meta = Annotated[
-    bool, typer.Option("--meta", help="Build package.module:factory on the meta device, without memory.")
+    bool,
+    typer.Option(
+        "--meta",
+        help="Build on the meta device, without memory: what package.module:factory makes, or the model "
+        "that a transformers config.json describes.",
+    ),
+]
+Arguments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arg",
+        metavar="NAME=VALUE",
+        help="An argument of package.module:factory, a Python literal or else a string; several times.",
+        show_default=False,
+    ),
 ]
 
 
 INTERRUPTED = 130
 READER_GONE = 141
-
-
-class Mistake(Exception):
-    """What a user can mend; printed without a traceback."""
 
 
 @contextlib.contextmanager
@@ -136,17 +150,61 @@ Part = Annotated[
 ]
 
 
-def load(source: str, *, meta: bool = False, part: str | None = None) -> Any:
-    """The source that SOURCE names: a path as it is, or what a factory makes; or a part of it.
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        metavar="GLOB",
+        help="Only parameters whose names match; several times: any of them.",
+        show_default=False,
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="GLOB",
+        help="Without parameters whose names match; several times.",
+        show_default=False,
+    ),
+]
+
+
+def choice(select: Sequence[str] | None, exclude: Sequence[str] | None) -> Chosen | None:
+    """What ``--select`` and ``--exclude`` take together; None for everything."""
+    return Chosen(select or (), exclude or ()) if select or exclude else None
+
+
+def load(
+    source: str, *, meta: bool = False, part: str | None = None, arguments: Sequence[str] | None = None
+) -> Any:
+    """The source that SOURCE names: a path as it is, or what a factory makes with ``--arg``'s arguments; or a
+    part of it.
 
     ``demo`` is the nested network of the demonstration, the same each time. What exists as a file is a path,
     whatever it looks like.
     """
-    found = _load(source, meta)
+    found = _load(source, meta, _named(arguments or ()))
     return found if part is None else part_of(found, part)
 
 
-def _load(source: str, meta: bool) -> Any:
+def _named(arguments: Sequence[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` as keywords: a value is a literal of Python (4, 0.5, None, [1, 2]), or else a string."""
+    made: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals or not name.isidentifier():
+            raise Mistake(f"--arg: expected NAME=VALUE, got {argument!r}")
+        if name in made:
+            raise Mistake(f"--arg: {name} is given twice")
+        try:
+            made[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            made[name] = text
+    return made
+
+
+def _load(source: str, meta: bool, arguments: dict[str, Any]) -> Any:
     if source == "demo":
         from pyparam._cli.demo import net
 
@@ -155,9 +213,17 @@ def _load(source: str, meta: bool) -> Any:
             return net()
     factory = None if os.path.exists(source) else _FACTORY.fullmatch(source)
     if factory is not None:
-        return _from_factory(factory["module"], factory["name"], meta)
+        return _from_factory(factory["module"], factory["name"], meta, arguments)
+    if arguments:
+        raise Mistake(f"--arg is for package.module:factory, and {source!r} is no such name")
     if meta:
-        raise Mistake(f"--meta builds what package.module:factory names, and {source!r} is no such name")
+        config = config_file(source)
+        if config is None:
+            raise Mistake(
+                f"--meta builds what package.module:factory names or a config.json describes, and {source!r} "
+                "is neither"
+            )
+        return model_of(config)
     if os.path.exists(source):
         return source
     if os.sep in source or os.path.splitext(source)[1]:
@@ -180,7 +246,7 @@ def _close_file(path: str) -> str:
     return hint([os.path.join(folder, other) for other in closest(name, names)])
 
 
-def _from_factory(module_name: str, name: str, meta: bool) -> Any:
+def _from_factory(module_name: str, name: str, meta: bool, arguments: dict[str, Any]) -> Any:
     where = f"{module_name}:{name}"
     module = _imported(module_name)
     made: Any = module
@@ -192,11 +258,13 @@ def _from_factory(module_name: str, name: str, meta: bool) -> Any:
     if not callable(made) or isinstance(made, nn.Module):
         if meta:
             raise Mistake(f"--meta builds a model, and {where} is one already ({type(made).__name__})")
+        if arguments:
+            raise Mistake(f"--arg is for a factory, and {where} is a {type(made).__name__}")
         return made
-    _check_arguments(made, where)
+    _check_arguments(made, where, arguments)
     with _on_meta(meta):
         try:
-            return made()
+            return made(**arguments)
         except Exception as error:
             raise Mistake(f"{where} failed: {_told(error)}") from None
 
@@ -217,15 +285,18 @@ def _imported(name: str) -> ModuleType:
         raise Mistake(f"importing {name} failed: {_told(error)}") from None
 
 
-def _check_arguments(factory: Any, where: str) -> None:
+def _check_arguments(factory: Any, where: str, arguments: dict[str, Any]) -> None:
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
         return  # a builtin that does not say
     try:
-        signature.bind()
+        signature.bind(**arguments)
     except TypeError as error:
-        raise Mistake(f"{where} is called without arguments: {error}") from None
+        how = f"with {', '.join(arguments)}" if arguments else "without arguments"
+        raise Mistake(
+            f"{where} is called {how}: {error}{'' if arguments else ' (--arg NAME=VALUE)'}"
+        ) from None
 
 
 def _told(error: BaseException) -> str:

@@ -16,7 +16,7 @@ import typer
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, plain, plural, size
 from pyparam._cli.fit import Columns, fitting
-from pyparam._cli.source import Part, Source, load, mistakes
+from pyparam._cli.source import Arguments, Exclude, Part, Select, Source, choice, load, mistakes
 from pyparam._measure.readable import measure_dequantized, measure_readable
 from pyparam._measure.rows import Row, finite_or_none, marked, number
 from pyparam._measure.stats import Stats, unread_notes
@@ -47,10 +47,9 @@ def stats(
         ),
     ] = None,
     part: Part = None,
-    select: Annotated[
-        str | None,
-        typer.Option("--select", metavar="PATTERN", help="Only parameters that match.", show_default=False),
-    ] = None,
+    arguments: Arguments = None,
+    select: Select = None,
+    exclude: Exclude = None,
     dequantize: Annotated[
         bool, typer.Option("--dequantize", help="Measure quantized parameters by the values they stand for.")
     ] = False,
@@ -75,18 +74,20 @@ def stats(
     Examples:
       pyparam stats model.safetensors
       pyparam stats model.safetensors --sort max_abs --limit 20
+      pyparam stats model.safetensors --select "layers.*" --exclude "*.bias"
       pyparam stats checkpoints/ --histogram --json | jq .total
       pyparam stats model.safetensors > /dev/null || echo "not finite"
     """
     with mistakes():
         with _progress():
-            loaded = load(source, part=part)
+            loaded = load(source, part=part, arguments=arguments)
             options: dict[str, Any] = {"grad": grad, "quantiles": _QUANTILES if histogram else ()}
             logical: list[Logical] = []
+            chosen = choice(select, exclude)
             if dequantize:
-                found, unread, logical, raw = measure_dequantized(loaded, select=select, **options)
+                found, unread, logical, raw = measure_dequantized(loaded, select=chosen, **options)
             else:
-                found, unread = measure_readable(loaded, select=select, **options)
+                found, unread = measure_readable(loaded, select=chosen, **options)
                 raw = []
         shown = found.sort(sort) if sort is not None else found
         if as_json:

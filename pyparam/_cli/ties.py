@@ -9,7 +9,7 @@ import torch
 import typer
 
 from pyparam._base.words import plain, plural, size
-from pyparam._cli.source import Meta, Source, load, mistakes
+from pyparam._cli.source import Arguments, Meta, Source, load, mistakes
 from pyparam._cli.terminal import working
 from pyparam._share.ties import tie_sets, ties_of
 from pyparam._sources import table_of
@@ -24,6 +24,7 @@ def ties(
     source: Source,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     meta: Meta = False,
+    arguments: Arguments = None,
     buffers: Annotated[bool, typer.Option("--buffers", help="Look at buffers too.")] = False,
 ) -> None:
     """Lists the names that share memory, a line a tie.
@@ -43,7 +44,9 @@ def ties(
     """
     with mistakes():
         with working(f"looking for ties in {source}"):
-            table = table_of(load(source, meta=meta), buffers=buffers, remove_duplicate=False)
+            table = table_of(
+                load(source, meta=meta, arguments=arguments), buffers=buffers, remove_duplicate=False
+            )
             found = ties_of(table)
         shared = _shared_bytes(table) if found else 0
         if as_json:

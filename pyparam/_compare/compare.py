@@ -21,7 +21,7 @@ from pyparam._sources import path as paths
 from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.quantized import dequantized
 from pyparam._sources.saved import Saved, is_on_disk, saved
-from pyparam._sources.table import ParamTable
+from pyparam._sources.table import ByName, ParamTable, Pattern, matcher
 
 __all__ = ["compare"]
 
@@ -39,6 +39,7 @@ def compare(
     atol: float | None = None,
     rtol: float | None = None,
     dequantize: bool = False,
+    select: Pattern | None = None,
 ) -> Comparison:
     """What two sources differ by: models, state dicts, checkpoints, tables, matched by name.
 
@@ -76,6 +77,7 @@ def compare(
         rtol: see ``atol``.
         dequantize: compares quantized parameters (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8 with
             scales, MXFP4, NVFP4) by the values they stand for, float32, which are held in memory.
+        select: only what ``ParamTable.select`` takes with this pattern, of each side once names are changed.
 
     DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
     Each rank compares its own part: with the same part of a model that is placed alike, with a slice of a
@@ -101,10 +103,12 @@ def compare(
             raise ValueError(f"compare: {what} must be a number from 0 on, got {tolerance}")
     a, b = (paths.open(source) if paths.accepts(source) else source for source in (a, b))
     rules = [rename, rename_a], [rename, rename_b]
+    if select is not None:
+        a, b = (_picked(source, own, select) for source, own in zip((a, b), rules, strict=True))
     # A checkpoint in pieces is read whole only where its other side is: beside parts, in slices.
     pieces = [source if isinstance(source, DistributedCheckpoint) else None for source in (a, b)]
     states = [
-        None if lies is not None else _renamed(_state(source, dequantize), own)
+        None if lies is not None else _renamed(_state(source, dequantize), own, select)
         for source, lies, own in zip((a, b), pieces, rules, strict=True)
     ]
     for state in states:
@@ -113,10 +117,12 @@ def compare(
     if any(state is not None and has_parts(state.table) for state in states):
         return _of_parts(states, pieces, rules, cast, Asked(atol, rtol))
     sides = [
-        _renamed(_state(source, dequantize), own) if state is None else state
+        _renamed(_state(source, dequantize), own, select) if state is None else state
         for source, state, own in zip((a, b), states, rules, strict=True)
     ]
     tables = sides[0].table, sides[1].table
+    if select is not None and not (len(tables[0]) or len(tables[1])):
+        raise ValueError(f"compare: nothing matches {select!r} on either side")
     (table_a, table_b), found, unread = _read(*tables, is_on_disk(a), is_on_disk(b))
     comparison = Comparison(table_a, table_b, found)
     comparison.unread = unread
@@ -186,7 +192,21 @@ def _structure(comparison: Comparison, a: ParamTable, b: ParamTable) -> list[Res
     return restructured(comparison.missing, comparison.unexpected, a, b)
 
 
-def _renamed(side: Saved, rules: list[Rule]) -> Saved:
+def _picked(source: Any, rules: list[Rule], select: Pattern) -> Any:
+    """A checkpoint in pieces without what a pattern leaves out, which is then not read."""
+    by_name = matcher(select)
+    if not isinstance(source, DistributedCheckpoint) or not isinstance(by_name, ByName):
+        return source
+    names = list(source)
+    new = renamed(names, [rule for rule in rules if rule is not None], verb="compare")
+    kept = [name for name, called in zip(names, new, strict=True) if by_name.matches(called)]
+    return source.picked(kept, kept)
+
+
+def _renamed(side: Saved, rules: list[Rule], select: Pattern | None) -> Saved:
+    if select is not None:
+        # A pattern is of tensors: what a state holds beside them is left out.
+        return Saved(_renamed(Saved(side.table, {}, {}), rules, None).table.select(select), {}, {})
     rules = [rule for rule in rules if rule is not None]
     if not rules:
         return side

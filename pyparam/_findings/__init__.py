@@ -37,6 +37,7 @@ from pyparam._findings import (
 )
 from pyparam._findings.finding import SEVERITIES, Finding, Severity
 from pyparam._findings.survey import Survey, survey
+from pyparam._sources.table import Pattern
 
 __all__ = [
     "CHECKS",
@@ -100,7 +101,7 @@ CHECKS: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
 )
 
 
-def findings(source: Any, *, ignore: Iterable[str] = ()) -> list[Finding]:
+def findings(source: Any, *, ignore: Iterable[str] = (), select: Pattern | None = None) -> list[Finding]:
     """What is wrong with a source's parameters and buffers, or worth knowing, the gravest first.
 
     ========================== =========================================================================
@@ -136,6 +137,7 @@ def findings(source: Any, *, ignore: Iterable[str] = ()) -> list[Finding]:
     Args:
         source: whatever has parameters: a module, a state dict, a checkpoint's path, ...
         ignore: kinds that are not told, and globs of names that are not looked at (``"*.lora_B.*"``).
+        select: only what ``ParamTable.select`` takes with this pattern is looked at.
 
     Raises:
         TypeError, ValueError, OSError: as ``walk`` and ``open``, for what is no source; ValueError for an
@@ -152,7 +154,7 @@ def findings(source: Any, *, ignore: Iterable[str] = ()) -> list[Finding]:
                 f"findings: ignore={word!r} is neither a kind ({', '.join(KINDS)}) nor a glob of names"
                 f"{hint(closest(word, KINDS))}"
             )
-    seen = survey(source)
+    seen = survey(source, select)
     if patterns:
         seen = seen.without(patterns)
     kinds = {word for word in wanted if word in KINDS}

@@ -9,12 +9,13 @@ import torch
 from pyparam._measure.measure import measure_some, measure_strictly
 from pyparam._measure.stats import Stats
 from pyparam._sources import table_of
+from pyparam._sources.chosen import nothing_matches
 from pyparam._sources.quantized import Logical, quantized
-from pyparam._sources.table import ParamTable
+from pyparam._sources.table import ParamTable, Pattern
 
 
 def measure_readable(
-    source: Any, *, select: str | None = None, **options: Any
+    source: Any, *, select: Pattern | None = None, **options: Any
 ) -> tuple[Stats, dict[str, str]]:
     """What ``measure`` gives of a source, and the reason of each entry that it does not take.
 
@@ -26,7 +27,7 @@ def measure_readable(
 
 
 def measure_dequantized(
-    source: Any, *, select: str | None = None, **options: Any
+    source: Any, *, select: Pattern | None = None, **options: Any
 ) -> tuple[Stats, dict[str, str], list[Logical], list[str]]:
     """``measure_readable`` with quantized parameters by the values they stand for, one at a time in memory.
 
@@ -54,8 +55,8 @@ def measure_dequantized(
     return stats, unread, chosen, found.raw
 
 
-def _selected(table: ParamTable, select: str | None) -> ParamTable:
+def _selected(table: ParamTable, select: Pattern | None) -> ParamTable:
     chosen = table if select is None else table.select(select)
-    if len(table) and not len(chosen):
-        raise ValueError(f"nothing matches {select!r} among {len(table):,} parameters")
+    if select is not None and len(table) and not len(chosen):
+        raise nothing_matches(select, len(table))
     return chosen

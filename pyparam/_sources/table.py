@@ -169,8 +169,8 @@ class ParamTable:
         Raises:
             TypeError: for any other pattern.
         """
-        wanted = _matcher(pattern)
-        if isinstance(wanted, _ByName):
+        wanted = matcher(pattern)
+        if isinstance(wanted, ByName):
             matches, others = wanted.matches, other_names(self.names)
             return self._take(
                 [
@@ -207,7 +207,7 @@ class ParamTable:
         )
 
 
-class _ByName:
+class ByName:
     """A pattern that looks at the name alone."""
 
     __slots__ = ("matches",)
@@ -219,13 +219,13 @@ class _ByName:
         return bool(self.matches(name))
 
 
-def _matcher(pattern: Pattern) -> Predicate:
+def matcher(pattern: Pattern) -> Predicate:
     if isinstance(pattern, str):
-        return _ByName(re.compile(fnmatch.translate(pattern)).match)
+        return ByName(re.compile(fnmatch.translate(pattern)).match)
     if isinstance(pattern, re.Pattern):
         if not isinstance(pattern.pattern, str):
             raise TypeError("select: a regular expression over bytes matches no name; compile it from a str")
-        return _ByName(pattern.search)
+        return ByName(pattern.search)
     if callable(pattern):
         return pattern
     if not isinstance(pattern, Iterable) or isinstance(pattern, (bytes, Tensor)):
@@ -233,10 +233,10 @@ def _matcher(pattern: Pattern) -> Predicate:
             "select: expected a glob, a compiled regular expression, a predicate (name, tensor) or an "
             f"iterable of these, got a {type(pattern).__name__}"
         )
-    parts = [_matcher(part) for part in pattern]
-    by_name = [part.matches for part in parts if isinstance(part, _ByName)]
+    parts = [matcher(part) for part in pattern]
+    by_name = [part.matches for part in parts if isinstance(part, ByName)]
     if len(by_name) == len(parts):
-        return _ByName(lambda name: any(matches(name) for matches in by_name))
+        return ByName(lambda name: any(matches(name) for matches in by_name))
     return lambda name, tensor: any(part(name, tensor) for part in parts)
 
 

@@ -17,6 +17,7 @@ from pyparam._compare.compare import compare
 from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey, findings_of, survey
 from pyparam._sources import path as paths
+from pyparam._sources.table import Pattern
 from pyparam._view.html.content import packed
 from pyparam._view.html.page import check_installed, page
 
@@ -50,6 +51,7 @@ def report(
     *,
     against: Any = None,
     title: str | None = None,
+    select: Pattern | None = None,
 ) -> Report:
     """Writes one HTML file about a source's parameters and buffers, to be opened in a browser.
 
@@ -67,6 +69,7 @@ def report(
         path: where to write; an existing file is replaced, once the new one is complete.
         against: another source; the report then shows what changed from it to ``source``, as
             ``compare(against, source)``.
+        select: only what ``ParamTable.select`` takes with this pattern, of both sources.
         title: the report's heading; by default the file's name or the model's class.
 
     Returns:
@@ -83,12 +86,12 @@ def report(
     where = Path(os.fsdecode(os.fspath(path)))
     writable("report", where)
     label = _label(source)
-    seen = survey(source)
+    seen = survey(source, select)
     found = findings_of(seen)
     compared: tuple[str, Comparison, list[str]] | None = None
     if against is not None:
         other = _label(against)
-        compared = (other if other != label else f"the other {other}", *_compared(against, seen))
+        compared = (other if other != label else f"the other {other}", *_compared(against, seen, select))
     heading = title if title is not None else label
     text = page(
         title=heading,
@@ -108,9 +111,9 @@ def _label(source: Any) -> str:
     return type(source).__name__
 
 
-def _compared(against: Any, seen: Survey) -> tuple[Comparison, list[str]]:
+def _compared(against: Any, seen: Survey, select: Pattern | None) -> tuple[Comparison, list[str]]:
     """The comparison, without what either side has no plain values of; and the names left out."""
-    found = compare(against, seen.source)
+    found = compare(against, seen.source, select=select)
     return found, list(found.unread)
 
 
