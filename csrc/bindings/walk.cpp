@@ -1,6 +1,7 @@
 // Bindings of the walk over nn.Module: definitions only.
 #include "bindings/walk.h"
 
+#include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -153,7 +154,9 @@ void bind_walk(py::module_& m) {
       },
       py::arg("targets"), py::arg("sources"));
   py::class_<walk::LiveIndex>(m, "LiveIndex")
-      .def(py::init<bool>())
+      .def(py::init([](bool buffers) {
+        return raising([&] { return std::make_unique<walk::LiveIndex>(buffers); });
+      }))
       .def("read",
            [](walk::LiveIndex& index, const py::object& module) {
              return raising([&] { return none_or(index.read(module.ptr())); });

@@ -1,5 +1,7 @@
 #include "walk/live_index.h"
 
+#include <cstring>
+
 #include "walk/id_set.h"
 #include "walk/plain_walk.h"
 
@@ -43,6 +45,35 @@ int members_changed(PyDict_WatchEvent, PyObject*, PyObject*, PyObject*) {
   return 0;
 }
 
+// An assignment to `__class__` changes no dict. The interpreter tells its audit hooks of it (before
+// it is done), and of nothing else that matters here.
+int class_changes(const char* event, PyObject* args, void*) {
+  if (std::strcmp(event, "object.__setattr__") != 0) return 0;
+  PyObject* name =
+      PyTuple_Check(args) && PyTuple_GET_SIZE(args) == 3 ? PyTuple_GET_ITEM(args, 1) : nullptr;
+  if (name == nullptr || !PyUnicode_Check(name) ||
+      PyUnicode_CompareWithASCIIString(name, "__class__") == 0) {
+    ++events;
+  }
+  return 0;
+}
+
+// Whether assignments to `__class__` are noticed: another audit hook may have kept ours out, so it
+// is tried. A hook stays for as long as the process lives, and makes whatever is audited (`id`,
+// `open`) some tens of nanoseconds slower; so it is added with the first index.
+bool notices_classes() {
+  static const bool does = [] {
+    if (PySys_AddAuditHook(class_changes, nullptr) < 0) PyErr_Clear();
+    const Ref base = Ref::checked(
+        PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type), "s(){}", "_Audited"));
+    const Ref made = Ref::checked(PyObject_CallNoArgs(base.get()));
+    const uint64_t before = events;
+    if (PyObject_SetAttrString(made.get(), "__class__", base.get()) < 0) throw PythonError{};
+    return events != before;
+  }();
+  return does;
+}
+
 // The watcher of a callback, -1 where the interpreter has none left.
 int watcher(PyDict_WatchCallback callback) {
   const int id = PyDict_AddWatcher(callback);
@@ -65,6 +96,36 @@ uint64_t tag_of(PyObject* dict) {
   return dict == nullptr ? 0 : reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
 }
 
+// All dicts draw their tags from one counter: a dict of our own, changed, tells whether any other
+// one of the process has changed since it was asked before.
+class TagCounter {
+ public:
+  TagCounter() : dict_(Ref::checked(PyDict_New())) {}
+
+  // The tag that is given now. Runs no Python code, and allocates nothing but for the first time.
+  uint64_t ask() {
+    turned_ = !turned_;
+    if (PyDict_SetItem(dict_.get(), names().modules, turned_ ? Py_True : Py_False) < 0)
+      throw PythonError{};
+    const uint64_t tag = tag_of(dict_.get());
+    if (tag != asked_ + 1) only_asked_since_ = tag;
+    asked_ = tag;
+    return tag;
+  }
+  // Whether no dict has changed since this tag was given until the last time that it was asked.
+  bool unchanged_since(uint64_t tag) const { return tag >= only_asked_since_; }
+
+ private:
+  Ref dict_;
+  bool turned_ = false;
+  uint64_t asked_ = 0, only_asked_since_ = 0;
+};
+
+TagCounter& tag_counter() {
+  static auto* const one = new TagCounter;  // never destroyed: the interpreter may be gone by then
+  return *one;
+}
+
 #endif
 
 unsigned version_tag_now(PyTypeObject* type) {
@@ -75,6 +136,14 @@ unsigned version_tag_now(PyTypeObject* type) {
 constexpr unsigned kOwnWalk = kNamedModules;
 
 }  // namespace
+
+LiveIndex::LiveIndex(bool buffers) : buffers_(buffers) {
+#if PYPARAM_WATCHES_DICTS
+  (void)notices_classes();
+#else
+  tag_counter().ask();  // makes its dict, which may run the collector, before anything is read
+#endif
+}
 
 Ref LiveIndex::read(PyObject* root) {
   root_ = nullptr;
@@ -107,7 +176,7 @@ Ref LiveIndex::read(PyObject* root) {
   if (buffers_) list(walk->buffers());
 
 #if PYPARAM_WATCHES_DICTS
-  if (instance_watcher() < 0 || members_watcher() < 0) return Ref();
+  if (!notices_classes() || instance_watcher() < 0 || members_watcher() < 0) return Ref();
 #else
   watched_.reserve(walk->modules().size());
 #endif
@@ -124,6 +193,8 @@ Ref LiveIndex::read(PyObject* root) {
   }
 #if PYPARAM_WATCHES_DICTS
   events_ = events;
+#else
+  seen_ = tag_counter().ask();
 #endif
   root_ = root;
   return listed;
@@ -194,19 +265,25 @@ bool LiveIndex::is_current(PyObject* root) {
 #if PYPARAM_WATCHES_DICTS
   return events_ == events;
 #else
+  const uint64_t now = tag_counter().ask();
+  // Then a module is all that may have changed: its class, or which dict it has.
+  const bool same_dicts = tag_counter().unchanged_since(seen_);
   constexpr size_t kAhead = 12;
   for (size_t i = 0; i < watched_.size(); ++i) {
     if (i + kAhead < watched_.size()) {
       const Watched& ahead = watched_[i + kAhead];
       prefetch(reinterpret_cast<const char*>(ahead.module) - 32);
       prefetch(ahead.module);
-      for (const PyObject* dict : {ahead.dict, ahead.modules, ahead.parameters, ahead.buffers})
-        prefetch(dict);
+      if (!same_dicts) {
+        for (const PyObject* dict : {ahead.dict, ahead.modules, ahead.parameters, ahead.buffers})
+          prefetch(dict);
+      }
     }
     // The module is held by its parent, which stands before it and was found as it was.
     Watched& watched = watched_[i];
     if (Py_TYPE(watched.module) != watched.type || instance_dict(watched.module) != watched.dict)
       return false;
+    if (same_dicts) continue;
     if (tag_of(watched.dict) != watched.dict_tag && !same_attributes(watched)) return false;
     if (tag_of(watched.modules) != watched.modules_tag ||
         tag_of(watched.parameters) != watched.parameters_tag ||
@@ -214,6 +291,7 @@ bool LiveIndex::is_current(PyObject* root) {
       return false;
     }
   }
+  seen_ = now;
   return true;
 #endif
 }

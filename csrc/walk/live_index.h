@@ -3,7 +3,8 @@
 // From CPython 3.12 on, dicts are watched: a change of any that the walk has read is noticed as it
 // happens, and asking costs nothing. Before, every dict has a version tag, globally unique, that
 // changes with it: asking compares the tags, from the root down, so that what is looked at is still
-// held by what was found unchanged before it.
+// held by what was found unchanged before it. Where no tag at all was given in between, the modules
+// alone are looked at.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace pyparam::walk {
 
 class LiveIndex {
  public:
-  explicit LiveIndex(bool buffers) : buffers_(buffers) {}
+  explicit LiveIndex(bool buffers);
 
   // A dict of names and parameters (and, after them, buffers), each object once, as
   // `dict(model.named_parameters())` has them. Null where the model is not plain: then nothing can
@@ -48,6 +49,7 @@ class LiveIndex {
   std::vector<Watched> watched_;
   std::vector<Class> classes_;
   [[maybe_unused]] uint64_t events_ = 0;  // where dicts can be watched
+  [[maybe_unused]] uint64_t seen_ = 0;    // else the tag that was given when all was current
 };
 
 }  // namespace pyparam::walk
