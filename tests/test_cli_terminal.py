@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -275,3 +276,51 @@ def test_make_demo_says_where_its_report_is() -> None:
     done = subprocess.run(["make", "-n", "demo"], capture_output=True, text=True, cwd=ROOT, check=False)
     assert f"-o {ROOT}/build/demo.html" in done.stdout
     assert "pyparam show demo" in done.stdout
+
+
+def text_of(shown: str) -> list[str]:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "").split("\n")
+
+
+@pytest.mark.parametrize("width", [80, 60])
+@pytest.mark.parametrize(
+    ("arguments", "head"),
+    [
+        (("show", "wide.pt"), "module"),
+        (("show", "wide.pt", "--buffers"), "module"),
+        (("stats", "wide.pt", "--histogram"), "name"),
+        (("compare", "wide.pt", "other.pt"), "parameter"),
+    ],
+    ids=["show", "show --buffers", "stats", "compare"],
+)
+def test_columns_are_left_out_before_a_cell_wraps(files, arguments, head, width):
+    torch.manual_seed(0)
+    names = [f"layers.{i}.self_attn.{p}.weight" for i in range(2) for p in ("q_proj", "k_proj")]
+    torch.save({name: torch.randn(3, 4) for name in names}, files / "wide.pt")
+    torch.save({name: torch.randn(3, 4) for name in names}, files / "other.pt")
+
+    def table(columns: int) -> list[str]:
+        shown = text_of(on_terminal(*arguments, COLUMNS=str(columns)))
+        start = next(i for i, line in enumerate(shown) if head in line.split()[:1])
+        return shown[start : start + 5]
+
+    narrow = table(width)
+    assert max(map(len, narrow)) <= width
+    assert len(narrow[0].split()) >= 3  # what is left says something
+    if width < 80:
+        assert set(narrow[0].split()) <= set(table(200)[0].split())
+
+
+def test_show_prints_the_columns_that_are_asked_for(files):
+    shown = run("show", "a.pt", "--columns", "values,dtype").output.splitlines()
+    assert shown[0].split() == ["module", "values", "dtype"]
+    assert shown[2].split() == ["layer", "16", "float32"]
+    # As asked for, whatever the terminal is.
+    narrow = text_of(on_terminal("show", "a.pt", "--columns", "values,tensors,bytes,dtype", COLUMNS="30"))
+    assert narrow[0].split() == ["module", "values", "tensors", "bytes", "dtype"]
+    wrong = run("show", "a.pt", "--columns", "colour")
+    assert wrong.exit_code == 2
+    assert "--columns: there is no column 'colour'; there is module, type, tensors" in wrong.output
+    wrong = run("show", "a.pt", "--names", "--columns", "type")
+    assert wrong.exit_code == 2
+    assert "--names prints a list" in wrong.output

@@ -36,7 +36,8 @@ def fitting(
     def fit(rows: Sequence[Sequence[str]]) -> list[int]:
         kept = [keys[0], *(key for key in wanted if key != keys[0])]
         if width is not None:
-            need = {key: max((len(row[i]) for row in rows), default=0) + 2 for i, key in enumerate(keys)}
+            need = {key: max((len(row[i]) for row in rows), default=0) for i, key in enumerate(keys)}
+            need = {key: longest + 2 if longest else 0 for key, longest in need.items()}
             for key in dropped:
                 if sum(need[k] for k in kept) + 2 <= width:
                     break

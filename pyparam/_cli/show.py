@@ -8,12 +8,26 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from pyparam._cli.fit import Columns, fitting
 from pyparam._cli.names import print_names
-from pyparam._cli.source import Arguments, Exclude, Meta, Part, Select, Source, choice, load, mistakes
+from pyparam._cli.source import (
+    Arguments,
+    Exclude,
+    Meta,
+    Mistake,
+    Part,
+    Select,
+    Source,
+    choice,
+    load,
+    mistakes,
+)
 from pyparam._cli.terminal import working
 from pyparam._inspect.inspector import inspect
-from pyparam._view.text import show as show_text
-from pyparam._view.text import summarize
+from pyparam._view.text import COLUMNS, show_fitting, summarize
+
+# What a narrow terminal does without, the least telling first.
+_DROPPED = ("device", "dtype", "state", "bytes", "tensors", "type")
 
 
 def show(
@@ -32,6 +46,7 @@ def show(
         bool,
         typer.Option("--names", help="List a file's names, types and shapes, also if it needs code to load."),
     ] = False,
+    columns: Columns = None,
 ) -> None:
     """Prints the tree of a model, a line a module, with repeated blocks folded.
 
@@ -51,6 +66,7 @@ def show(
       pyparam show model.safetensors --depth 2
       pyparam show last.ckpt --part model
       pyparam show whole_module.pt --names
+      pyparam show model.safetensors --columns type,values,bytes
       pyparam show checkpoints/ --select "*.attn.*.weight"
       pyparam show torchvision.models:resnet50 --meta
       pyparam show mypackage.models:build --meta --arg n_layers=48 --arg width=4096
@@ -60,25 +76,28 @@ def show(
     with mistakes():
         chosen = choice(select, exclude)
         if names:
+            if columns is not None:
+                raise Mistake("--columns chooses among the columns of the tree; --names prints a list")
             print_names(source, chosen, as_json)
             return
         options: dict[str, Any] = {"depth": depth, "select": chosen}
+        fit = fitting(columns, COLUMNS, _DROPPED)
         if source == "demo":
-            _demo(as_json, meta, buffers, options)
+            _demo(as_json, meta, {**options, "buffers": buffers, "fit": fit})
             return
         with working(f"reading {source}"):
             loaded = inspect(load(source, meta=meta, arguments=arguments, part=part))
         if as_json:
             typer.echo(_json(summarize(loaded, select=chosen).to_dict(depth)))
         else:
-            show_text(loaded, buffers=buffers, **options)
+            show_fitting(loaded, fit, buffers=buffers, **options)
 
 
 def _json(value: object) -> str:
     return json.dumps(value, indent=2)
 
 
-def _demo(as_json: bool, meta: bool, buffers: bool, options: dict[str, Any]) -> None:
+def _demo(as_json: bool, meta: bool, options: dict[str, Any]) -> None:
     from pyparam._cli.demo import mixture
 
     torch.manual_seed(1)
@@ -93,7 +112,7 @@ def _demo(as_json: bool, meta: bool, buffers: bool, options: dict[str, Any]) -> 
         return
 
     typer.echo("A nested network: blocks of layers, and blocks of blocks\n")
-    show_text(net, buffers=buffers, **options)
+    show_fitting(net, **options)
     if not meta:
         net(torch.rand(2, 4, dtype=torch.float32, device="cpu")).sum().backward()
         bias = inspect(net)[0][1][0].bias
@@ -105,4 +124,4 @@ def _demo(as_json: bool, meta: bool, buffers: bool, options: dict[str, Any]) -> 
     typer.echo("\nA mixture of experts: 61 layers of 256 experts\n")
     with torch.device("meta" if meta else "cpu"):
         model = mixture()
-    show_text(model, buffers=buffers, **options)
+    show_fitting(model, **options)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import IO, Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import IO, Any, NamedTuple, TypeAlias
 
 from pyparam._base.native import _C
 from pyparam._base.words import plain, plural, size, span
@@ -13,6 +13,8 @@ from pyparam._inspect.tree import Entry, Row, Summary
 from pyparam._sources.table import ParamTable
 from pyparam._view.about import About, about
 from pyparam._view.here import lines_of
+
+Fit: TypeAlias = "Callable[[Sequence[Sequence[str]]], Sequence[int]]"
 
 _INDENT_LIMIT = 24
 _SHOWN_TIES = 10
@@ -48,9 +50,23 @@ def show(
         TypeError, ValueError, FileNotFoundError: as ``inspect``.
         ValueError: for a negative depth, and where nothing matches ``select``.
     """
-    summary = summarize(source, select=select)
-    lines = list(_lines(summary, depth, buffers))
-    lines += [[Piece(text, "total")] for text in lines_of(source, local=local)]
+    here = lines_of(source, local=local)
+    show_fitting(source, None, depth=depth, select=select, buffers=buffers, here=here, file=file)
+
+
+def show_fitting(
+    source: Any,
+    fit: Fit | None,
+    *,
+    depth: int | None = None,
+    select: Any = None,
+    buffers: bool = False,
+    here: Iterable[str] = (),
+    file: IO[str] | None = None,
+) -> None:
+    """``show`` with the columns whose positions among ``COLUMNS`` ``fit`` gives for the rows of all cells."""
+    lines = list(_lines(summarize(source, select=select), depth, buffers, fit))
+    lines += [[Piece(text, "total")] for text in here]
     write_lines(lines, sys.stdout if file is None else file)
 
 
@@ -117,15 +133,23 @@ HEAD = _Cells(
     )
 )
 RIGHT = {"values", "bytes"}
+COLUMNS = _Cells._fields
 
 
-def _lines(summary: Told, depth: int | None, buffers: bool) -> list[Line]:
+def _lines(summary: Told, depth: int | None, buffers: bool, fit: Fit | None) -> list[Line]:
     if depth is not None and depth < 0:
         raise ValueError(f"show: depth must not be negative, got {depth}")
     freezes = trains(summary)
     rows = [row_cells(row, buffers, freezes) for row in summary.rows(depth)]
     table = [HEAD, *rows]
-    columns = [name for name in _Cells._fields if any(getattr(cells, name).text for cells in rows)]
+    columns = [name for name in COLUMNS if any(getattr(cells, name).text for cells in rows)]
+    if fit is not None:
+        # A column without text takes no room.
+        texts = [
+            [piece.text if name in columns else "" for name, piece in zip(COLUMNS, cells, strict=True)]
+            for cells in table
+        ]
+        columns = [COLUMNS[i] for i in fit(texts) if COLUMNS[i] in columns]
     widths = {name: max(len(getattr(cells, name).text) for cells in table) for name in columns}
     lines = []
     for cells in table:
