@@ -7,6 +7,7 @@
 #include "bindings/given.h"
 #include "bindings/interrupt.h"
 #include "bindings/measure.h"
+#include "bindings/name.h"
 #include "bindings/outline.h"
 #include "bindings/pack.h"
 #include "bindings/share.h"
@@ -15,28 +16,29 @@
 
 namespace py = pybind11;
 
+using pyparam::Name;
 using pyparam::ParamTable;
+using pyparam::str_of;
 using pyparam::tensor_in;
 
 namespace {
 
-ParamTable table_from_columns(const std::vector<std::string>& names, const py::list& tensors) {
+ParamTable table_from_columns(const std::vector<Name>& names, const py::list& tensors) {
   if (names.size() != tensors.size())
     throw py::value_error("ParamTable: names and tensors differ in length");
   ParamTable table;
   table.names.reserve(names.size());
   table.tensors.reserve(names.size());
   for (size_t i = 0; i < names.size(); ++i) {
-    table.names.append(names[i]);
-    table.tensors.push_back(tensor_in(tensors[i], "ParamTable: '" + names[i] + "'"));
+    table.names.append(names[i].text);
+    table.tensors.push_back(tensor_in(tensors[i], "ParamTable: '" + names[i].text + "'"));
   }
   return table;
 }
 
 py::list names_of(const ParamTable& table) {
   py::list out(table.size());
-  std::string name;
-  for (size_t i = 0; i < table.size(); ++i) out[i] = py::str(table.names[i]);
+  for (size_t i = 0; i < table.size(); ++i) out[i] = str_of(table.names[i]);
   return out;
 }
 
@@ -53,17 +55,17 @@ ParamTable take(const ParamTable& table, const std::vector<size_t>& indices) {
   return taken;
 }
 
-std::vector<std::string> attributes_of(const ParamTable& table) {
-  std::vector<std::string> out;
+std::vector<Name> attributes_of(const ParamTable& table) {
+  std::vector<Name> out;
   out.reserve(table.size());
-  for (size_t i = 0; i < table.size(); ++i) out.emplace_back(table.names.attribute(i));
+  for (size_t i = 0; i < table.size(); ++i) out.push_back({std::string(table.names.attribute(i))});
   return out;
 }
 
-std::vector<std::string> owner_names_of(const ParamTable& table) {
-  std::vector<std::string> out;
+std::vector<Name> owner_names_of(const ParamTable& table) {
+  std::vector<Name> out;
   out.reserve(table.size());
-  for (size_t i = 0; i < table.size(); ++i) out.emplace_back(table.names.owner(i));
+  for (size_t i = 0; i < table.size(); ++i) out.push_back({table.names.owner(i)});
   return out;
 }
 

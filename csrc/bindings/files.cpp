@@ -9,6 +9,7 @@
 #include <set>
 
 #include "bindings/given.h"
+#include "bindings/name.h"
 #include "files/mapped.h"
 #include "files/natural.h"
 #include "files/safetensors.h"
@@ -105,14 +106,14 @@ using MappedPart = std::pair<const MappedEntries*, const MappedBytes*>;
 
 // The rows of `names`: row i is entry `places[i] / parts` of part `places[i] % parts`, or one of
 // the tensors in `held`, by row.
-ParamTable mapped_table(const std::vector<MappedPart>& parts, const std::vector<std::string>& names,
+ParamTable mapped_table(const std::vector<MappedPart>& parts, const std::vector<Name>& names,
                         const std::vector<size_t>& places, const std::map<size_t, Given>& held) {
   const py::gil_scoped_release without_gil;
   ParamTable table;
   table.names.reserve(names.size());
   table.tensors.reserve(names.size());
   for (size_t i = 0; i < names.size(); ++i) {
-    table.names.append(names[i]);
+    table.names.append(names[i].text);
     if (const auto own = held.find(i); own != held.end()) {
       table.tensors.push_back(own->second.tensor);
       continue;

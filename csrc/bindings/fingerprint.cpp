@@ -1,6 +1,7 @@
 #include "bindings/fingerprint.h"
 
 #include "bindings/given.h"
+#include "bindings/name.h"
 #include "bindings/operands.h"
 #include "kernels/hash.h"
 #include "table/fingerprint.h"
@@ -41,8 +42,14 @@ void bind_fingerprint(pybind11::module_& m) {
       py::arg("table"), py::arg("digests"));
   m.def(
       "fingerprint_total",
-      [](const std::vector<std::string_view>& names, const std::string_view& digests) {
-        return py::bytes(total_of(names, digests));
+      [](const std::vector<Name>& names, const std::string_view& digests) {
+        const std::vector<std::string_view> texts = [&] {
+          std::vector<std::string_view> out;
+          out.reserve(names.size());
+          for (const Name& name : names) out.emplace_back(name.text);
+          return out;
+        }();
+        return py::bytes(total_of(texts, digests));
       },
       py::arg("names"), py::arg("digests"));
 }

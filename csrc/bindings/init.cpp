@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/utils/pybind.h>
+#include "bindings/name.h"
 
 #include <algorithm>
 #include <array>
@@ -81,10 +82,10 @@ struct Word {
 
 // The index of the first word that matches each name of the table, -1 where none does.
 std::vector<int64_t> assign_words(const ParamTable& table,
-                                  const std::vector<std::tuple<std::string, bool, bool>>& words) {
+                                  const std::vector<std::tuple<Name, bool, bool>>& words) {
   py::gil_scoped_release released;
   std::vector<Word> all;
-  for (const auto& [text, before, after] : words) all.push_back({text, before, after});
+  for (const auto& [text, before, after] : words) all.push_back({text.text, before, after});
   std::vector<int64_t> first(table.size());
   at::parallel_for(0, static_cast<int64_t>(table.size()), 1 << 16, [&](int64_t begin, int64_t end) {
     std::string name;

@@ -1,5 +1,6 @@
 // Bindings of the outline of a model: definitions only.
 #include "bindings/outline.h"
+#include "bindings/name.h"
 
 #include "table/outline.h"
 #include "walk/outline_module.h"
@@ -9,13 +10,6 @@ namespace py = pybind11;
 namespace pyparam {
 
 namespace {
-
-py::str text(const std::string& utf8) {
-  PyObject* made =
-      PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), "surrogatepass");
-  if (made == nullptr) throw py::error_already_set();
-  return py::reinterpret_steal<py::str>(made);
-}
 
 void check_entry(const Outline& outline, int64_t entry) {
   if (entry < 0 || entry >= static_cast<int64_t>(outline.entries().size()))
@@ -37,13 +31,14 @@ void bind_outline(py::module_& m) {
       .def("__len__", &Outline::size)
       .def("entry_count", [](const Outline& o) { return o.entries().size(); })
       .def(
-          "key", [](const Outline& o, int64_t node) { return text(o.text(o.node(node).name)); },
+          "key", [](const Outline& o, int64_t node) { return str_of(o.text(o.node(node).name)); },
           py::arg("node"))
       .def(
-          "label", [](const Outline& o, int64_t node) { return text(o.text(o.node(node).label)); },
+          "label",
+          [](const Outline& o, int64_t node) { return str_of(o.text(o.node(node).label)); },
           py::arg("node"))
       .def(
-          "name", [](const Outline& o, int64_t node) { return text(o.name_of_node(node)); },
+          "name", [](const Outline& o, int64_t node) { return str_of(o.name_of_node(node)); },
           py::arg("node"))
       .def(
           "modules", [](const Outline& o, int64_t node) { return o.node(node).end - node; },
@@ -63,7 +58,7 @@ void bind_outline(py::module_& m) {
           [](const Outline& o, int64_t first, int64_t last) {
             std::vector<py::str> keys;
             for (int64_t i = first; i <= last; i = o.node(i).end)
-              keys.push_back(text(o.text(o.node(i).name)));
+              keys.push_back(str_of(o.text(o.node(i).name)));
             return keys;
           },
           py::arg("first"), py::arg("last"))
@@ -81,14 +76,14 @@ void bind_outline(py::module_& m) {
           "entry_key",
           [](const Outline& o, int64_t entry) {
             check_entry(o, entry);
-            return text(o.text(o.entries()[static_cast<size_t>(entry)].name));
+            return str_of(o.text(o.entries()[static_cast<size_t>(entry)].name));
           },
           py::arg("entry"))
       .def(
           "entry_name",
           [](const Outline& o, int64_t entry) {
             check_entry(o, entry);
-            return text(o.name_of_entry(entry));
+            return str_of(o.name_of_entry(entry));
           },
           py::arg("entry"))
       .def(
@@ -113,8 +108,16 @@ void bind_outline(py::module_& m) {
           },
           py::arg("entry"))
       .def("clusters", [](const Outline& o) { return o.sharing().members; })
-      .def("child", &Outline::child, py::arg("node"), py::arg("name"))
-      .def("own_entry", &Outline::own_entry, py::arg("node"), py::arg("name"))
+      .def(
+          "child",
+          [](const Outline& o, int64_t node, const Name& name) { return o.child(node, name.text); },
+          py::arg("node"), py::arg("name"))
+      .def(
+          "own_entry",
+          [](const Outline& o, int64_t node, const Name& name) {
+            return o.own_entry(node, name.text);
+          },
+          py::arg("node"), py::arg("name"))
       .def("restricted", &Outline::restricted, py::arg("keep"), py::arg("root"));
 
   m.def(

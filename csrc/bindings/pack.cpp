@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bindings/name.h"
 #include "bindings/uninitialized.h"
 #include "kernels/pack.h"
 #include "table/param_table.h"
@@ -44,11 +45,11 @@ std::vector<Flat> flats(const PackedState& state, bool grad) {
 
 // The names of parameters that have left their place, that are gone, and that are new. `names` is
 // the packed table's, `now` the model's table of today.
-std::vector<std::string> broken(const PackedState& state, const ParamTable& packed,
-                                const ParamTable& now) {
+std::vector<Name> broken(const PackedState& state, const ParamTable& packed,
+                         const ParamTable& now) {
   std::unordered_map<std::string, size_t> index;
   std::vector<bool> known(now.size(), false);
-  std::vector<std::string> names;
+  std::vector<Name> names;
   for (const PackedMember& member : state.members) {
     if (member.index < 0) continue;
     auto i = static_cast<size_t>(member.index);
@@ -63,10 +64,10 @@ std::vector<std::string> broken(const PackedState& state, const ParamTable& pack
     if (i < now.size()) known[i] = true;
     if (i >= now.size() || !in_place(member, packed.tensors[static_cast<size_t>(member.index)],
                                      now.tensors[i], state.grads))
-      names.emplace_back(name);
+      names.push_back({std::string(name)});
   }
   for (size_t j = 0; j < now.size(); ++j) {
-    if (!known[j]) names.emplace_back(now.names[j]);
+    if (!known[j]) names.push_back({now.names[j]});
   }
   return names;
 }

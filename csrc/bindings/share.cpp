@@ -2,6 +2,7 @@
 
 #include "bindings/column.h"
 #include "bindings/given.h"
+#include "bindings/name.h"
 #include "table/param_table.h"
 #include "table/ties.h"
 
@@ -28,7 +29,7 @@ py::list members_of(const TieSets& sets, const ParamTable& table) {
   for (const auto& group : sets.groups()) {
     py::list members;
     for (int64_t i : group) {
-      members.append(py::make_tuple(py::str(table.names[i]), table.tensors[i], sets.object[i],
+      members.append(py::make_tuple(str_of(table.names[i]), table.tensors[i], sets.object[i],
                                     sets.layout[i], sets.offset[i]));
     }
     out.append(py::make_tuple(sets.vague[group.front()] != 0, members));

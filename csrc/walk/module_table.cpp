@@ -36,13 +36,21 @@ class NodeFinder {
   std::vector<Open> open_;  // modules above the walk's place, outermost first
 };
 
-std::string_view utf8(PyObject* key) {
-  Py_ssize_t length = 0;
-  const char* bytes = PyUnicode_Check(key) ? PyUnicode_AsUTF8AndSize(key, &length) : nullptr;
-  if (bytes != nullptr) return {bytes, static_cast<size_t>(length)};
-  if (!PyUnicode_Check(key))
+void append_name(NameColumn& names, NameColumn::Node node, PyObject* key) {
+  if (!PyUnicode_Check(key)) {
     PyErr_Format(PyExc_TypeError, "walk: a parameter's name must be a str, got %R", key);
-  throw PythonError{};
+    throw PythonError{};
+  }
+  Py_ssize_t length = 0;
+  if (const char* bytes = PyUnicode_AsUTF8AndSize(key, &length)) {
+    names.append(node, {bytes, static_cast<size_t>(length)});
+    return;
+  }
+  // It holds lone surrogates, as in Path::append_str.
+  PyErr_Clear();
+  const Ref utf8 = Ref::checked(PyUnicode_AsEncodedString(key, "utf-8", "surrogatepass"));
+  names.append(node,
+               {PyBytes_AS_STRING(utf8.get()), static_cast<size_t>(PyBytes_GET_SIZE(utf8.get()))});
 }
 
 void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* value, Path& path,
@@ -52,7 +60,7 @@ void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* v
                  Py_TYPE(value)->tp_name);
     throw PythonError{};
   }
-  out.table.names.append(node, utf8(key));
+  append_name(out.table.names, node, key);
   out.table.tensors.push_back(THPVariable_Unpack(value));
   if (out.owners && PyList_Append(out.owners.get(), owner.get()) < 0) throw PythonError{};
 }

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from pyparam._base.words import dtype_name, shape_text
+from pyparam._base.words import dtype_name, plain, shape_text
 
 
 class Layout(NamedTuple):
@@ -141,7 +141,7 @@ def cells(row: Row) -> list[str]:
     numbers = (row.mean, row.std, row.min, row.max)
     counts = (row.zeros, row.nonfinite)
     return [
-        marked(row.name, row.shared_with),
+        marked(plain(row.name), None if row.shared_with is None else plain(row.shared_with)),
         shape,
         dtype,
         *(number(value) for value in numbers),

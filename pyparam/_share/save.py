@@ -96,7 +96,8 @@ def save_file(
     Raises:
         TypeError: a value is no tensor, or no dense tensor with data (meta, sparse, quantized, nested,
             wrapper).
-        ValueError: the format has no such dtype, or a metadata key is one of ours.
+        ValueError: the format has no such dtype, a name is no Unicode text (half a surrogate pair), or a
+            metadata key is one of ours.
         ValueError: what stands there is no regular file: a device, a pipe or a directory.
         OSError: the file cannot be written.
 
@@ -106,6 +107,8 @@ def save_file(
     state = _state_of(source)
     for name, value in state.items():
         _check_savable(name, value)
+        if not name.isascii() and any("\ud800" <= c <= "\udfff" for c in name):
+            raise ValueError(f"save_file: the name {name!r} is no text that the format can hold")
     header = {"format": "pt", **(metadata or {})}
     for key in (TIES_KEY, STRIDES_KEY):
         if key in header:

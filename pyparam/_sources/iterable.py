@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyparam._sources import nested
 from pyparam._sources.table import ParamTable
 
 
@@ -44,7 +43,6 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
             seen.add(name)
         names.append(name)
         tensors.append(tensor)
-    nested.encodable(seen)
     return ParamTable(names, tensors)
 
 

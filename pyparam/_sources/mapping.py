@@ -17,7 +17,6 @@ def accepts(source: object) -> bool:
 
 def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     found = nested.flatten(source, _check_leaf)
-    nested.encodable(found)
     return ParamTable(list(found), list(found.values()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -151,13 +151,3 @@ def joined(prefix: str | None, key: object, *, strict: bool = True) -> str:
             )
         key = repr(key)
     return str(key) if prefix is None else f"{prefix}.{key}"
-
-
-def encodable(names: Iterable[str]) -> None:
-    """Raises ValueError for a name that is not text (it holds half of a surrogate pair)."""
-    for name in names:
-        if not name.isascii():
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"the name {name!r} is not valid Unicode text") from None

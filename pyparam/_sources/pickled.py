@@ -207,7 +207,6 @@ def _flattened(path: Path, loaded: Any, kind: type, extras: dict[str, Any], size
         raise ValueError(f"{path} holds a {what}; expected tensors by name")
     try:
         tensors = nested.flatten(loaded, extras.__setitem__, kind=kind, names=Names(path, size))
-        nested.encodable(tensors)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     return tensors

@@ -104,7 +104,6 @@ def _of_module(model: nn.Module) -> Saved:
             _take_apart(name, tensor, found, others)
         else:
             found[name] = tensor
-    nested.encodable(found)
     return _with_others(ParamTable(list(found), list(found.values())), others)
 
 

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
-from pyparam._base.words import dtype_name
+from pyparam._base.words import dtype_name, plain
 from pyparam._base.wrappers import Names, other_names
 
 Owner: TypeAlias = "weakref.ref[nn.Module] | None"
@@ -194,8 +194,11 @@ class ParamTable:
         count = len(self)
         lines = [f"ParamTable of {count} {'entry' if count == 1 else 'entries'}"]
         shown = range(count) if count <= _SHOWN + 1 else range(_SHOWN)
-        width = max((len(self.names[i]) for i in shown), default=0)
-        lines += [f"  {self.names[i]:<{width}}  {_described(self._tensor(i))}" for i in shown]
+        names = [plain(self.names[i]) for i in shown]
+        width = max(map(len, names), default=0)
+        lines += [
+            f"  {name:<{width}}  {_described(self._tensor(i))}" for i, name in zip(shown, names, strict=True)
+        ]
         if len(shown) < count:
             lines.append(f"  ... {count - len(shown)} more")
         return "\n".join(lines)

@@ -22,7 +22,7 @@ from pyparam._base.errors import named_errors
 from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import require_written
 from pyparam._base.native import _C
-from pyparam._base.words import shape_text
+from pyparam._base.words import plain, shape_text
 from pyparam._base.wrappers import Names
 from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._sources import table_of
@@ -118,7 +118,7 @@ class Initialized:
         ]
         for line in shown_lines:
             numbers = (line.wanted_mean, line.mean, line.wanted_std, line.std)
-            rows.append((line.name, shape_text(line.shape), line.sampler, *map(_number, numbers)))
+            rows.append((plain(line.name), shape_text(line.shape), line.sampler, *map(_number, numbers)))
         widths = [max(len(row[column]) for row in rows) for column in range(7)]
         text = [
             "  ".join(

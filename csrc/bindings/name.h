@@ -1,0 +1,52 @@
+// Qualified names between Python and native code. A Python string may hold lone surrogates, which
+// UTF-8 proper has no bytes for: "surrogatepass" gives them some, and takes them back as they were.
+#pragma once
+
+#include <torch/csrc/utils/pybind.h>
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace pyparam {
+
+struct Name {
+  std::string text;
+};
+
+inline pybind11::str str_of(std::string_view utf8) {
+  PyObject* made =
+      PyUnicode_DecodeUTF8(utf8.data(), static_cast<Py_ssize_t>(utf8.size()), "surrogatepass");
+  if (made == nullptr) throw pybind11::error_already_set();
+  return pybind11::reinterpret_steal<pybind11::str>(made);
+}
+
+}  // namespace pyparam
+
+namespace pybind11::detail {
+
+template <>
+struct type_caster<pyparam::Name> {
+  PYBIND11_TYPE_CASTER(pyparam::Name, const_name("str"));
+
+  bool load(handle source, bool) {
+    if (!PyUnicode_Check(source.ptr())) return false;
+    Py_ssize_t size = 0;
+    if (const char* bytes = PyUnicode_AsUTF8AndSize(source.ptr(), &size)) {
+      value.text.assign(bytes, static_cast<size_t>(size));
+      return true;
+    }
+    PyErr_Clear();
+    const auto encoded = reinterpret_steal<pybind11::bytes>(
+        PyUnicode_AsEncodedString(source.ptr(), "utf-8", "surrogatepass"));
+    if (!encoded) throw error_already_set();
+    value.text = std::string_view(encoded);
+    return true;
+  }
+
+  static handle cast(const pyparam::Name& name, return_value_policy, handle) {
+    return pyparam::str_of(name.text).release();
+  }
+};
+
+}  // namespace pybind11::detail
