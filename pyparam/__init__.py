@@ -28,6 +28,8 @@ from pyparam._load.load import load_, load_file_
 from pyparam._measure.measure import measure
 from pyparam._measure.norm import clip_grad_norm_, total_norm
 from pyparam._measure.optimizer_state import optimizer_state
+from pyparam._measure.spectra import Spectrum
+from pyparam._measure.spectrum import spectrum
 from pyparam._measure.stats import Stats
 from pyparam._memory.flatten import (
     flatten,
@@ -85,6 +87,7 @@ __all__ = [
     "Record",
     "Report",
     "SecondMoment",
+    "Spectrum",
     "Standstill",
     "Stats",
     "Tie",
@@ -127,6 +130,7 @@ __all__ = [
     "save_file",
     "scatter_",
     "show",
+    "spectrum",
     "state_dict",
     "tie_",
     "ties",

@@ -239,6 +239,7 @@ VERBS: dict[str, Callable[[World], Any]] = {
     "save_file": _saved,
     "scatter_": lambda w: _done(w, pyparam.scatter_(w.floats, w.vector)),
     "show": _shown,
+    "spectrum": lambda w: pyparam.spectrum(w.model, 2).to_dict(),
     "state_dict": lambda w: pyparam.state_dict(w.model),
     "tie_": lambda w: (pyparam.tie_(w.model, "0.bias", "2.bias", optimizer=w.optimizer), _done(w, None)),
     "ties": lambda w: repr(pyparam.ties(w.model)),

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from pyparam._cli import app
 from pyparam._cli.source import complete_source
 
-COMMANDS = ("show", "stats", "compare", "ties", "report")
+COMMANDS = ("show", "stats", "spectrum", "compare", "ties", "report")
 
 
 def run(*arguments: str):
@@ -98,6 +98,7 @@ KEYS = {
     ("show", "demo"): {"net", "mixture"},
     ("stats", "a.pt"): {"parameters", "total", "nonfinite", "missing", "unread", "quantized"},
     ("stats", "a.pt", "--histogram"): {"parameters", "total", "nonfinite", "missing", "unread", "quantized", "underflow"},
+    ("spectrum", "a.pt"): {"parameters", "nonfinite", "left_out"},
     ("ties", "a.pt"): {"ties", "names", "shared_bytes"},
     ("compare", "a.pt", "b.pt"): {
         "equal", "missing", "unexpected", "shape_changed", "dtype_changed", "changed", "parameters", "worst",

@@ -9,14 +9,13 @@ from typing import Annotated
 
 import typer
 
-from pyparam._cli import check, compare, report, show, stats, ties
+from pyparam._cli import check, compare, report, show, spectrum, stats, ties
 from pyparam._cli.source import INTERRUPTED, READER_GONE, discard_output
 
 _EPILOG = (
-    "Exit status: 0 when all is well, 1 when a command found what it looks for (stats: a value that is not "
-    "finite; compare: a difference; check and report: an error or a warning), 2 after a mistake, 130 when "
-    "interrupted, "
-    "141 when the reader of the output went away."
+    "Exit status: 0 when all is well, 1 when a command found what it looks for (stats and spectrum: a value "
+    "that is not finite; compare: a difference; check and report: an error or a warning), 2 after a mistake, "
+    "130 when interrupted, 141 when the reader of the output went away."
 )
 
 app = typer.Typer(
@@ -59,7 +58,15 @@ def _options(
     del version
 
 
-for _command in (show.show, stats.stats, check.check, compare.compare, ties.ties, report.report):
+for _command in (
+    show.show,
+    stats.stats,
+    spectrum.spectrum,
+    check.check,
+    compare.compare,
+    ties.ties,
+    report.report,
+):
     app.command(_command.__name__)(_command)
 
 
