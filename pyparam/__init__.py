@@ -51,6 +51,7 @@ from pyparam._sources.tied import Tie
 from pyparam._view.plot import plot
 from pyparam._view.report import Report, report
 from pyparam._view.text import show
+from pyparam._watch.course import Departure, departures
 from pyparam._watch.log import log
 from pyparam._watch.monitor import Monitor
 from pyparam._watch.records import NonFinite, NonFiniteError, Record
@@ -72,6 +73,7 @@ __all__ = [
     "Alarm",
     "Checkpoint",
     "Comparison",
+    "Departure",
     "Finding",
     "Fingerprint",
     "GradientSpike",
@@ -97,6 +99,7 @@ __all__ = [
     "clip_grad_norm_",
     "compare",
     "copy_",
+    "departures",
     "findings",
     "fingerprint",
     "flatten",

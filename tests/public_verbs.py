@@ -197,6 +197,7 @@ VERBS: dict[str, Callable[[World], Any]] = {
     "copy_": lambda w: _done(w, pyparam.copy_(w.model, w.twin)),
     "copy_ lerp": lambda w: _done(w, pyparam.copy_(w.model, w.twin, lerp=0.25)),
     "findings": lambda w: pyparam.findings(w.model),
+    "departures": lambda w: pyparam.departures([]),
     "fingerprint": lambda w: (repr(pyparam.fingerprint(w.model)), str(pyparam.fingerprint(w.state))),
     "flatten": lambda w: pyparam.flatten(w.floats),
     "flatten dtype": lambda w: pyparam.flatten(w.model, dtype=torch.float64),

@@ -66,12 +66,12 @@ def test_the_buffer_is_reused_and_freed() -> None:
     optimizer = sgd(net)
     monitor = Monitor(net, every=1).attach(optimizer)
     train(net, optimizer, 1)
-    (buffer,) = monitor._buffers.values()
+    (buffer,) = monitor._copies.buffers.values()
     assert buffer.numel() == sum(p.numel() for p in net.parameters())
     train(net, optimizer, 2)
-    assert next(iter(monitor._buffers.values())) is buffer
+    assert next(iter(monitor._copies.buffers.values())) is buffer
     monitor.detach()
-    assert not monitor._buffers
+    assert not monitor._copies.buffers
 
 
 def test_options_leave_out_what_is_not_wanted() -> None:
@@ -81,7 +81,7 @@ def test_options_leave_out_what_is_not_wanted() -> None:
     train(net, optimizer, 1)
     (record,) = monitor.history
     assert record.gradients is record.update_norms is record.update_ratios is None
-    assert not monitor._buffers
+    assert not monitor._copies.buffers
     with pytest.raises(ValueError, match="no histogram was counted"):
         record.weights.histogram()
 

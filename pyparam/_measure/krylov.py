@@ -75,6 +75,20 @@ def leading(
     return _checked(tall, basis, product, k, width)
 
 
+def once(matrix: Tensor, vectors: Tensor) -> tuple[float, float, Tensor]:
+    """One step of subspace iteration of ``[rows, columns]`` from orthonormal right vectors of its tall form.
+
+    The largest Ritz value, its residual ‖Aᴴu - s v‖ (see ``leading``), and the vectors of the next step: one
+    product with the matrix and one with its adjoint.
+    """
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mH
+    image, factor = torch.linalg.qr(torch.mm(tall, vectors))
+    turned, values, back = torch.linalg.svd(factor)
+    towards = torch.mm(tall.mH, torch.mm(image, turned))
+    away = towards[:, 0] - torch.mv(vectors, back[0].conj()) * values[0]
+    return float(values[0]), float(torch.linalg.vector_norm(away)), _orthonormal(towards)
+
+
 def _converged(away: Tensor, roots: Tensor, k: int, tolerance: float) -> bool:
     """Residuals of AᴴA over the value are those of A. They are not below what rounding makes of them."""
     first, rounding = roots[:, :1], 8 * torch.finfo(away.dtype).eps

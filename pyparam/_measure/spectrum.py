@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from pyparam._base.modes import require_memory
 from pyparam._base.words import dtype_name
 from pyparam._measure import krylov
-from pyparam._measure.measure import measure
+from pyparam._measure.measure import measure_strictly
 from pyparam._measure.spectra import Spectrum, SpectrumRow
 from pyparam._parts.place import dtensor_type
 from pyparam._share.readable import read_of
@@ -109,7 +109,7 @@ class _Work:
     def take(self, name: str, tensor: Tensor, key: Any, done: Callable[[], None]) -> None:
         row = self.count
         self.count += 1
-        reason = _refused(tensor)
+        reason = refusal(tensor)
         if reason is not None:
             self.left_out[name] = reason
             return
@@ -131,7 +131,7 @@ class _Work:
 
     def _calculate(self, group: list[_Entry]) -> None:
         table = ParamTable([entry.name for entry in group], [entry.tensor for entry in group])
-        stats, read = read_of(table, measure)
+        stats, read = read_of(table, measure_strictly)
         self.left_out |= read.left_out
         entries = [group[row] for row in read.rows]
         nonfinite = (stats.nans + stats.posinfs + stats.neginfs).tolist()
@@ -141,8 +141,9 @@ class _Work:
             if nonfinite[i]:
                 self.rows[entry.row] = _row(entry, (math.nan,), nonfinite=nonfinite[i])
         if good:
-            batch = _batch([matrix_of(entries[i].tensor, largest[i]) for i in good])
-            scales = [_scale(largest[i]) for i in good]
+            made = [matrix_of(entries[i].tensor, largest[i]) for i in good]
+            batch, scales = _batch([matrix for matrix, _ in made]), [scale for _, scale in made]
+            del made
             norms = [l2[i] for i in good]
             for i, row in zip(
                 good, self._of_batch(batch, scales, norms, [entries[i] for i in good]), strict=True
@@ -241,7 +242,8 @@ def is_matrix(tensor: Tensor) -> bool:
     return is_lazy(tensor) or tensor.is_nested or (tensor.dim() >= 2 and tensor.numel() > 0)
 
 
-def _refused(tensor: Tensor) -> str | None:
+def refusal(tensor: Tensor) -> str | None:
+    """Why a tensor is no matrix of numbers, whatever its values are."""
     sharded = dtensor_type()
     if sharded is not None and isinstance(tensor, sharded):
         return "it is a DTensor, of which each rank has a part (take its full_tensor())"
@@ -254,10 +256,10 @@ def _refused(tensor: Tensor) -> str | None:
     return None
 
 
-def matrix_of(tensor: Tensor, largest: float) -> Tensor:
+def matrix_of(tensor: Tensor, largest: float) -> tuple[Tensor, float]:
     """As ``[first, the rest]`` in the dtype it is calculated in, its values near one where they were far off.
 
-    ``largest`` is its largest magnitude. The values are a multiple of the tensor's by 1 / ``_scale``.
+    ``largest`` is its largest magnitude. Also gives what the matrix has to be multiplied by.
     """
     matrix = tensor.detach().resolve_conj().resolve_neg().reshape(tensor.shape[0], -1)
     if matrix.dtype == torch.complex32:
@@ -266,7 +268,7 @@ def matrix_of(tensor: Tensor, largest: float) -> Tensor:
         matrix = matrix.float()
     scale = _scale(largest)
     # In two steps: 1 / scale may be no number of its own.
-    return matrix if scale == 1 else matrix * (scale**-0.5) * (scale**-0.5)
+    return (matrix if scale == 1 else matrix * (scale**-0.5) * (scale**-0.5)), scale
 
 
 def _scale(largest: float) -> float:

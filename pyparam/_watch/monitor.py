@@ -11,26 +11,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from pyparam._base.modes import lasting, require_memory
+from pyparam._base.modes import require_memory
 from pyparam._compare.compare import compare
 from pyparam._measure.measure import measure_strictly
 from pyparam._measure.stats import Stats
-from pyparam._memory.flatten import flatten, unflatten
-from pyparam._parts.parts import as_part, has_parts, parts_of
 from pyparam._share.readable import Read, read_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam._watch.alarms import Alarms, OnAlarm
 from pyparam._watch.attached import Attached, PendingStep, grad_scale_of, held, hooked, left_out
+from pyparam._watch.copies import Copies
 from pyparam._watch.gradients import all_finite, gradients_of
 from pyparam._watch.records import NonFinite, NonFiniteError, Record
 from pyparam._watch.replaced import Holdings
 from pyparam._watch.replicas import Replicas
 from pyparam._watch.rules import Alarm, Rule
+from pyparam._watch.spectral import Spectral
 
 _NAMED = 4
 
@@ -88,6 +87,7 @@ class Monitor:
         history: int = 100,
         histogram: bool = False,
         updates: bool = True,
+        spectral: bool = False,
         group: Any = None,
         alarms: Iterable[Rule] = (),
         on_alarm: OnAlarm = "warn",
@@ -106,6 +106,10 @@ class Monitor:
             histogram: counts histograms too, for ``stats.quantile`` and ``pyparam.log``; records are some 40
                 KB a parameter then.
             updates: measures update-to-weight ratios, which takes a copy of the weights.
+            spectral: follows the largest singular value of each matrix (``record.sigma_max``, with
+                ``record.stable_rank``): found by iteration at the first measured step, and from there on by
+                one more step of subspace iteration from the vectors of the measured step before, with its
+                residual as ``record.sigma_error``. Two products of each matrix with four vectors.
             alarms: rules that look at each record: :class:`GradientSpike`, :class:`UpdateRatio`,
                 :class:`NoGradient` and their like, ``pyparam.DEFAULT_RULES`` for all of them, or your own.
             on_alarm: "warn" when a rule finds something it had not found at the measured step before, or a
@@ -151,7 +155,8 @@ class Monitor:
         self._count = 0
         self._made = 0  # records, also those that are no longer kept
         self._logged: dict[int, int] = {}  # how many of them a writer had
-        self._buffers: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+        self._copies = Copies()
+        self._spectral = Spectral() if spectral else None
 
     @property
     def history(self) -> list[Record]:
@@ -222,7 +227,9 @@ class Monitor:
             attached.remove()
         self._attached = [weakref.ref(a) for a in self._alive() if a not in leaving]
         if not self._attached:
-            self._buffers.clear()
+            self._copies.clear()
+            if self._spectral is not None:
+                self._spectral.clear()
             if self._model is not None:
                 with contextlib.suppress(TypeError):  # a list, which cannot be held weakly
                     self._weak = weakref.ref(self._model)
@@ -241,7 +248,8 @@ class Monitor:
             "_model": None,
             "_weak": None,
             "_attached": [],
-            "_buffers": {},
+            "_copies": Copies(),
+            "_spectral": None if self._spectral is None else Spectral(),
             "_replicas": Replicas(None),
             "_holdings": Holdings(),
         }
@@ -265,7 +273,7 @@ class Monitor:
         pending = PendingStep(at.step % self.every == 0, closure, grad_scale_of(optimizer))
         table = self._table(at, optimizer, pending.measured)
         if pending.measured and self.updates:
-            pending.before, read = read_of(table, self._copy)
+            pending.before, read = read_of(table, self._copies.of)
             if read.left_out:
                 table = table._take(read.rows)
                 pending.left_out |= read.left_out
@@ -311,6 +319,9 @@ class Monitor:
                 change = compare(before, after)
                 norms[positions] = change.l2
                 ratios[positions] = change.rel_l2
+        sigma = error = None
+        if self._spectral is not None:
+            sigma, error = self._spectral.of(pending.table, weights)
         if self._records:
             _share_names(weights, self._records[-1].weights)
             if gradients is not None and self._records[-1].gradients is not None:
@@ -329,6 +340,8 @@ class Monitor:
                 update_ratios=ratios,
                 seconds=seconds,
                 left_out=pending.left_out,
+                sigma_max=sigma,
+                sigma_error=error,
                 learning_rates=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
             )
         )
@@ -413,38 +426,6 @@ class Monitor:
             RuntimeWarning,
             stacklevel=stacklevel,
         )
-
-    def _copy(self, table: ParamTable) -> list[tuple[ParamTable, ParamTable, Any]]:
-        """The weights as they are: (copies, parameters, their positions in the table), for each device and
-        dtype."""
-        if has_parts(table):
-            return self._copy_parts(table)
-        places: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-        for i, tensor in enumerate(table.tensors):
-            places.setdefault((tensor.device, tensor.dtype), []).append(i)
-        copies: list[tuple[ParamTable, ParamTable, Any]] = []
-        for (device, dtype), positions in places.items():
-            part = table if len(places) == 1 else table._take(positions)
-            tensors = part.tensors
-            needed = sum(tensor.numel() for tensor in tensors)
-            buffer = self._buffers.get((device, dtype))
-            if buffer is None or buffer.numel() < needed:
-                with lasting():
-                    buffer = torch.empty(needed, dtype=dtype, device=device)
-                self._buffers[device, dtype] = buffer
-            buffer = buffer[:needed]
-            flatten(part, out=buffer)
-            copies.append((ParamTable(part.names, unflatten(buffer, part)), part, positions))
-        return copies
-
-    def _copy_parts(self, table: ParamTable) -> list[tuple[ParamTable, ParamTable, Any]]:
-        """The same of sharded weights: this rank's parts alone. All at once, since comparing them reduces."""
-        locals = parts_of("Monitor", table).locals
-        before: list[Tensor] = [torch.empty(0, dtype=torch.float32, device="cpu")] * len(table)
-        for copies, _, positions in self._copy(locals):
-            for i, tensor in zip(positions, copies.tensors, strict=True):
-                before[i] = as_part(tensor, table[i])
-        return [(ParamTable(table.names, before), table, list(range(len(table))))]
 
     def _judge_gradients(self, at: Attached, table: ParamTable, gradients: Stats) -> None:
         """Before a step: gradients that are not finite may come of weights that were not already."""

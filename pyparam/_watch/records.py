@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pyparam._measure.labels import By
@@ -43,11 +44,24 @@ class Record:
     """Of the optimizer's groups, at this step."""
     second_moments: Mapping[str, float] = field(default_factory=dict)
     """Mean of ``exp_avg_sq``, after the step, of the parameters whose step was far longer than before."""
+    sigma_max: Tensor | None = None
+    """With ``spectral=True`` the largest singular value of each row of ``weights`` as a matrix ``[first, the
+    rest]``, float64 [rows]; NaN for a vector, or where a value is not finite."""
+    sigma_error: Tensor | None = None
+    """Within this of ``sigma_max`` there is a singular value, float64 [rows]: the residual."""
+
+    @property
+    def stable_rank(self) -> Tensor | None:
+        """||W||_F^2 / sigma_max^2 of each row, float64 [rows]; NaN where ``sigma_max`` is NaN or 0."""
+        if self.sigma_max is None:
+            return None
+        return torch.where(self.sigma_max > 0, (self.weights.l2 / self.sigma_max).square(), math.nan)
 
     def scalars(self, by: By | None = "role") -> dict[str, float]:
         """What a log shows of this step: of each group and of all together the root mean squares of weights
         (``weights/attn.q_proj``) and of gradients, update over weight (``updates/...``), the number of
-        values that are not finite, and the learning rates.
+        values that are not finite, the learning rates, and with spectra the largest singular value
+        (``sigma_max/...``).
 
         Args:
             by: the groups, as of ``Stats.by``; None for each parameter by itself.
@@ -62,12 +76,22 @@ class Record:
             if isinstance(weights, Grouped):
                 members = weights.members
             told |= self._ratios(members)
+        if self.sigma_max is not None:
+            told |= self._sigmas(weights)
         bad = self.weights.total.nonfinite
         if self.gradients is not None:
             bad += self.gradients.total.nonfinite
         told["nonfinite"] = float(bad)
         told |= {f"learning_rate/{group}": rate for group, rate in enumerate(self.learning_rates)}
         return told
+
+    def _sigmas(self, weights: Stats) -> dict[str, float]:
+        assert self.sigma_max is not None
+        members = weights.members if isinstance(weights, Grouped) else {n: [n] for n in weights.names}
+        position = self.weights._positions()
+        sigma = self.sigma_max.nan_to_num(-1).tolist()
+        most = {label: max(sigma[position[n]] for n in names) for label, names in members.items()}
+        return {f"sigma_max/{label}": value for label, value in most.items() if value >= 0}
 
     def _ratios(self, members: Mapping[str, list[str]]) -> dict[str, float]:
         assert self.update_norms is not None
@@ -97,6 +121,10 @@ class Record:
                 "    most         " + ", ".join(f"{names[i]} {ratios[i]:.3g}" for i in order[:3]),
                 "    least        " + ", ".join(f"{names[i]} {ratios[i]:.3g}" for i in order[:-4:-1]),
             ]
+        if self.sigma_max is not None and bool((self.sigma_max > 0).any()):
+            sigma, names = self.sigma_max, self.weights.names
+            order = sigma.nan_to_num(0).argsort(descending=True).tolist()[:3]
+            lines.append("  sigma_max      largest " + ", ".join(f"{names[i]} {sigma[i]:.3g}" for i in order))
         if self.learning_rates:
             lines.append("  learning rate  " + ", ".join(f"{rate:.3g}" for rate in self.learning_rates))
         told = {"not finite": self.weights.nonfinite(), "left out": list(self.left_out)}
