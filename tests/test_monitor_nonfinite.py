@@ -298,3 +298,16 @@ def test_what_cannot_be_attached() -> None:
         monitor.attach(sgd(network()))
     train(net, optimizer, 1)
     assert len(monitor.history[0].weights) == 4
+
+
+def test_where_nothing_was_looked_at_before_a_step_it_is_not_blamed() -> None:
+    net = network()
+    optimizer = sgd(net)
+    monitor = Monitor(net, every=10, grad=False, updates=False, on_nonfinite="warn").attach(optimizer)
+    train(net, optimizer, 5)
+    with torch.no_grad():
+        net[2].bias[0] = math.nan
+    with pytest.warns(RuntimeWarning, match=r"It became so after step 0, in steps that were not looked at"):
+        train(net, optimizer, 6)
+    assert monitor.first_nonfinite is not None
+    assert (monitor.first_nonfinite.step, monitor.first_nonfinite.since) == (10, 0)

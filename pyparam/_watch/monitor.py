@@ -354,7 +354,8 @@ class Monitor:
             self._judge(at, "gradient", gradients, self._replicas.nonfinite(gradients), step, "after")
         bad = self._replicas.nonfinite(weights)
         known = bad and any(measure_strictly(before).nonfinite() for before, _, _ in pending.before)
-        self._judge(at, "weight", weights, bad, step, "before" if known else "after")
+        looked = bool(pending.before) or pending.gradients is not None
+        self._judge(at, "weight", weights, bad, step, "before" if known else "after", looked=looked)
         if not bad:
             at.finite_after = step
 
@@ -446,14 +447,17 @@ class Monitor:
         bad: Mapping[str, int | None],
         step: int,
         when: Literal["before", "after"],
+        *,
+        looked: bool = True,
     ) -> None:
+        """``looked`` says whether anything was looked at before the step, so that it is known to be of it."""
         names = list(bad)
         if not names:
             self._bad.discard(quantity)
             return
         # A gradient is of its own step. A weight that was bad before this one became so at any since it was
         # last seen to be good.
-        since = at.finite_after if quantity == "weight" and when == "before" else None
+        since = at.finite_after if quantity == "weight" and (when == "before" or not looked) else None
         ranks = {name: rank for name, rank in bad.items() if rank is not None}
         found = NonFinite(step, quantity, names, stats, when, at.number, len(self._alive()), since, ranks)
         if self.first_nonfinite is None:
