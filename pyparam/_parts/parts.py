@@ -143,14 +143,8 @@ def as_part(local: Tensor, like: Any) -> Tensor:
     kind = dtensor_type()
     if kind is None or not isinstance(like, kind):
         return local
-    out: Tensor = kind.from_local(
-        local,
-        like.device_mesh,
-        like.placements,
-        run_check=False,
-        shape=like.shape,
-        stride=like.stride(),
-    )
+    # What from_local() makes of a tensor without a graph, once a parameter in a training step.
+    out: Tensor = kind(local.detach(), like._spec, requires_grad=False)
     return out
 
 
