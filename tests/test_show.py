@@ -15,6 +15,7 @@ from torch import nn
 from benchmarks.models import mixture, net
 from pyparam import inspect, show
 from pyparam._base.words import plain, size, span
+from pyparam._view.memory import memory_of
 from pyparam._view.text import summarize
 from tests.reference_view import bare_chain
 
@@ -233,3 +234,38 @@ def test_spans_and_names():
     assert span(["b1", "b3"]) == "b1, b3"
     assert plain("größe") == "größe"
     assert plain("\ud800") == "\\ud800"
+
+
+def test_memory_by_dtype_and_with_adam(capsys) -> None:
+    model = nn.Sequential(
+        nn.Linear(256, 256, bias=False), nn.Linear(256, 256, bias=False), nn.BatchNorm1d(256)
+    )
+    model[1].to(torch.bfloat16)
+    show(model, memory=True)
+    lines = capsys.readouterr().out.splitlines()
+    # 256 KiB + 2 KiB of the norm's own, and of its buffers 2 KiB and a counter of 8 bytes.
+    assert lines[-2] == "memory: 260 KiB float32, 128 KiB bfloat16, 8 B int64"
+    assert lines[-1] == (
+        "training with Adam: 386 KiB parameters + 386 KiB gradients + 772 KiB moments = 1.51 MiB, "
+        "each in its parameter's dtype; without activations and buffers"
+    )
+    model[0].requires_grad_(False)
+    told = memory_of(summarize(model).outline)
+    assert told.parameters == 4 * 256 * 256 + 2 * 256 * 256 + 2 * 4 * 256
+    assert told.gradients == told.parameters - 4 * 256 * 256
+    adam = torch.optim.Adam([p for p in model.parameters() if p.requires_grad])
+    for p in model.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    adam.step()
+    moments = [s[name] for s in adam.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    assert told.moments == sum(moment.nbytes for moment in moments)
+    assert told.to_dict()["total"] == told.parameters + 3 * told.gradients
+
+
+def test_memory_of_what_says_nothing_of_training(capsys) -> None:
+    shared = torch.zeros(256, device="cpu", dtype=torch.float32)
+    told = memory_of(summarize({"a": shared, "b": shared, "ids": torch.zeros(3, dtype=torch.int64)}).outline)
+    assert told.by_dtype == {"float32": 1024, "int64": 24}
+    assert (told.parameters, told.gradients, told.moments) == (1048, 1024, 2048)
+    show({}, memory=True)
+    assert "Adam" not in capsys.readouterr().out

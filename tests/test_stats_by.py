@@ -208,3 +208,21 @@ def test_a_chart_a_role_in_the_logs(model) -> None:
         f"norm/{role}" for role in (*ROLES, "total")
     ]
     assert "values/attn.q_proj" in writer.tags
+
+
+def test_groups_are_as_wide_as_a_terminal(model, monkeypatch) -> None:
+    groups = pyparam.measure(Model(48)).by("role")
+    whole = repr(groups)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    for width in (80, 100, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = repr(groups).split("\n")
+        assert max(map(len, lines)) <= width
+        assert len(lines) == len(groups) + 2
+        assert lines[0].startswith("role ")
+        assert lines[0].rstrip().endswith("rms of each")
+        assert len(lines[2].split()[-1]) >= 24  # of 48 layers: the largest of each two at least
+    assert repr(groups) == whole  # where there is room, nothing is left out
+    monkeypatch.setenv("COLUMNS", "80")
+    assert "tensors" in repr(groups)
+    assert "min" not in repr(groups).split("\n")[0]

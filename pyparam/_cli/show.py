@@ -24,6 +24,7 @@ from pyparam._cli.source import (
 )
 from pyparam._cli.terminal import working
 from pyparam._inspect.inspector import inspect
+from pyparam._view.memory import memory_of
 from pyparam._view.text import COLUMNS, show_fitting, summarize
 
 # What a narrow terminal does without, the least telling first.
@@ -42,6 +43,9 @@ def show(
     arguments: Arguments = None,
     part: Part = None,
     buffers: Annotated[bool, typer.Option("--buffers", help="List buffers beside the parameters.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Print bytes by dtype, and what training with Adam takes.")
+    ] = False,
     names: Annotated[
         bool,
         typer.Option("--names", help="List a file's names, types and shapes, also if it needs code to load."),
@@ -58,7 +62,8 @@ def show(
     JSON: type and modules of the model, parameters and buffers (what it holds), shared (lists of names over
     one memory), rows (one a line, with name, last, count, depth, type, tensors and what it holds), parts (of
     a training checkpoint: kind, prefix, tensors, values, bytes) and facts (of a file); of the demo, net and
-    mixture with these each. With --names a list with name, dtype, shape and nbytes of each tensor.
+    mixture with these each. With --memory also memory (by_dtype, parameters, gradients, moments and total, in
+    bytes). With --names a list with name, dtype, shape and nbytes of each tensor.
 
     \b
     Examples:
@@ -80,7 +85,7 @@ def show(
                 raise Mistake("--columns chooses among the columns of the tree; --names prints a list")
             print_names(source, chosen, as_json)
             return
-        options: dict[str, Any] = {"depth": depth, "select": chosen}
+        options: dict[str, Any] = {"depth": depth, "select": chosen, "memory": memory}
         fit = fitting(columns, COLUMNS, _DROPPED)
         if source == "demo":
             _demo(as_json, meta, {**options, "buffers": buffers, "fit": fit})
@@ -88,7 +93,9 @@ def show(
         with working(f"reading {source}"):
             loaded = inspect(load(source, meta=meta, arguments=arguments, part=part))
         if as_json:
-            typer.echo(_json(summarize(loaded, select=chosen).to_dict(depth)))
+            summary = summarize(loaded, select=chosen)
+            extra = {"memory": memory_of(summary.outline).to_dict()} if memory else {}
+            typer.echo(_json({**summary.to_dict(depth), **extra}))
         else:
             show_fitting(loaded, fit, buffers=buffers, **options)
 

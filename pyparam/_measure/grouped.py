@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 48
+_SHORTEST = 24  # bars of a strip, before a table on a narrow terminal gives up a column
+_DROPPED = ("min", "max", "mean", "zeros", "values", "nonfinite", "tensors", "std")
 _OCTAVES = 2.0  # a strip spans at least so many, so that what is alike looks alike
 
 
@@ -91,14 +93,14 @@ def layouts_of(stats: Stats, groups: Mapping[str, Sequence[int]]) -> ListedLayou
     return ListedLayouts(made)
 
 
-def strip(values: Sequence[float]) -> str:
+def strip(values: Sequence[float], widest: int = _WIDEST) -> str:
     """Bars of the logarithms of positive values, side by side: "·" for zero, "!" for one that is not finite.
 
     The lowest bar is the least and the highest the largest, where they are two octaves apart or more.
     """
-    if len(values) > _WIDEST:
+    if len(values) > widest:
         # The largest of each stretch: what stands out has to stay.
-        edges = [i * len(values) // _WIDEST for i in range(_WIDEST + 1)]
+        edges = [i * len(values) // widest for i in range(widest + 1)]
         values = [_worst(values[a:b]) for a, b in itertools.pairwise(edges)]
     levels = [math.log2(value) for value in values if 0 < value < math.inf]
     if not levels:
@@ -119,6 +121,24 @@ def strip(values: Sequence[float]) -> str:
 
 def _worst(values: Sequence[float]) -> float:
     return next((value for value in values if not math.isfinite(value)), max(values))
+
+
+def narrowed(
+    header: list[str], rows: list[list[str]], members: Sequence[Sequence[float]], width: int
+) -> list[list[str]]:
+    """Lines of ``group_cells`` that are at most ``width`` wide, if names and strips leave room: without the
+    columns that tell least, and with shorter strips."""
+    lines = [header, *rows]
+    needed = [max(len(line[i]) for line in lines) + 2 for i in range(len(header) - 1)]
+    longest = min(_WIDEST, max((len(values) for values in members), default=0))
+    kept = list(range(len(header) - 1))
+    for name in _DROPPED:
+        if sum(needed[i] for i in kept) + min(longest, _SHORTEST) <= width:
+            break
+        kept.remove(header.index(name))
+    room = max(_SHORTEST, width - sum(needed[i] for i in kept))
+    strips = [header[-1], *(strip(values, min(room, _WIDEST)) for values in members), ""]
+    return [[*(line[i] for i in kept), bars] for line, bars in zip(lines, strips, strict=True)]
 
 
 def group_cells(stats: Stats, members: Sequence[Sequence[float]]) -> tuple[list[str], list[list[str]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ from pyparam._measure.bins import (
     histogram_of,
 )
 from pyparam._measure.columns import COUNTS, VALUES, Columns, StatColumns
-from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged
+from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged, narrowed
 from pyparam._measure.labels import By
 from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
 
@@ -448,7 +450,11 @@ class Grouped(Stats):
 
     def __repr__(self) -> str:
         header, rows = group_cells(self, self._strips)
-        return aligned([[self.what, *header[1:]], *rows], left={0, len(header) - 1})
+        header[0] = self.what
+        lines = [header, *rows]
+        if sys.stdout is not None and sys.stdout.isatty():
+            lines = narrowed(header, rows, self._strips, shutil.get_terminal_size().columns)
+        return aligned(lines, left={0, len(lines[0]) - 1})
 
     def _repr_html_(self) -> str:
         header, rows = group_cells(self, self._strips)

@@ -13,6 +13,7 @@ from pyparam._inspect.tree import Entry, Row, Summary
 from pyparam._sources.table import ParamTable
 from pyparam._view.about import About, about
 from pyparam._view.here import lines_of
+from pyparam._view.memory import memory_of
 
 Fit: TypeAlias = "Callable[[Sequence[Sequence[str]]], Sequence[int]]"
 
@@ -28,6 +29,7 @@ def show(
     select: Any = None,
     buffers: bool = False,
     local: bool = False,
+    memory: bool = False,
     file: IO[str] | None = None,
 ) -> None:
     """Prints the tree of a model, a line a module, with repeated blocks folded ("61 × Layer").
@@ -44,6 +46,8 @@ def show(
         buffers: lists buffers beside the parameters; the totals always have them.
         local: of DTensors, whose lines and totals are of the wholes and so the same on all ranks, also says
             how much lies on this one: "120 values of 240 here, 480 B of 960 B".
+        memory: also prints the bytes by dtype, and what training with Adam takes: parameters, gradients and
+            two moments, each in its parameter's dtype, without activations.
         file: where to print; None for standard output. On a terminal the text has colours.
 
     Raises:
@@ -51,7 +55,9 @@ def show(
         ValueError: for a negative depth, and where nothing matches ``select``.
     """
     here = lines_of(source, local=local)
-    show_fitting(source, None, depth=depth, select=select, buffers=buffers, here=here, file=file)
+    show_fitting(
+        source, None, depth=depth, select=select, buffers=buffers, here=here, memory=memory, file=file
+    )
 
 
 def show_fitting(
@@ -62,11 +68,14 @@ def show_fitting(
     select: Any = None,
     buffers: bool = False,
     here: Iterable[str] = (),
+    memory: bool = False,
     file: IO[str] | None = None,
 ) -> None:
     """``show`` with the columns whose positions among ``COLUMNS`` ``fit`` gives for the rows of all cells."""
-    lines = list(_lines(summarize(source, select=select), depth, buffers, fit))
-    lines += [[Piece(text, "total")] for text in here]
+    summary = summarize(source, select=select)
+    lines = list(_lines(summary, depth, buffers, fit))
+    told = [*here, *(memory_of(summary.outline).lines() if memory else ())]
+    lines += [[Piece(text, "total")] for text in told]
     write_lines(lines, sys.stdout if file is None else file)
 
 
