@@ -39,7 +39,15 @@ def resident(field):
             return int(line.split()[1]) / 1024
 source = sys.argv[1] if sys.argv[2] == "path" else pyparam.open(sys.argv[1])
 before = resident("VmRSS")
-stats = pyparam.measure(source, histogram=sys.argv[3] == "bins")
+if sys.argv[3] in ("select", "dequantize"):
+    from pyparam._measure.readable import measure_dequantized, measure_readable
+    if sys.argv[3] == "select":
+        stats = measure_readable(source, select="*l*")[0]
+    else:
+        stats = measure_dequantized(source)[0]
+    assert len(stats) == 2001, stats
+else:
+    stats = pyparam.measure(source, histogram=sys.argv[3] == "bins")
 assert stats.total.zeros == stats.total.numel, stats
 print(resident("VmHWM") - before, resident("VmHWM"))
 """
@@ -57,7 +65,10 @@ def peak_growth(path: Path, how: str, bins: str) -> tuple[float, float]:
 
 
 @linux
-@pytest.mark.parametrize(("how", "bins"), [("path", "none"), ("checkpoint", "bins")])
+@pytest.mark.parametrize(
+    ("how", "bins"),
+    [("path", "none"), ("checkpoint", "bins"), ("path", "select"), ("checkpoint", "dequantize")],
+)
 def test_memory_stays_small(tmp_path: Path, how: str, bins: str) -> None:
     path = tmp_path / "model.safetensors"
     sparse_file(path, {"one large": 70_000_001, **{f"small.{i}": 10_007 for i in range(2000)}})

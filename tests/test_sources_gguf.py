@@ -176,3 +176,12 @@ def test_any_damage_is_a_value_error(written, tmp_path):
             [opened.tensor_info(name) for name in opened]
         except ValueError:
             continue
+
+
+def test_a_selection_is_measured_some_tensors_at_a_time(written):
+    path, expected = written
+    opened = pyparam.open(path)
+    chosen = opened.picked(["half", "Q4_0"], ["a", "b"])
+    assert [name for batch in chosen.batches(1) for name in batch] == ["a", "b"]
+    found = pyparam.measure(chosen)
+    assert found["b"].mean == pyparam.measure({"b": expected["Q4_0"][1]})["b"].mean

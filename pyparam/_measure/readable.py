@@ -8,10 +8,12 @@ import torch
 
 from pyparam._measure.measure import measure_some, measure_strictly
 from pyparam._measure.stats import Stats
-from pyparam._sources import table_of
+from pyparam._sources import path, table_of
+from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.chosen import nothing_matches
+from pyparam._sources.gguf import GGUFCheckpoint
 from pyparam._sources.quantized import Logical, quantized
-from pyparam._sources.table import ParamTable, Pattern
+from pyparam._sources.table import ByName, ParamTable, Pattern, matcher
 
 
 def measure_readable(
@@ -22,7 +24,9 @@ def measure_readable(
     ``select`` measures only what ``ParamTable.select`` takes. Raises what ``measure`` raises that is about no
     entry, and ValueError where nothing matches.
     """
-    found, _ = measure_some(source if select is None else _selected(table_of(source), select), **options)
+    if path.accepts(source):
+        source = path.open(source)
+    found, _ = measure_some(source if select is None else _selected(source, select), **options)
     return found, found.unread
 
 
@@ -33,30 +37,48 @@ def measure_dequantized(
 
     Also gives those parameters, and the names of packed weights whose scheme is not known.
     """
+    opened = path.accepts(source)
+    if opened:
+        source = path.open(source)
+    if isinstance(source, GGUFCheckpoint):  # which gives values, of all its types
+        return *measure_readable(source, select=select, **options), [], []
     found = quantized(table_of(source))
-    chosen = found.logical
+    chosen, rest = found.logical, found.rest.names
     if select is not None:
-        names = (
-            ParamTable(
-                [one.name for one in chosen],
-                [torch.empty(0, dtype=torch.float32, device="cpu")] * len(chosen),
-            )
-            .select(select)
-            .names
-        )
-        chosen = [one for one in chosen if one.name in set(names)]
-    rest = found.rest if select is None or not chosen else found.rest.select(select)
-    if select is not None and not chosen:
-        rest = _selected(rest, select)
-    stats, _ = measure_some(rest, **options)
+        names = set(_matching([one.name for one in chosen], select))
+        chosen = [one for one in chosen if one.name in names]
+        rest = found.rest.select(select).names
+        if not chosen and not rest:
+            raise nothing_matches(select, len(found.rest))
+    # A checkpoint's are read in a stream, as those of any file.
+    kept = set(rest)
+    rows = [row for row, name in enumerate(found.rest.names) if name in kept]
+    others = source.picked(rest, rest) if isinstance(source, Checkpoint) else found.rest._take(rows)
+    stats, _ = measure_some(others, **options)
     unread = stats.unread
     for one in chosen:
         stats = stats + measure_strictly(ParamTable([one.name], [one.values()]), **options)
+        if opened:
+            for name in one.stored:
+                source.release(name)
     return stats, unread, chosen, found.raw
 
 
-def _selected(table: ParamTable, select: Pattern | None) -> ParamTable:
-    chosen = table if select is None else table.select(select)
-    if select is not None and len(table) and not len(chosen):
+def _selected(source: Any, select: Pattern) -> Checkpoint | ParamTable:
+    """What of a source matches; of a checkpoint, unless its tensors are asked for, without holding it."""
+    if isinstance(source, Checkpoint) and isinstance(matcher(select), ByName):
+        names = source._listed(buffers=False, remove_duplicate=True)
+        chosen = _matching(names, select)
+        if names and not chosen:
+            raise nothing_matches(select, len(names))
+        return source.picked(chosen, chosen)
+    table = table_of(source)
+    found = table.select(select)
+    if len(table) and not len(found):
         raise nothing_matches(select, len(table))
-    return chosen
+    return found
+
+
+def _matching(names: list[str], select: Pattern) -> list[str]:
+    nothing = torch.empty(0, dtype=torch.float32, device="cpu")
+    return ParamTable(names, [nothing] * len(names)).select(select).names
