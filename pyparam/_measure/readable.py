@@ -48,7 +48,7 @@ def measure_dequantized(
         names = set(_matching([one.name for one in chosen], select))
         chosen = [one for one in chosen if one.name in names]
         rest = found.rest.select(select).names
-        if not chosen and not rest:
+        if not (chosen or rest) and (found.logical or len(found.rest)):
             raise nothing_matches(select, len(found.rest))
     # A checkpoint's are read in a stream, as those of any file.
     kept = set(rest)

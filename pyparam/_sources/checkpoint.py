@@ -238,9 +238,11 @@ class Checkpoint(Mapping[str, Tensor]):
         versions = {} if prefix else self._versions
         if prefix.removesuffix(".") in self._versions:
             versions = {"": self._versions[prefix.removesuffix(".")]}
-        return Checkpoint(
+        made = Checkpoint(
             self._path, self._parts, places=places, metadata=self._metadata, extras=extras, versions=versions
         )
+        made._makes_tensors = self._makes_tensors
+        return made
 
     def _listed(self, *, buffers: bool, remove_duplicate: bool) -> list[str]:
         """The names a table has. Only a program tells parameters from buffers, and repeats from tensors."""
