@@ -352,6 +352,15 @@ TORCH_LIBRARY_IMPL(pyparam, Autograd, m) {
   m.impl("total_norm", torch::CppFunction::makeFallthrough());
   m.impl("clip_grad_norm_", torch::CppFunction::makeFallthrough());
 }
+// A norm does not change with a conjugate or a sign, and scaling by a real number goes through
+// both: lazy ones are taken as they are, which PyTorch's own fallback refuses in a list that is
+// written.
+TORCH_LIBRARY_IMPL(pyparam, Conjugate, m) {
+  m.impl("clip_grad_norm_", torch::CppFunction::makeFallthrough());
+}
+TORCH_LIBRARY_IMPL(pyparam, Negative, m) {
+  m.impl("clip_grad_norm_", torch::CppFunction::makeFallthrough());
+}
 
 }  // namespace cpu
 }  // namespace pyparam
