@@ -185,3 +185,12 @@ def test_a_selection_is_measured_some_tensors_at_a_time(written):
     assert [name for batch in chosen.batches(1) for name in batch] == ["a", "b"]
     found = pyparam.measure(chosen)
     assert found["b"].mean == pyparam.measure({"b": expected["Q4_0"][1]})["b"].mean
+
+
+def test_a_fingerprint_is_that_of_the_values(written, monkeypatch):
+    path, expected = written
+    state = {name: tensor for name, (_, tensor) in expected.items()}
+    monkeypatch.setattr("pyparam._compare.fingerprint._BATCH", 1)
+    found = pyparam.fingerprint(path)
+    assert found == pyparam.fingerprint(state)
+    assert dict(found) == dict(pyparam.fingerprint(state))

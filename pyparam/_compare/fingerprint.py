@@ -13,6 +13,8 @@ from pyparam._base.pending import Pending, settled
 from pyparam._base.wrappers import Names
 from pyparam._compare.whole_fingerprint import digests_of
 from pyparam._parts.parts import has_parts, refuse_flat
+from pyparam._sources import path
+from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.saved import is_on_disk, saved
 from pyparam._sources.table import ParamTable
 
@@ -20,6 +22,7 @@ __all__ = ["Fingerprint", "fingerprint"]
 
 _KIND = "pyparam.fingerprint"
 _BYTES = 16
+_BATCH = 128 << 20
 
 
 class Fingerprint:
@@ -216,6 +219,11 @@ def fingerprint(source: Any, *, group: Any = None) -> Fingerprint:
         RuntimeError: for ranks that did not call within the group's timeout.
     """
     require_memory("fingerprint")
+    if path.accepts(source):
+        source = path.open(source)
+    batches = source.batches(_BATCH) if isinstance(source, Checkpoint) and group is None else None
+    if batches is not None:
+        return _of_batches(source, batches)
     state = saved(source)
     table = state.table
     refuse_flat("fingerprint", table)
@@ -224,6 +232,17 @@ def fingerprint(source: Any, *, group: Any = None) -> Fingerprint:
     result.values = {name: repr(value) for name, value in state.values.items()}
     result.unseen = state.unseen
     return result
+
+
+def _of_batches(source: Checkpoint, batches: Iterator[list[str]]) -> Fingerprint:
+    """Of a checkpoint whose tensors take memory of their own, some of them at a time."""
+    names: list[str] = []
+    digests = []
+    for some in batches:
+        names += some
+        digests.append(_taken(ParamTable(some, [source[name] for name in some]), None, False)._digests)
+    joined = b"".join(digests)
+    return Fingerprint(names, (joined, _C.fingerprint_total(names, joined)))
 
 
 def _taken(table: ParamTable, group: Any, on_disk: bool) -> Fingerprint:
