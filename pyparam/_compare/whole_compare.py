@@ -204,7 +204,7 @@ def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
         answers = _answers(one, other, counts, retyped, asked)
     values, all_counts, answers = _united(parts, sums, counts, largest, answers)
     found["values"], found["counts"] = values, all_counts
-    shapes = [place.whole for place in map(parts.place, range(len(parts)))]
+    shapes = [parts.kinds[kind].whole for kind in parts.kind_of.tolist()]
     found["sizes"] = torch.tensor([n for shape in shapes for n in shape], dtype=torch.int64, device="cpu")
     found["ends"] = torch.tensor([len(shape) for shape in shapes], dtype=torch.int64, device="cpu").cumsum(0)
     casts = {}
