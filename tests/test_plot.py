@@ -468,3 +468,27 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"plot needs matplotlib.*pip install 'pyparam\[plot\]'"):
         pyparam.plot(net())
+
+
+def test_a_linear_axis_shows_a_normal_as_one_hump() -> None:
+    values = torch.randn(50_000, generator=torch.Generator().manual_seed(0))
+    (axes,) = shown(pyparam.plot({"w": values}, "hist", axis="linear"))
+    (stairs,) = axes.patches
+    heights, edges, _ = stairs.get_data()
+    exact = np.histogram(values.numpy(), edges)[0] / len(values)
+    np.testing.assert_allclose(heights, exact, atol=2e-3)
+    assert abs(edges[int(np.argmax(heights))]) < 0.4
+    assert axes.get_xscale() == "linear"
+    figure = pyparam.plot(
+        {"a": torch.zeros(4), "b": torch.full((3,), 2.0), "c": torch.arange(5)}, axis="linear"
+    )
+    assert [np.sum(axes.patches[0].get_data()[0]) for axes in shown(figure)] == pytest.approx([1, 1, 1])
+
+
+def test_axes_that_there_are_not() -> None:
+    with pytest.raises(ValueError, match=r"^plot: axis is 'log' or 'linear', got 'x'$"):
+        pyparam.plot({"w": torch.ones(3)}, axis="x")
+    with pytest.raises(ValueError, match=r"^plot: axis='linear' is for 'hist'$"):
+        pyparam.plot({"w": torch.ones(3)}, "norms", axis="linear")
+    with pytest.raises(ValueError, match="no value of the source is finite"):
+        pyparam.plot({"w": torch.full((3,), float("nan"))}, axis="linear")

@@ -19,7 +19,12 @@ _KINDS = ("hist", "norms", "spectrum", "tree")
 _History = (Stats, Record)
 
 
-def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree", "heat"] | None = None) -> Figure:
+def plot(
+    source: Any,
+    kind: Literal["hist", "norms", "spectrum", "tree", "heat"] | None = None,
+    *,
+    axis: Literal["log", "linear"] = "log",
+) -> Figure:
     """Draws the parameters of a source, or the course of several Stats over steps.
 
     - ``"hist"``: the values on a signed logarithmic axis, from the bins of ``measure``: a panel a parameter,
@@ -42,6 +47,9 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree", "heat"]
     Args:
         source: any source; for "hist" and "norms" also a Stats; see above for a history.
         kind: "hist" if it is left out, "heat" of groups.
+        axis: of "hist" the axis of the values: "log" is signed logarithmic, the same for all panels, and
+            shows a normal as two humps; "linear" is one of each panel's own, with 0.05 % of the values on
+            each side left out where they lie far from the others.
 
     Returns:
         A ``matplotlib.figure.Figure`` of its own: nothing pops up, and neither pyplot nor rcParams are
@@ -53,6 +61,8 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree", "heat"]
         TypeError: for what is no source, or a parameter without plain values.
     """
     require_memory("plot")
+    if axis not in ("log", "linear"):
+        raise ValueError(f"plot: axis is 'log' or 'linear', got {axis!r}")
     history = _as_history(source)
     if isinstance(source, Grouped) and kind in (None, "heat"):
         _require_matplotlib()
@@ -61,6 +71,8 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree", "heat"]
         return plot_heat.draw(source)
     if kind == "heat":
         raise TypeError("plot: 'heat' draws groups, as stats.by('role') makes them")
+    if axis == "linear" and (history is not None or kind not in (None, "hist")):
+        raise ValueError("plot: axis='linear' is for 'hist'")
     if history is None:
         kind = "hist" if kind is None else kind
         if kind not in _KINDS:
@@ -77,9 +89,9 @@ def plot(source: Any, kind: Literal["hist", "norms", "spectrum", "tree", "heat"]
         if len(stats) == 0:
             raise ValueError("plot: there is nothing to plot: the source has no parameters")
         if kind == "hist":
-            from pyparam._view import plot_hist
+            from pyparam._view import plot_hist, plot_linear
 
-            return plot_hist.draw(stats)
+            return plot_hist.draw(stats) if axis == "log" else plot_linear.draw(stats)
         from pyparam._view import plot_norms
 
         return plot_norms.draw(stats)
