@@ -47,13 +47,19 @@ class Part(NamedTuple):
         return self.offset == 0 and not self.strides
 
 
-def seed_of(seed: object, what: str) -> int:
-    """Checks a seed, an integer in [0, 2**64); None draws one from PyTorch's default generator."""
-    if seed is None:
-        with _disable_current_modes():  # a mode would give a tensor without a value
-            number = torch.empty((), dtype=torch.int64, device="cpu")
-            return int(number.random_(generator=torch.default_generator))
-    return _word64(seed, f"{what}: seed", "an integer")
+def seed_of(seed: object, generator: object = None, *, what: str) -> int:
+    """Checks a seed, in [0, 2**64). None draws one from ``generator``, or from PyTorch's default one."""
+    if generator is not None and seed is not None:
+        raise TypeError(f"{what}: got a seed and a generator; pass one of them")
+    if seed is not None:
+        return _word64(seed, f"{what}: seed", "an integer")
+    if generator is None:
+        generator = torch.default_generator
+    elif not isinstance(generator, torch.Generator):
+        raise TypeError(f"{what}: generator: expected a torch.Generator, got {type(generator).__name__}")
+    with _disable_current_modes():  # a mode would give a tensor without a value
+        number = torch.empty((), dtype=torch.int64, device=generator.device)
+        return int(number.random_(generator=generator))
 
 
 def stream_of(stream: object, what: str) -> int:

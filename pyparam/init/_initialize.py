@@ -186,7 +186,7 @@ def initialize_(
     parameters without a sampler, buffers that cannot be rebuilt, and wrong arguments of a sampler,
     TypeError for wrong kinds of rule, sampler or parameter; each names the parameter.
     """
-    seed = seed_of(seed, "initialize_")
+    seed = seed_of(seed, what="initialize_")
     if isinstance(model, (str, os.PathLike)):
         raise TypeError("initialize_: expected a model to write to, got a path")
     table = table_of(model)

@@ -102,6 +102,7 @@ def _taken(whole: Tensor, target: Tensor, part: Part) -> Tensor:
 def orthogonal_(
     tensor: Tensor,
     gain: float = 1,
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -115,7 +116,7 @@ def orthogonal_(
     agree between machines to float64 rounding. A part costs as much as the whole.
     """
     what = "orthogonal_"
-    key, channel = seed_of(seed, what), stream_of(stream, what)
+    key, channel = seed_of(seed, generator, what=what), stream_of(stream, what)
     target, part = located(tensor, what, offset, shape, strides)
     if len(part.shape) < 2:
         raise ValueError(
@@ -142,6 +143,7 @@ def sparse_(
     tensor: Tensor,
     sparsity: float,
     std: float = 0.01,
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -151,7 +153,7 @@ def sparse_(
 ) -> Tensor:
     """Fills a matrix with normals, and ``ceil(sparsity * rows)`` of each column with zeros, at random."""
     what = "sparse_"
-    key, channel = seed_of(seed, what), stream_of(stream, what)
+    key, channel = seed_of(seed, generator, what=what), stream_of(stream, what)
     target, part = located(tensor, what, offset, shape, strides)
     if len(part.shape) != 2:
         raise ValueError(f"{what}: only tensors with 2 dimensions are supported, got shape {part.shape}")

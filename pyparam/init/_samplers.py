@@ -6,9 +6,9 @@ row.
 
 Every sampler takes, besides PyTorch's arguments:
 
-- ``seed``: an integer in [0, 2**64). Left out, a number is drawn from PyTorch's default generator, so that
-  ``torch.manual_seed`` counts and no two calls give the same values: ``net.apply`` of a function that calls
-  samplers works as with ``torch.nn.init``.
+- ``seed``: an integer in [0, 2**64). Left out, a number is drawn from ``generator``, or from PyTorch's
+  default one, so that ``torch.manual_seed`` counts and no two calls give the same values: ``net.apply`` of a
+  function that calls samplers works as with ``torch.nn.init``.
 - ``stream``: the parameter's qualified name, or an integer in [0, 2**64). Element i is a function of
   (seed, stream, i) alone, i being its row-major index, whatever the memory format.
 - ``shape``, ``offset``, ``strides``: for a tensor that is a part of a whole. ``shape`` is the whole's shape;
@@ -189,13 +189,13 @@ def _drawn(
     what: str,
     tensor: Tensor,
     arguments: tuple[Any, ...],
-    seed: int | None,
+    seeded: tuple[int | None, torch.Generator | None],
     stream: str | int,
     offset: Offset,
     shape: Shape | None,
     strides: Shape | None,
 ) -> Tensor:
-    key, channel = seed_of(seed, what), stream_of(stream, what)
+    key, channel = seed_of(*seeded, what=what), stream_of(stream, what)
     target, part = located(tensor, what, offset, shape, strides)
     fill_(target, row(part.shape, *arguments), what, seed=key, stream=channel, part=part)
     return tensor
@@ -205,6 +205,7 @@ def uniform_(
     tensor: Tensor,
     a: float = 0.0,
     b: float = 1.0,
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -216,13 +217,14 @@ def uniform_(
 
     Every value is a number of the dtype with a <= value < b (a, where a == b).
     """
-    return _drawn(_uniform_row, "uniform_", tensor, (a, b), seed, stream, offset, shape, strides)
+    return _drawn(_uniform_row, "uniform_", tensor, (a, b), (seed, generator), stream, offset, shape, strides)
 
 
 def normal_(
     tensor: Tensor,
     mean: float = 0.0,
     std: float = 1.0,
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -231,7 +233,9 @@ def normal_(
     strides: Shape | None = None,
 ) -> Tensor:
     """Fills with a normal, by Box and Muller. Draws lie within 6.77 deviations (8.66 in float64)."""
-    return _drawn(_normal_row, "normal_", tensor, (mean, std), seed, stream, offset, shape, strides)
+    return _drawn(
+        _normal_row, "normal_", tensor, (mean, std), (seed, generator), stream, offset, shape, strides
+    )
 
 
 def trunc_normal_(
@@ -240,6 +244,7 @@ def trunc_normal_(
     std: float = 1.0,
     a: float = -2.0,
     b: float = 2.0,
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -254,13 +259,22 @@ def trunc_normal_(
     An interval in the far tail, where PyTorch's erfinv saturates, is drawn from correctly.
     """
     return _drawn(
-        _trunc_normal_row, "trunc_normal_", tensor, (mean, std, a, b), seed, stream, offset, shape, strides
+        _trunc_normal_row,
+        "trunc_normal_",
+        tensor,
+        (mean, std, a, b),
+        (seed, generator),
+        stream,
+        offset,
+        shape,
+        strides,
     )
 
 
 def xavier_uniform_(
     tensor: Tensor,
     gain: float = 1.0,
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -270,13 +284,22 @@ def xavier_uniform_(
 ) -> Tensor:
     """Glorot's uniform: bound ``gain * sqrt(6 / (fan_in + fan_out))``, the fans of the whole."""
     return _drawn(
-        _xavier_uniform_row, "xavier_uniform_", tensor, (gain,), seed, stream, offset, shape, strides
+        _xavier_uniform_row,
+        "xavier_uniform_",
+        tensor,
+        (gain,),
+        (seed, generator),
+        stream,
+        offset,
+        shape,
+        strides,
     )
 
 
 def xavier_normal_(
     tensor: Tensor,
     gain: float = 1.0,
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -285,7 +308,17 @@ def xavier_normal_(
     strides: Shape | None = None,
 ) -> Tensor:
     """Glorot's normal: std ``gain * sqrt(2 / (fan_in + fan_out))``, the fans of the whole."""
-    return _drawn(_xavier_normal_row, "xavier_normal_", tensor, (gain,), seed, stream, offset, shape, strides)
+    return _drawn(
+        _xavier_normal_row,
+        "xavier_normal_",
+        tensor,
+        (gain,),
+        (seed, generator),
+        stream,
+        offset,
+        shape,
+        strides,
+    )
 
 
 def _warn_of_no_elements(tensor: Tensor) -> None:
@@ -298,6 +331,7 @@ def kaiming_uniform_(
     a: float = 0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -309,7 +343,15 @@ def kaiming_uniform_(
     _warn_of_no_elements(tensor)
     arguments = (a, mode, nonlinearity)
     return _drawn(
-        _kaiming_uniform_row, "kaiming_uniform_", tensor, arguments, seed, stream, offset, shape, strides
+        _kaiming_uniform_row,
+        "kaiming_uniform_",
+        tensor,
+        arguments,
+        (seed, generator),
+        stream,
+        offset,
+        shape,
+        strides,
     )
 
 
@@ -318,6 +360,7 @@ def kaiming_normal_(
     a: float = 0,
     mode: str = "fan_in",
     nonlinearity: str = "leaky_relu",
+    generator: torch.Generator | None = None,
     *,
     seed: int | None = None,
     stream: str | int = 0,
@@ -329,7 +372,15 @@ def kaiming_normal_(
     _warn_of_no_elements(tensor)
     arguments = (a, mode, nonlinearity)
     return _drawn(
-        _kaiming_normal_row, "kaiming_normal_", tensor, arguments, seed, stream, offset, shape, strides
+        _kaiming_normal_row,
+        "kaiming_normal_",
+        tensor,
+        arguments,
+        (seed, generator),
+        stream,
+        offset,
+        shape,
+        strides,
     )
 
 
