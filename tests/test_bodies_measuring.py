@@ -126,6 +126,30 @@ def test_measure_any_list(data: st.DataObject) -> None:
     check_measure(tensors, data.draw(st.integers(1, 400)), 1e-11)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_zeros_of_both_signs_are_one_number_and_signalling_nans_are_nans(dtype: torch.dtype) -> None:
+    bits = {8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]
+    infinity = torch.tensor(math.inf, dtype=dtype).view(bits)
+    signalling = torch.stack((infinity + 1, infinity + 1 | torch.iinfo(bits).min)).view(dtype)
+    plus, minus = torch.zeros(1, dtype=dtype), -torch.zeros(1, dtype=dtype)
+    assert minus.signbit().all() and signalling.isnan().all()
+    lists = [plus, minus, torch.cat((plus, minus)), torch.cat((minus, plus)), minus.expand(70).contiguous()]
+    lists += [
+        torch.cat((signalling, minus, signalling)),
+        torch.cat((minus.expand(40), signalling)),
+        signalling,
+    ]
+    expected_values, expected_counts = OPS.measure(lists)
+    values, counts = both_ways(lambda t, b: measured(lists, 16, t, b))
+    assert torch.equal(counts, expected_counts.expand_as(counts))
+    assert expected_counts[:-1, 2].tolist() == [1, 1, 2, 2, 70, 1, 40, 0]  # zeros
+    assert expected_counts[:-1, 3].tolist() == [0, 0, 0, 0, 0, 4, 2, 2]  # NaNs
+    for column in EXACT_VALUES[:3]:
+        for found in (expected_values, *values):
+            extremes = found[:-2, column]
+            assert extremes.tolist() == [0.0] * 7 and not extremes.signbit().any()
+
+
 # Histograms
 
 
