@@ -132,7 +132,8 @@ def test_zeros_of_both_signs_are_one_number_and_signalling_nans_are_nans(dtype: 
     infinity = torch.tensor(math.inf, dtype=dtype).view(bits)
     signalling = torch.stack((infinity + 1, infinity + 1 | torch.iinfo(bits).min)).view(dtype)
     plus, minus = torch.zeros(1, dtype=dtype), -torch.zeros(1, dtype=dtype)
-    assert minus.signbit().all() and signalling.isnan().all()
+    assert minus.signbit().all()
+    assert signalling.isnan().all()
     lists = [plus, minus, torch.cat((plus, minus)), torch.cat((minus, plus)), minus.expand(70).contiguous()]
     lists += [
         torch.cat((signalling, minus, signalling)),
@@ -147,7 +148,8 @@ def test_zeros_of_both_signs_are_one_number_and_signalling_nans_are_nans(dtype: 
     for column in EXACT_VALUES[:3]:
         for found in (expected_values, *values):
             extremes = found[:-2, column]
-            assert extremes.tolist() == [0.0] * 7 and not extremes.signbit().any()
+            assert extremes.tolist() == [0.0] * 7
+            assert not extremes.signbit().any()
 
 
 # Histograms
