@@ -38,10 +38,15 @@ def on_meta(tensor: torch.Tensor) -> Any:
     return {"x": tensor, "y": torch.ones(2, device="meta")}
 
 
+def without_memory(tensor: torch.Tensor) -> Any:
+    tensor.untyped_storage().resize_(0)
+    return {"x": tensor}
+
+
 @pytest.mark.parametrize(
     "verb",
     [
-        lambda x: pyparam.measure(on_meta(x)),
+        lambda x: pyparam.measure(without_memory(x)),
         lambda x: pyparam.fingerprint(on_meta(x)),
         lambda x: pyparam.compare([("x", x), ("x", x)], [x]),
         lambda x: pyparam.total_norm(on_meta(x)),
@@ -64,6 +69,21 @@ def test_a_refusal_keeps_no_tensor_alive(verb: Callable[[torch.Tensor], Any]) ->
         else:
             pytest.fail("was not refused")
         del tensor
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.filterwarnings("ignore:.*measure")
+def test_what_measure_leaves_out_keeps_no_tensor_alive() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        tensor = torch.ones(2)
+        alive = weakref.ref(tensor)
+        stats = pyparam.measure(on_meta(tensor))
+        del tensor
+        assert list(stats.unread) == ["y"]
         assert alive() is None
     finally:
         gc.enable()

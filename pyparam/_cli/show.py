@@ -74,7 +74,7 @@ def show(
       pyparam show model.safetensors --columns type,values,bytes
       pyparam show checkpoints/ --select "*.attn.*.weight"
       pyparam show torchvision.models:resnet50 --meta
-      pyparam show mypackage.models:build --meta --arg n_layers=48 --arg width=4096
+      pyparam show mypackage.models:build --meta --arg layers=48 --arg width=4096
       pyparam show path/to/config.json --meta
       pyparam show mypackage.models:build --json | jq .parameters.unique
     """

@@ -20,7 +20,7 @@ from pyparam._measure.stats import Stats
 from pyparam._measure.united import united
 from pyparam._measure.whole import local_entries, measure_whole
 from pyparam._parts.parts import has_parts, refuse_flat
-from pyparam._share.readable import REFUSALS, read_of, refused_by
+from pyparam._share.readable import REFUSALS, read_of, refused_by, without_frames
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
@@ -98,12 +98,16 @@ def measure(
         return measure_strictly(source, group=group, **options)
     found, refusal = measure_some(source, **options)
     if refusal is not None and not len(found):
-        raise refusal
+        try:
+            raise refusal
+        finally:
+            refusal = None  # or the error would hold this frame, and this frame the error
     return found
 
 
 def measure_some(source: Any, **options: Any) -> tuple[Stats, Exception | None]:
     """``measure`` that may be left with no row; with what was raised for the first it could not read."""
+    require_memory("measure")  # before a file is opened for it
     if path.accepts(source):
         source = path.open(source)
     refusal: Exception | None = None
@@ -113,17 +117,20 @@ def measure_some(source: Any, **options: Any) -> tuple[Stats, Exception | None]:
         try:
             return measure_strictly(source, **options), None  # in a stream: nobody holds a tensor of it
         except REFUSALS as error:
-            refusal = error.with_traceback(None)
+            refusal = without_frames(error)
     table = table_of(source)
     if refusal is None:
         try:
             return measure_strictly(table, **options), None
         except REFUSALS as error:
-            refusal = error
-            if has_parts(table) and not options.get("local"):
+            if (has_parts(table) and not options.get("local")) or not refused_by(error, table):
                 raise
-    if not refused_by(refusal, table):
-        raise refusal
+            refusal = without_frames(error)
+    elif not refused_by(refusal, table):
+        try:
+            raise refusal
+        finally:
+            refusal = None
     found, read = read_of(table, lambda part: measure_strictly(part, maps=maps, **options))
     found._unread = read.left_out
     return found, refusal

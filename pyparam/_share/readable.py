@@ -47,6 +47,12 @@ def read_of(table: ParamTable, verb: Callable[[ParamTable], T]) -> tuple[T, Read
             part = table._take(read.rows)
 
 
+def without_frames(error: Exception) -> Exception:
+    """The error without the frames that it came through, which hold the tensors, and itself."""
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 def refused_by(error: Exception, table: ParamTable) -> dict[str, str]:
     """The entries that an error of a bulk verb is about, with reasons; empty for another error.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -13,16 +13,13 @@ from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 
 
-def lines_of(source: Any, *, local: bool) -> list[str]:
+def lines_of(source: Any, *, local: bool) -> Iterator[str]:
     """With ``local``, how much of the wholes is here; always, whose counts are of parts alone."""
     if not isinstance(source, (nn.Module, Mapping, ParamTable)):
-        return []
+        return
     table = table_of(source)
-    lines = []
     if is_flat(table):
-        lines.append(
-            "flattened by FullyShardedDataParallel: the counts are of this rank's part of the parameters"
-        )
+        yield "flattened by FullyShardedDataParallel: the counts are of this rank's part of the parameters"
     if local and has_parts(table):
         parts = parts_of("show", table)
         own = parts.locals.tensors
@@ -30,5 +27,4 @@ def lines_of(source: Any, *, local: bool) -> list[str]:
         held = sum(t.numel() * t.element_size() for t in own)
         whole = sum(t.numel() * t.element_size() for t in table.tensors)
         every = sum(t.numel() for t in table.tensors)
-        lines.append(f"{plural(values, 'value')} of {every:,} here, {size(held)} of {size(whole)}")
-    return lines
+        yield f"{plural(values, 'value')} of {every:,} here, {size(held)} of {size(whole)}"
