@@ -169,7 +169,7 @@ test-wheel: $(VENV)/.test wheel
 	mkdir -p build/wheel/tree
 	git ls-files --cached --others --exclude-standard | grep -v "^pyparam/" | tar -cf - -T - | tar -xf - -C build/wheel/tree
 	$(call installed,build/wheel/venv,dist/*.whl)
-	cd build/wheel/tree && ../venv/bin/python -c 'import pytest; pytest.console_main()' -m "not slow" $(PYTEST_FLAGS)
+	cd build/wheel/tree && ../venv/bin/python -c 'import sys, pytest; sys.exit(pytest.console_main())' -m "not slow" $(PYTEST_FLAGS)
 
 # The source distribution in a folder of its own: a wheel is built of it, which compiles everything, and is tried.
 test-sdist: $(VENV)/.test sdist
@@ -180,7 +180,7 @@ test-sdist: $(VENV)/.test sdist
 	$(call installed,build/sdist/venv,build/sdist/*.whl)
 	rm -rf build/sdist/tree/pyparam
 	cd build/sdist/tree && ../venv/bin/python -m pyparam show demo
-	cd build/sdist/tree && ../venv/bin/python -c 'import pytest; pytest.console_main()' $(or $(PYTEST_FLAGS),tests/test_package.py tests/test_build.py tests/test_cli.py)
+	cd build/sdist/tree && ../venv/bin/python -c 'import sys, pytest; sys.exit(pytest.console_main())' $(or $(PYTEST_FLAGS),tests/test_package.py tests/test_build.py tests/test_cli.py)
 
 matrix:
 	@.ci/matrix
