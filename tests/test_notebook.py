@@ -152,6 +152,7 @@ CLASSIC = """
 """
 
 
+@pytest.mark.unsanitized
 @pytest.mark.parametrize(
     ("sheet", "classes"),
     [(JUPYTERLAB, "jp-RenderedHTMLCommon jp-RenderedHTML jp-OutputArea-output"), (CLASSIC, "rendered_html")],
