@@ -11,10 +11,11 @@ from torch import nn
 from typer.testing import CliRunner
 
 import pyparam
+from pyparam import ParamTable
 from pyparam._cli import app
 from pyparam._cli.config import model_of
 from pyparam._cli.source import Mistake, load
-from pyparam._sources.chosen import Chosen
+from pyparam._sources.chosen import Chosen, picked
 
 MODELS = """
 from torch import nn
@@ -188,3 +189,13 @@ def test_configs_that_are_none(tmp_path):
         model_of(str(tmp_path / "config.json"))
     with pytest.raises(Mistake, match=r"--meta builds what package\.module:factory names or a config\.json"):
         load(str(tmp_path / "none.pt"), meta=True)
+
+
+def test_what_is_left_out_by_its_whole_name_is_not_taken_by_its_short_one(tmp_path):
+    wrapped = {f"module.{name}": tensor for name, tensor in nn.Linear(2, 3).state_dict().items()}
+    assert ParamTable(list(wrapped), list(wrapped.values())).select(Chosen(exclude=["module.b*"])).names == [
+        "module.weight"
+    ]
+    torch.save(wrapped, tmp_path / "wrapped.pt")
+    for choice in (Chosen(["weight"]), Chosen(exclude=["bias"]), Chosen(exclude=["module.b*"])):
+        assert list(picked(pyparam.open(tmp_path / "wrapped.pt"), choice)) == ["module.weight"]

@@ -21,7 +21,7 @@ from pyparam._sources import path as paths
 from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.quantized import dequantized
 from pyparam._sources.saved import Saved, is_on_disk, saved
-from pyparam._sources.table import ByName, ParamTable, Pattern, matcher
+from pyparam._sources.table import ByName, ParamTable, Pattern, matcher, taken
 
 __all__ = ["compare"]
 
@@ -199,7 +199,7 @@ def _picked(source: Any, rules: list[Rule], select: Pattern) -> Any:
         return source
     names = list(source)
     new = renamed(names, [rule for rule in rules if rule is not None], verb="compare")
-    kept = [name for name, called in zip(names, new, strict=True) if by_name.matches(called)]
+    kept = [names[i] for i in taken(new, by_name)]
     return source.picked(kept, kept)
 
 

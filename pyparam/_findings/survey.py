@@ -21,8 +21,8 @@ from pyparam._share.readable import read_of, unreadable_in
 from pyparam._share.ties import tie_sets, ties_of
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._sources.chosen import nothing_matches
-from pyparam._sources.table import ByName, ParamTable, Pattern, matcher
+from pyparam._sources.chosen import picked, selected
+from pyparam._sources.table import ParamTable, Pattern
 from pyparam._sources.tied import Tie
 
 T = TypeVar("T")
@@ -241,20 +241,14 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
     device, ...) has no statistics, and a reason.
     """
     source = kept(source)
-    by_name = None if select is None else matcher(select)
-    if select is not None and isinstance(source, Checkpoint) and isinstance(by_name, ByName):
-        names = [name for name in source if by_name.matches(name)]
-        if not names and len(source):
-            raise nothing_matches(select, len(source))
-        source, select = source.picked(names, names), None
+    part = None if select is None else picked(source, select)
+    if part is not None:
+        source, select = part, None
     # Before anyone holds a tensor of it, so that pages of its files are given back as they are read.
     streamed = _streamed(source) if isinstance(source, Checkpoint) and select is None else None
     table = table_of(source, buffers=True, remove_duplicate=False)
     if select is not None:
-        among = len(table)
-        table = table.select(select)
-        if among and not len(table):
-            raise nothing_matches(select, among)
+        table = selected(table, select)
     parameters = table_of(source, remove_duplicate=False)
     is_buffer = [False] * len(table)
     if select is not None or len(parameters) != len(table):

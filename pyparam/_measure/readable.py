@@ -10,10 +10,10 @@ from pyparam._measure.measure import measure_some, measure_strictly
 from pyparam._measure.stats import Stats
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._sources.chosen import nothing_matches
+from pyparam._sources.chosen import nothing_matches, picked, selected
 from pyparam._sources.gguf import GGUFCheckpoint
 from pyparam._sources.quantized import Logical, quantized
-from pyparam._sources.table import ByName, ParamTable, Pattern, matcher
+from pyparam._sources.table import ParamTable, Pattern
 
 
 def measure_readable(
@@ -66,17 +66,9 @@ def measure_dequantized(
 
 def _selected(source: Any, select: Pattern) -> Checkpoint | ParamTable:
     """What of a source matches; of a checkpoint, unless its tensors are asked for, without holding it."""
-    if isinstance(source, Checkpoint) and isinstance(matcher(select), ByName):
-        names = source._listed(buffers=False, remove_duplicate=True)
-        chosen = _matching(names, select)
-        if names and not chosen:
-            raise nothing_matches(select, len(names))
-        return source.picked(chosen, chosen)
-    table = table_of(source)
-    found = table.select(select)
-    if len(table) and not len(found):
-        raise nothing_matches(select, len(table))
-    return found
+    names = source._listed(buffers=False, remove_duplicate=True) if isinstance(source, Checkpoint) else None
+    made = picked(source, select, names)
+    return selected(table_of(source), select) if made is None else made
 
 
 def _matching(names: list[str], select: Pattern) -> list[str]:

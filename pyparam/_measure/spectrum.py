@@ -21,6 +21,7 @@ from pyparam._parts.place import dtensor_type
 from pyparam._share.readable import read_of
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.chosen import picked, selected
 from pyparam._sources.table import ParamTable
 
 EXACT = 128
@@ -285,11 +286,17 @@ def _entries(source: Any, select: Any) -> Iterator[tuple[str, Tensor, Any, Calla
     """Name, tensor, what tells its memory from others', and what is to be called when it is done with."""
     if path.accepts(source):
         source = path.open(source)
+    if not isinstance(source, Checkpoint):
+        source = table_of(source)
+    if select is not None:
+        try:
+            source = picked(source, select) or selected(table_of(source), select)
+        except ValueError as error:
+            raise ValueError(f"spectrum: {error}") from None
     if isinstance(source, Checkpoint):
-        yield from _of_file(source, select)
+        yield from _of_file(source)
         return
-    table = _selected(table_of(source), select)
-    for name, tensor in table:
+    for name, tensor in table_of(source):
         if is_matrix(tensor):
             plain = not is_lazy(tensor) and tensor.layout == torch.strided and not tensor.is_nested
             key = None
@@ -298,26 +305,15 @@ def _entries(source: Any, select: Any) -> Iterator[tuple[str, Tensor, Any, Calla
             yield name, tensor, key, _nothing
 
 
-def _of_file(source: Checkpoint, select: Any) -> Iterator[tuple[str, Tensor, Any, Callable[[], None]]]:
+def _of_file(source: Checkpoint) -> Iterator[tuple[str, Tensor, Any, Callable[[], None]]]:
     spare = bool(source.spare_files())
-    names = list(source)
-    if select is not None:
-        blank = torch.empty(0, dtype=torch.float32, device="cpu")
-        names = _selected(ParamTable(names, [blank] * len(names)), select).names
-    for name in names:
+    for name in source:
         info = source.tensor_info(name)
         if len(info.shape) >= 2 and math.prod(info.shape) > 0:
             where = source.byte_range(name)
             key = None if where is None else (where, info.shape, info.dtype)
             done = functools.partial(source.release, name) if spare else _nothing
             yield name, source[name], key, done
-
-
-def _selected(table: ParamTable, select: Any) -> ParamTable:
-    chosen = table if select is None else table.select(select)
-    if len(table) and not len(chosen):
-        raise ValueError(f"spectrum: nothing matches {select!r} among {len(table):,} parameters")
-    return chosen
 
 
 def _nothing() -> None:

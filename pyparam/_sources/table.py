@@ -171,14 +171,7 @@ class ParamTable:
         """
         wanted = matcher(pattern)
         if isinstance(wanted, ByName):
-            matches, others = wanted.matches, other_names(self.names)
-            return self._take(
-                [
-                    i
-                    for i, name in enumerate(self.names)
-                    if matches(name) or (i in others and matches(others[i]))
-                ]
-            )
+            return self._take(taken(self.names, wanted))
         return self._take([i for i, (name, tensor) in enumerate(self) if wanted(name, tensor)])
 
     def _take(self, positions: Sequence[int]) -> ParamTable:
@@ -220,6 +213,16 @@ class ByName:
 
     def __call__(self, name: str, tensor: Tensor) -> bool:
         return bool(self.matches(name))
+
+    def takes(self, *names: str) -> bool:
+        """Whether it takes what answers to these names."""
+        return any(map(self.matches, names))
+
+
+def taken(names: Sequence[str], wanted: ByName) -> list[int]:
+    """The positions of the names that a pattern takes, also without the parts that wrappers put into them."""
+    others, takes = other_names(names), wanted.takes
+    return [i for i, name in enumerate(names) if (takes(name, others[i]) if i in others else takes(name))]
 
 
 def matcher(pattern: Pattern) -> Predicate:
