@@ -186,14 +186,16 @@ def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
     pairs = _Pairs(a, b, found["in_a"], found["in_b"])
     parts = pairs.parts
     moved = len(pairs.moved_rows())
-    if a.is_lazy or b.is_lazy or moved:
+    reads_first = bool(a.is_lazy or b.is_lazy or moved)
+    if reads_first:
         # All ranks have read before some wait for others to bring what is placed otherwise.
         with Meeting("compare", parts, ("reads", moved, asked)), torch.no_grad():
             pairs.read()
         with torch.no_grad():
             pairs.move()
     with Meeting("compare", parts, ("compares", asked)), torch.no_grad():
-        pairs.read() if not (a.is_lazy or b.is_lazy or moved) else None
+        if not reads_first:
+            pairs.read()
         one, other = (
             ParamTable(pairs.names, [t if t.is_cpu else t.detach().cpu() for t in blocks])
             for blocks in pairs.blocks

@@ -143,7 +143,7 @@ def _unseen(seen: Survey) -> Iterator[Finding]:
 def _frequencies(seen: Survey) -> Iterator[Finding]:
     low, high = seen.column("min"), seen.column("max")
     rows = {
-        row: f"from {low[row]:.4g} to {high[row]:.4g}"
+        row: _between(low[row], high[row])
         for row in seen.rows
         if _FREQUENCIES.search(seen.names[row]) and not (low[row] > 0 and high[row] <= 1)
     }
@@ -165,7 +165,7 @@ def _waves(seen: Survey) -> Iterator[Finding]:
         # Sines of the one position 0 are zero; cosines never are.
         nothing = low[row] == high[row] == 0 and found[2] == "cos"
         if nothing or max(-low[row], high[row]) > _LONGEST_WAVE:
-            rows[row] = f"from {low[row]:.4g} to {high[row]:.4g}"
+            rows[row] = _between(low[row], high[row])
     if rows:
         yield _never_filled(
             seen, rows, "holds no cosines or sines", "hold no cosines or sines",
@@ -176,7 +176,7 @@ def _waves(seen: Survey) -> Iterator[Finding]:
 def _positions(seen: Survey) -> Iterator[Finding]:
     low, high = seen.column("min"), seen.column("max")
     rows = {
-        row: f"from {low[row]:.4g} to {high[row]:.4g}"
+        row: _between(low[row], high[row])
         for row in seen.rows
         if _POSITIONS.search(seen.names[row])
         and (low[row] < 0 or high[row] > _LAST_POSITION or (low[row] == high[row] and _many(seen, row)))
@@ -186,6 +186,10 @@ def _positions(seen: Survey) -> Iterator[Finding]:
             seen, rows, "holds no positions", "hold no positions",
             "Positions count up from 0 (or from the padding's).",
         )  # fmt: skip
+
+
+def _between(low: float, high: float) -> str:
+    return f"from {low:.4g} to {high:.4g}"
 
 
 def _many(seen: Survey, row: int) -> bool:

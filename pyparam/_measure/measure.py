@@ -110,27 +110,16 @@ def measure_some(source: Any, **options: Any) -> tuple[Stats, Exception | None]:
     require_memory("measure")  # before a file is opened for it
     if path.accepts(source):
         source = path.open(source)
-    refusal: Exception | None = None
-    maps: list[tuple[int, int]] = []
-    if isinstance(source, Checkpoint):
-        maps = source.spare_maps()
-        try:
-            return measure_strictly(source, **options), None  # in a stream: nobody holds a tensor of it
-        except REFUSALS as error:
-            refusal = without_frames(error)
-    table = table_of(source)
-    if refusal is None:
-        try:
-            return measure_strictly(table, **options), None
-        except REFUSALS as error:
-            if (has_parts(table) and not options.get("local")) or not refused_by(error, table):
-                raise
-            refusal = without_frames(error)
-    elif not refused_by(refusal, table):
-        try:
-            raise refusal
-        finally:
-            refusal = None
+    maps = source.spare_maps() if isinstance(source, Checkpoint) else []
+    # A checkpoint is read in a stream: nobody holds a tensor of it meanwhile.
+    given = source if isinstance(source, Checkpoint) else table_of(source)
+    try:
+        return measure_strictly(given, **options), None
+    except REFUSALS as error:
+        table = table_of(given)
+        if (has_parts(table) and not options.get("local")) or not refused_by(error, table):
+            raise
+        refusal = without_frames(error)
     found, read = read_of(table, lambda part: measure_strictly(part, maps=maps, **options))
     found._unread = read.left_out
     return found, refusal

@@ -189,14 +189,12 @@ def _drawn(
     what: str,
     tensor: Tensor,
     arguments: tuple[Any, ...],
-    seeded: tuple[int | None, torch.Generator | None],
-    stream: str | int,
-    offset: Offset,
-    shape: Shape | None,
-    strides: Shape | None,
+    seeded: tuple[int | None, torch.Generator | None, str | int],
+    place: tuple[Offset, Shape | None, Shape | None],
 ) -> Tensor:
-    key, channel = seed_of(*seeded, what=what), stream_of(stream, what)
-    target, part = located(tensor, what, offset, shape, strides)
+    seed, generator, stream = seeded
+    key, channel = seed_of(seed, generator, what=what), stream_of(stream, what)
+    target, part = located(tensor, what, *place)
     fill_(target, row(part.shape, *arguments), what, seed=key, stream=channel, part=part)
     return tensor
 
@@ -217,7 +215,9 @@ def uniform_(
 
     Every value is a number of the dtype with a <= value < b (a, where a == b).
     """
-    return _drawn(_uniform_row, "uniform_", tensor, (a, b), (seed, generator), stream, offset, shape, strides)
+    return _drawn(
+        _uniform_row, "uniform_", tensor, (a, b), (seed, generator, stream), (offset, shape, strides)
+    )
 
 
 def normal_(
@@ -234,7 +234,7 @@ def normal_(
 ) -> Tensor:
     """Fills with a normal, by Box and Muller. Draws lie within 6.77 deviations (8.66 in float64)."""
     return _drawn(
-        _normal_row, "normal_", tensor, (mean, std), (seed, generator), stream, offset, shape, strides
+        _normal_row, "normal_", tensor, (mean, std), (seed, generator, stream), (offset, shape, strides)
     )
 
 
@@ -263,11 +263,8 @@ def trunc_normal_(
         "trunc_normal_",
         tensor,
         (mean, std, a, b),
-        (seed, generator),
-        stream,
-        offset,
-        shape,
-        strides,
+        (seed, generator, stream),
+        (offset, shape, strides),
     )
 
 
@@ -288,11 +285,8 @@ def xavier_uniform_(
         "xavier_uniform_",
         tensor,
         (gain,),
-        (seed, generator),
-        stream,
-        offset,
-        shape,
-        strides,
+        (seed, generator, stream),
+        (offset, shape, strides),
     )
 
 
@@ -313,11 +307,8 @@ def xavier_normal_(
         "xavier_normal_",
         tensor,
         (gain,),
-        (seed, generator),
-        stream,
-        offset,
-        shape,
-        strides,
+        (seed, generator, stream),
+        (offset, shape, strides),
     )
 
 
@@ -347,11 +338,8 @@ def kaiming_uniform_(
         "kaiming_uniform_",
         tensor,
         arguments,
-        (seed, generator),
-        stream,
-        offset,
-        shape,
-        strides,
+        (seed, generator, stream),
+        (offset, shape, strides),
     )
 
 
@@ -376,11 +364,8 @@ def kaiming_normal_(
         "kaiming_normal_",
         tensor,
         arguments,
-        (seed, generator),
-        stream,
-        offset,
-        shape,
-        strides,
+        (seed, generator, stream),
+        (offset, shape, strides),
     )
 
 
