@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from pyparam._cli.demo import net
-from pyparam._cli.source import Mistake, load
+from pyparam._cli.mistake import Mistake
+from pyparam._cli.source import load
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,8 @@ import pyparam
 from pyparam import ParamTable
 from pyparam._cli import app
 from pyparam._cli.config import model_of
-from pyparam._cli.source import Mistake, load
+from pyparam._cli.mistake import Mistake
+from pyparam._cli.source import load
 from pyparam._sources.chosen import Chosen, picked
 
 MODELS = """

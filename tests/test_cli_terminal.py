@@ -17,7 +17,7 @@ from test_cli import ROOT
 from typer.testing import CliRunner
 
 from pyparam._cli import app
-from pyparam._cli.source import complete_source
+from pyparam._cli.options import complete_source
 
 COMMANDS = ("show", "stats", "spectrum", "compare", "ties", "report")
 

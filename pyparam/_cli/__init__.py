@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from pyparam._cli import check, compare, report, show, spectrum, stats, ties
-from pyparam._cli.source import INTERRUPTED, READER_GONE, discard_output
+from pyparam._cli.mistake import INTERRUPTED, READER_GONE, discard_output
 
 _EPILOG = (
     "Exit status: 0 when all is well, 1 when a command found what it looks for (stats and spectrum: a value "

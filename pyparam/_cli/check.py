@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from pyparam._base.words import plural
-from pyparam._cli.source import Arguments, Exclude, Meta, Select, Source, choice, load, mistakes
+from pyparam._cli.mistake import mistakes
+from pyparam._cli.options import Arguments, Exclude, Meta, Select, Source, choice
+from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._cli.told import lines_of
 from pyparam._findings import SEVERITIES, findings

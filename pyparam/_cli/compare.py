@@ -11,7 +11,9 @@ import typer
 
 from pyparam._base.rename import Rule, parse_rule
 from pyparam._cli.fit import Columns, fitting
-from pyparam._cli.source import Exclude, Mistake, Part, Select, choice, complete_source, load, mistakes
+from pyparam._cli.mistake import Mistake, mistakes
+from pyparam._cli.options import Exclude, Part, Select, choice, complete_source
+from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._compare.compare import compare as compare_sources
 from pyparam._compare.comparison import Comparison, Fit

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from pyparam._cli.source import Mistake
+from pyparam._cli.mistake import Mistake
 
 Columns = Annotated[
     str | None,

@@ -8,7 +8,7 @@ import os
 import typer
 
 from pyparam._base.words import dtype_name, plain
-from pyparam._cli.source import Mistake
+from pyparam._cli.mistake import Mistake
 from pyparam._sources.chosen import Chosen
 from pyparam._sources.gguf import GGUFCheckpoint
 from pyparam._sources.path import open as open_checkpoint

@@ -10,18 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from pyparam._base.words import plain, plural, size
-from pyparam._cli.source import (
-    Arguments,
-    Exclude,
-    Meta,
-    Part,
-    Select,
-    Source,
-    choice,
-    complete_source,
-    load,
-    mistakes,
-)
+from pyparam._cli.mistake import mistakes
+from pyparam._cli.options import Arguments, Exclude, Meta, Part, Select, Source, choice, complete_source
+from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._cli.told import lines_of
 from pyparam._measure.rows import finite_or_none

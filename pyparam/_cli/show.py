@@ -9,19 +9,10 @@ import torch
 import typer
 
 from pyparam._cli.fit import Columns, fitting
+from pyparam._cli.mistake import Mistake, mistakes
 from pyparam._cli.names import print_names
-from pyparam._cli.source import (
-    Arguments,
-    Exclude,
-    Meta,
-    Mistake,
-    Part,
-    Select,
-    Source,
-    choice,
-    load,
-    mistakes,
-)
+from pyparam._cli.options import Arguments, Exclude, Meta, Part, Select, Source, choice
+from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._inspect.inspector import inspect
 from pyparam._view.memory import memory_of

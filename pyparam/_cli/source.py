@@ -1,4 +1,4 @@
-"""What a command line's SOURCE means, and how a user's mistake is told."""
+"""What a command line's SOURCE means."""
 
 from __future__ import annotations
 
@@ -10,169 +10,19 @@ import os
 import re
 import sys
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import typer
 from torch import nn
 
 from pyparam._base.closest import closest, hint
-from pyparam._base.words import plain
 from pyparam._cli.config import config_file, model_of
-from pyparam._cli.mistake import Mistake as Mistake
-from pyparam._sources.checkpoint import CheckpointWarning
-from pyparam._sources.chosen import Chosen
+from pyparam._cli.mistake import Mistake
 from pyparam._sources.part import part_of
 
-# What a path ends with that is a checkpoint; completion offers these and directories.
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".gguf", ".pkl", ".index.json")
-
 _FACTORY = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*(\.[^\W\d]\w*)*)")
-
-
-def complete_source(incomplete: str) -> list[str]:
-    """What a shell may complete SOURCE to: 'demo', directories, and files that look like checkpoints."""
-    folder, start = os.path.split(incomplete)
-    try:
-        entries = sorted(os.scandir(folder or "."), key=lambda entry: entry.name)
-    except OSError:
-        entries = []
-    found = []
-    for entry in entries:
-        hidden = entry.name.startswith(".") and not start.startswith(".")
-        if hidden or not entry.name.startswith(start):
-            continue
-        if entry.is_dir():
-            found.append(os.path.join(folder, entry.name) + os.sep)
-        elif entry.name.endswith(_CHECKPOINTS):
-            found.append(os.path.join(folder, entry.name))
-    return [*(["demo"] if "demo".startswith(incomplete) else []), *found]
-
-
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="SOURCE",
-        help="A checkpoint's path (or a directory of shards), package.module:factory, or 'demo'.",
-        show_default=False,
-        autocompletion=complete_source,
-    ),
-]
-Meta = Annotated[
-    bool,
-    typer.Option(
-        "--meta",
-        help="Build on the meta device, without memory: what package.module:factory makes, or the model "
-        "that a transformers config.json describes.",
-    ),
-]
-Arguments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--arg",
-        metavar="NAME=VALUE",
-        help="An argument of package.module:factory, a Python literal or else a string; several times.",
-        show_default=False,
-    ),
-]
-
-
-INTERRUPTED = 130
-READER_GONE = 141
-
-
-@contextlib.contextmanager
-def mistakes() -> Iterator[None]:
-    """Turns errors that a user can mend into a line on standard error and exit status 2.
-
-    ``PYPARAM_TRACEBACK=1`` lets them through. An interrupt ends with status 130, and a reader of the output
-    that goes away with 141, as shells have it, both without a word.
-    """
-    try:
-        with _mistakes_told():
-            yield
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        discard_output()
-        raise typer.Exit(READER_GONE) from None
-
-
-def discard_output() -> None:
-    """What is left in the buffer of standard output goes nowhere."""
-    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-@contextlib.contextmanager
-def _mistakes_told() -> Iterator[None]:
-    if os.environ.get("PYPARAM_TRACEBACK", "0") not in ("", "0"):
-        yield
-        return
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _warned  # type: ignore[assignment]
-            yield
-    except BrokenPipeError:
-        raise
-    except (Mistake, OSError, TypeError, ValueError, LookupError, AttributeError) as error:
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        say(text)
-        raise typer.Exit(2) from None
-
-
-def say(text: str) -> None:
-    """Tells on standard error. What a file calls things cannot steer a terminal there."""
-    typer.echo("\n".join(map(plain, f"pyparam: {text}".split("\n"))), err=True)
-
-
-def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any) -> None:
-    """A checkpoint's warnings are the file's, and not about a line of Python."""
-    text = str(message)
-    say(
-        text
-        if issubclass(category, CheckpointWarning)
-        else f"{filename}:{lineno}: {category.__name__}: {text}"
-    )
-
-
-Part = Annotated[
-    str | None,
-    typer.Option(
-        "--part",
-        metavar="PART",
-        help="Only a part of a checkpoint: model, average, optimizer, or a prefix of its nested keys.",
-        show_default=False,
-    ),
-]
-
-
-Select = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--select",
-        metavar="GLOB",
-        help="Only parameters whose names match; several times: any of them.",
-        show_default=False,
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--exclude",
-        metavar="GLOB",
-        help="Without parameters whose names match; several times.",
-        show_default=False,
-    ),
-]
-
-
-def choice(select: Sequence[str] | None, exclude: Sequence[str] | None) -> Chosen | None:
-    """What ``--select`` and ``--exclude`` take together; None for everything."""
-    return Chosen(select or (), exclude or ()) if select or exclude else None
 
 
 def load(

@@ -9,14 +9,15 @@ import typer
 
 from pyparam._base.words import plain, plural
 from pyparam._cli.fit import Columns, fitting
-from pyparam._cli.source import Meta, Part, Source, load, mistakes
+from pyparam._cli.mistake import mistakes
+from pyparam._cli.options import ROWS, Arguments, Exclude, Limit, Meta, Part, Select, Sort, Source, choice
+from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._measure.rows import finite_or_none
 from pyparam._measure.spectra import Spectrum
 from pyparam._measure.spectrum import spectrum as spectrum_of
 from pyparam._measure.stats import aligned
 
-_ROWS = 200
 _DROPPED = ("dtype", "error", "effective_rank", "condition", "matrix", "stable_rank")
 
 
@@ -29,23 +30,12 @@ def spectrum(
     condition: Annotated[
         bool, typer.Option(help="Estimate condition and effective rank too: most of the time.")
     ] = True,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            "--sort", metavar="COLUMN", help="Order by a column, largest first.", show_default=False
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", min=0, metavar="N", help="Show N rows; else 200, in JSON all.", show_default=False
-        ),
-    ] = None,
+    sort: Sort = None,
+    limit: Limit = None,
     part: Part = None,
-    select: Annotated[
-        str | None,
-        typer.Option("--select", metavar="PATTERN", help="Only parameters that match.", show_default=False),
-    ] = None,
+    arguments: Arguments = None,
+    select: Select = None,
+    exclude: Exclude = None,
     columns: Columns = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with null for NaN.")] = False,
     meta: Meta = False,
@@ -71,15 +61,16 @@ def spectrum(
       pyparam spectrum model.pt --json | jq '.parameters[].stable_rank'
     """
     with mistakes():
-        loaded = load(source, meta=meta, part=part)
+        loaded = load(source, meta=meta, arguments=arguments, part=part)
+        chosen = choice(select, exclude)
         with working(f"reading {source}"):
-            found = spectrum_of(loaded, k, tolerance=tolerance, condition=condition, select=select)
+            found = spectrum_of(loaded, k, tolerance=tolerance, condition=condition, select=chosen)
         shown = found.sort(sort) if sort is not None else found
         if as_json:
             made = {**shown.to_dict(), "parameters": [row.to_dict() for row in shown[:limit]]}
             typer.echo(json.dumps(finite_or_none(made), indent=2))
         else:
-            _print(shown, _ROWS if limit is None else limit, columns)
+            _print(shown, ROWS if limit is None else limit, columns)
     if found.nonfinite() or found.left_out:
         raise typer.Exit(1)
 

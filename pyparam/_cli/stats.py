@@ -16,15 +16,16 @@ import typer
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, plain, plural, size
 from pyparam._cli.fit import Columns, fitting
-from pyparam._cli.source import Arguments, Exclude, Part, Select, Source, choice, load, mistakes
+from pyparam._cli.mistake import mistakes
+from pyparam._cli.options import ROWS, Arguments, Exclude, Limit, Part, Select, Sort, Source, choice
+from pyparam._cli.source import load
 from pyparam._measure.readable import measure_dequantized, measure_readable
 from pyparam._measure.rows import Row, finite_or_none, marked, number
-from pyparam._measure.stats import Stats, unread_notes
+from pyparam._measure.stats import Stats, reasons_told
 from pyparam._sources.quantized import Logical
 
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _SMALLER = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
-_ROWS = 200
 _FIGURES = ("mean", "std", "min", "max", "l2", "zeros", "nans", "infs", "subnormals")
 
 
@@ -34,18 +35,8 @@ def stats(
     histogram: Annotated[
         bool, typer.Option("--histogram", help="Add quantiles, and what smaller dtypes would lose.")
     ] = False,
-    sort: Annotated[
-        str | None,
-        typer.Option(
-            "--sort", metavar="COLUMN", help="Order by a column, largest first.", show_default=False
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit", min=0, metavar="N", help="Show N rows; else 200, in JSON all.", show_default=False
-        ),
-    ] = None,
+    sort: Sort = None,
+    limit: Limit = None,
     part: Part = None,
     arguments: Arguments = None,
     select: Select = None,
@@ -95,7 +86,7 @@ def stats(
             told = [_logical(one) for one in logical]
             typer.echo(json.dumps({**made, "unread": unread, "quantized": told}, indent=2))
         else:
-            _print(shown, _ROWS if limit is None else limit, histogram, columns)
+            _print(shown, ROWS if limit is None else limit, histogram, columns)
             for line in _notes(unread, logical, raw):
                 typer.echo(line)
     if found.nonfinite() or unread:
@@ -107,7 +98,7 @@ def _logical(one: Logical) -> dict[str, Any]:
 
 
 def _notes(unread: dict[str, str], logical: list[Logical], raw: list[str]) -> Iterator[str]:
-    yield from unread_notes(unread)
+    yield from reasons_told("not read", unread)
     for scheme in dict.fromkeys(one.scheme for one in logical):
         alike = [one for one in logical if one.scheme == scheme]
         values, stored = sum(one.numel for one in alike), sum(one.nbytes for one in alike)

@@ -9,7 +9,9 @@ import torch
 import typer
 
 from pyparam._base.words import plain, plural, size
-from pyparam._cli.source import Arguments, Meta, Source, load, mistakes
+from pyparam._cli.mistake import mistakes
+from pyparam._cli.options import Arguments, Meta, Source
+from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._share.ties import tie_sets, ties_of
 from pyparam._sources import table_of

@@ -13,8 +13,9 @@ from torch import Tensor
 from pyparam._base import notebook
 from pyparam._base.closest import missing
 from pyparam._base.words import dtype_name, plain, shape_text
+from pyparam._base.wrappers import Names
 from pyparam._measure.rows import marked, number
-from pyparam._measure.stats import aligned
+from pyparam._measure.stats import aligned, reasons_told
 
 _SHOWN_ROWS = 40
 _NUMBERS = ("sigma_max", "stable_rank", "effective_rank", "condition", "error", "l2")
@@ -75,6 +76,8 @@ class Spectrum(Sequence[SpectrumRow]):
 
     def __init__(self, rows: Sequence[SpectrumRow], left_out: Mapping[str, str], k: int) -> None:
         self._rows = list(rows)
+        # Backwards, so that the first of several with one name is the one found.
+        self._by_name = Names({row.name: i for i, row in reversed(list(enumerate(self._rows)))})
         self.left_out = dict(left_out)
         self.k = k
 
@@ -124,7 +127,7 @@ class Spectrum(Sequence[SpectrumRow]):
         return iter(self._rows)
 
     def __contains__(self, name: object) -> bool:
-        return any(row.name == name for row in self._rows)
+        return self._by_name.find(name) is not None
 
     def __getitem__(self, key: Any) -> Any:
         """The row of a name or at a position; rows of a slice.
@@ -135,9 +138,9 @@ class Spectrum(Sequence[SpectrumRow]):
             return Spectrum(self._rows[key], self.left_out, self.k)
         if not isinstance(key, str):
             return self._rows[key]
-        for row in self._rows:
-            if row.name == key:
-                return row
+        row = self._by_name.find(key)
+        if row is not None:
+            return self._rows[row]
         if key in self.left_out:
             raise KeyError(f"spectrum: {key!r} has no row: {self.left_out[key]}")
         raise missing(key, self.names, "a spectrum")
@@ -195,9 +198,7 @@ class Spectrum(Sequence[SpectrumRow]):
 
     def notes(self) -> list[str]:
         """What has no row, in lines."""
-        shown = [f"left out: {plain(name)}: {reason}" for name, reason in list(self.left_out.items())[:10]]
-        more = len(self.left_out) - len(shown)
-        return [*shown, *([f"left out: {more:,} more"] if more > 0 else [])]
+        return reasons_told("left out", self.left_out)
 
     def __repr__(self) -> str:
         if not self._rows:

@@ -175,18 +175,20 @@ class _Work:
             leading = krylov.leading(batch, self.k, self.tolerance)
             found, residuals = leading.values.tolist(), leading.residuals.amax(1).tolist()
         for i, entry in enumerate(entries):
-            values = [value * scales[i] for value in found[i]]
+            values = tuple(value * scales[i] for value in found[i])
             sigma, low = found[i][0], smallest[i]
-            row = _row(entry, tuple(values), error=residuals[i] * scales[i], exact=least <= EXACT)
-            row = replace(row, l2=norms[i], stable_rank=(norms[i] / values[0]) ** 2 if values[0] > 0 else 0.0)
+            figures: dict[str, Any] = {
+                "l2": norms[i],
+                "stable_rank": (norms[i] / values[0]) ** 2 if values[0] > 0 else 0.0,
+                "error": residuals[i] * scales[i],
+            }
             if self.condition:
                 square = (norms[i] / scales[i]) ** 2
-                row = replace(
-                    row,
-                    effective_rank=square * square / fourth[i] if fourth[i] > 0 else 0.0,
-                    condition=sigma / low if low > floor * sigma else math.inf,
-                )
-            yield row
+                figures |= {
+                    "effective_rank": square * square / fourth[i] if fourth[i] > 0 else 0.0,
+                    "condition": sigma / low if low > floor * sigma else math.inf,
+                }
+            yield _row(entry, values, exact=least <= EXACT, **figures)
 
     def result(self) -> Spectrum:
         for row, name, first in self.again:
@@ -200,28 +202,20 @@ class _Work:
 
 
 def _row(
-    entry: _Entry,
-    values: tuple[float, ...],
-    *,
-    error: float = math.nan,
-    exact: bool = False,
-    nonfinite: int = 0,
+    entry: _Entry, values: tuple[float, ...], *, exact: bool = False, nonfinite: int = 0, **figures: float
 ) -> SpectrumRow:
-    tensor, nan = entry.tensor, math.nan
+    """Figures that are left out are NaN."""
+    unknown = dict.fromkeys(("l2", "stable_rank", "effective_rank", "condition", "error"), math.nan)
     return SpectrumRow(
         name=entry.name,
-        shape=tuple(tensor.shape),
-        matrix=sides(tensor),
-        dtype=tensor.dtype,
+        shape=tuple(entry.tensor.shape),
+        matrix=sides(entry.tensor),
+        dtype=entry.tensor.dtype,
         singular_values=values,
-        l2=nan,
-        stable_rank=nan,
-        effective_rank=nan,
-        condition=nan,
-        error=error,
         exact=exact,
         nonfinite=nonfinite,
         shared_with=None,
+        **unknown | figures,
     )
 
 

@@ -412,7 +412,7 @@ class Stats(StatColumns):
 
     def _notes(self) -> list[str]:
         notes = [f"{len(self._missing):,} without a gradient"] if self._missing else []
-        return notes + unread_notes(self._unread)
+        return notes + reasons_told("not read", self._unread)
 
     def _repr_html_(self) -> str:
         header, rows, left_out = self._cells()
@@ -485,10 +485,10 @@ def aligned(lines: list[list[str]], left: set[int]) -> str:
     )
 
 
-def unread_notes(unread: Mapping[str, str]) -> list[str]:
-    """A line an entry that was not read, ten of them at most."""
-    notes = [f"not read: {plain(name)}: {plain(reason)}" for name, reason in islice(unread.items(), 10)]
-    return notes + ([f"not read: {len(unread) - 10:,} more"] if len(unread) > 10 else [])
+def reasons_told(what: str, reasons: Mapping[str, str]) -> list[str]:
+    """A line an entry with its reason, ten of them at most."""
+    notes = [f"{what}: {plain(name)}: {plain(reason)}" for name, reason in islice(reasons.items(), 10)]
+    return notes + ([f"{what}: {len(reasons) - 10:,} more"] if len(reasons) > 10 else [])
 
 
 def _rows_or_zero(table: Tensor, rows: Tensor) -> Tensor:
