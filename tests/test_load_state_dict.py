@@ -16,15 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from load_state_dict_twins import PYTORCHS, Made, Net, check, fresh, plain, updated
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 import pyparam
 from pyparam._base.native import _C
-
-PYTORCHS = nn.Module.load_state_dict
-
-Made = tuple[nn.Module, Any]
 
 
 @pytest.fixture(autouse=True)
@@ -32,94 +28,6 @@ def _warned_each_time():
     torch.set_warn_always(True)
     yield
     torch.set_warn_always(False)
-
-
-def outcome(load: Callable[..., Any], model: nn.Module, state: Any, **options: Any) -> dict[str, Any]:
-    told: list[Any] = []
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        try:
-            keys = load(model, state, **options)
-            told = [type(keys).__name__, keys.missing_keys, keys.unexpected_keys]
-        except Exception as error:
-            told = [type(error).__name__, str(error)]
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return {
-        "told": told,
-        "warned": [str(w.message) for w in warned],
-        "values": [
-            (
-                name,
-                type(t).__name__,
-                t.dtype,
-                t.requires_grad,
-                None if t.is_inference() else t._version,
-                None if t.is_meta else t.tolist(),
-            )
-            for name, t in tensors
-            if not nn.parameter.is_lazy(t) and not t.is_quantized
-        ],
-        "metadata": repr(getattr(state, "_metadata", None)),
-        "calls": list(getattr(model, "calls", [])),
-    }
-
-
-def check(make: Callable[[], Made], *, native: bool | None = None, **options: Any) -> list[Any]:
-    torch.manual_seed(0)
-    model, state = make()
-    theirs = outcome(PYTORCHS, model, state, **options)
-    torch.manual_seed(0)
-    model, state = make()
-    if native is not None:
-        probe, probed = make()
-        found = _C.load_state_dict(probe, probed, bool(options.get("strict", True)))
-        assert (found is not None) == native
-    torch.manual_seed(0)
-    model, state = make()
-    with pyparam.installed():
-        ours = outcome(type(model).load_state_dict, model, state, **options)
-    assert ours == theirs
-    told: list[Any] = ours["told"]
-    return told
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[Any] = []
-        self.scale = nn.Parameter(torch.randn(()))
-        self.frozen = nn.Parameter(torch.randn(2, 3), requires_grad=False)
-        self.empty = nn.Parameter(torch.randn(0, 3))
-        self.register_parameter("nothing", None)
-        self.first = nn.Linear(3, 4)
-        self.norm = nn.BatchNorm1d(4)
-        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(2)])
-        self.shared = self.blocks[0]
-        self.add_module("none", None)
-        self.register_buffer("steps", torch.tensor(3))
-        self.register_buffer("temporary", torch.randn(2), persistent=False)
-
-
-def fresh(state: Any) -> Any:
-    """Other values under the same names."""
-    for name, tensor in list(state.items()):
-        state[name] = torch.randn_like(tensor) if tensor.is_floating_point() else tensor + 7
-    return state
-
-
-def plain(change: Callable[[Any], Any] = lambda state: None, make: Callable[[], nn.Module] = Net) -> Made:
-    model = make()
-    state = fresh(make().state_dict())
-    changed = change(state)
-    return model, state if changed is None else changed
-
-
-def without(*names: str) -> Callable[[Any], None]:
-    return lambda state: [state.pop(name) for name in names].clear()
-
-
-def updated(**tensors: Any) -> Callable[[Any], None]:
-    return lambda state: state.update({k.replace("__", "."): v for k, v in tensors.items()})
 
 
 def test_all_keys_match() -> None:
@@ -277,99 +185,6 @@ def test_hooks(where: Callable[[Net], nn.Module], strict: bool) -> None:
     register = "register_load_state_dict_post_hook"
     check(hooked(register, where, lambda keys: keys.missing_keys.append("mine")), native=False, strict=strict)
     check(hooked(register, where, lambda keys: keys), native=False, strict=strict)
-
-
-class OwnLoad(nn.Linear):
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        state_dict[prefix + "weight"] = state_dict[prefix + "weight"] * 2
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class OwnExtraState(nn.Linear):
-    def get_extra_state(self) -> Any:
-        return torch.tensor([3.0])
-
-    def set_extra_state(self, state: Any) -> None:
-        with torch.no_grad():
-            self.bias.fill_(float(state))
-
-
-class OwnLoadStateDict(nn.Linear):
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("asked of the root alone")
-
-
-@pytest.mark.parametrize("kind", [OwnLoad, OwnExtraState, OwnLoadStateDict])
-def test_classes_with_methods_of_their_own(kind: type[nn.Module]) -> None:
-    make = lambda: nn.Sequential(nn.Linear(2, 2), kind(2, 2))  # type: ignore[call-arg]  # noqa: E731
-    check(lambda: plain(make=make), native=kind is OwnLoadStateDict)
-    check(lambda: plain(without("1.bias"), make), strict=False)
-    if kind is OwnExtraState:
-        check(lambda: plain(without("1._extra_state"), make), native=False)
-        check(lambda: plain(without("1._extra_state"), make), native=False, strict=False)
-
-
-def test_a_method_in_the_instance_counts() -> None:
-    def make() -> Made:
-        model, state = plain()
-        original = model.first._load_from_state_dict
-        model.first._load_from_state_dict = lambda *args: (model.calls.append(args[1]), original(*args))[1]
-        return model, state
-
-    check(make, native=False)
-
-
-def quantized() -> nn.Module:
-    torch.backends.quantized.engine = (
-        "qnnpack" if "qnnpack" in torch.backends.quantized.supported_engines else "fbgemm"
-    )
-    return nn.Sequential(torch.ao.nn.quantized.Linear(3, 2), nn.Linear(2, 2))
-
-
-KINDS: dict[str, Callable[[], nn.Module]] = {
-    "parametrized": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(3, 3)), nn.Linear(3, 3)),
-    "orthogonal": lambda: parametrizations.orthogonal(nn.Linear(3, 3)),
-    "recurrent": lambda: nn.LSTM(3, 4, num_layers=2),
-    "attention": lambda: nn.TransformerEncoderLayer(8, 2, 16),
-    "double": lambda: Net().double(),
-    "half": lambda: Net().half(),
-    "on meta": lambda: nn.Linear(3, 3, device="meta"),
-    "containers": lambda: nn.ModuleDict(
-        {"a": nn.ParameterList([torch.randn(2)]), "b": nn.ParameterDict({"c": torch.ones(1)})}
-    ),
-    "nothing": lambda: nn.Module(),
-}
-
-
-@pytest.mark.parametrize("strict", [True, False])
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_kinds_of_modules(kind: str, strict: bool) -> None:
-    check(lambda: plain(make=KINDS[kind]), strict=strict)
-    check(lambda: plain(updated(more__weight=torch.ones(1)), KINDS[kind]), strict=strict)
-    check(lambda: (KINDS[kind](), {}), strict=strict)
-
-
-def test_lazy_modules() -> None:
-    def make() -> Made:
-        state = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 3)).state_dict()
-        return nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 3)), state
-
-    check(make, native=False)
-    check(lambda: (nn.Linear(3, 3), nn.LazyLinear(3).state_dict()), native=False)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_quantized_modules() -> None:
-    check(lambda: (quantized(), quantized().state_dict()), native=False)
-
-
-def test_swap_mode() -> None:
-    torch.__future__.set_swap_module_params_on_conversion(True)
-    try:
-        check(plain)
-        check(plain, assign=True)
-    finally:
-        torch.__future__.set_swap_module_params_on_conversion(False)
 
 
 class Mapped(dict):  # type: ignore[type-arg]
