@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,7 +171,8 @@ def test_one_step_costs_the_same_on_every_model() -> None:
 
 
 MEMORY = """
-import gc, resource
+import gc, resource, sys
+sys.path.append(sys.argv[1])
 from models import mixture
 import pyparam
 model = mixture()
@@ -188,6 +190,6 @@ print((resident() - before) / 20 / len(tables[0]))
 def test_memory_of_a_walk() -> None:
     """Bytes a parameter, the names (as keys) with them; the floor is 200 beyond the names."""
     out = subprocess.run(
-        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, cwd="benchmarks"
+        [sys.executable, "-c", MEMORY, str(Path(__file__).parent)], capture_output=True, text=True, check=True
     )
     print(f"\nmemory of a walk: {float(out.stdout):.0f} bytes a parameter")
