@@ -1,6 +1,9 @@
 // The pybind11 module: definitions only.
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "bindings/compare.h"
 #include "bindings/fingerprint.h"
 #include "bindings/flatten.h"
@@ -16,6 +19,7 @@
 
 namespace py = pybind11;
 
+using pyparam::GivenList;
 using pyparam::Name;
 using pyparam::ParamTable;
 using pyparam::str_of;
@@ -37,8 +41,8 @@ ParamTable table_from_columns(const std::vector<Name>& names, const py::list& te
 }
 
 py::list names_of(const ParamTable& table) {
-  py::list out(table.size());
-  for (size_t i = 0; i < table.size(); ++i) out[i] = str_of(table.names[i]);
+  py::list out(table.names.size());
+  for (size_t i = 0; i < table.names.size(); ++i) out[i] = str_of(table.names[i]);
   return out;
 }
 
@@ -55,17 +59,36 @@ ParamTable take(const ParamTable& table, const std::vector<size_t>& indices) {
   return taken;
 }
 
+// Hands the tensors over as Python's objects; the table keeps the names. None, and nothing done,
+// where nobody else holds one of them.
+py::object release_tensors(ParamTable& table) {
+  const auto shared = [](const at::Tensor& tensor) { return tensor.use_count() > 1; };
+  if (std::none_of(table.tensors.begin(), table.tensors.end(), shared)) return py::none();
+  py::object objects = py::cast(table.tensors);
+  std::vector<at::Tensor>().swap(table.tensors);
+  return objects;
+}
+
+// A table of these names and other tensors.
+ParamTable with_tensors(const ParamTable& table, const GivenList& given) {
+  if (given.tensors.size() != table.names.size())
+    throw py::value_error("ParamTable: names and tensors differ in length");
+  return {table.names, given.tensors};
+}
+
 std::vector<Name> attributes_of(const ParamTable& table) {
   std::vector<Name> out;
-  out.reserve(table.size());
-  for (size_t i = 0; i < table.size(); ++i) out.push_back({std::string(table.names.attribute(i))});
+  const size_t size = table.names.size();
+  out.reserve(size);
+  for (size_t i = 0; i < size; ++i) out.push_back({std::string(table.names.attribute(i))});
   return out;
 }
 
 std::vector<Name> owner_names_of(const ParamTable& table) {
   std::vector<Name> out;
-  out.reserve(table.size());
-  for (size_t i = 0; i < table.size(); ++i) out.push_back({table.names.owner(i)});
+  const size_t size = table.names.size();
+  out.reserve(size);
+  for (size_t i = 0; i < size; ++i) out.push_back({table.names.owner(i)});
   return out;
 }
 
@@ -88,14 +111,16 @@ PYBIND11_MODULE(_C, m) {
 
   py::class_<ParamTable>(m, "ParamTable")
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))
-      .def("__len__", &ParamTable::size)
+      .def("__len__", [](const ParamTable& t) { return t.names.size(); })
       .def_property_readonly("names", &names_of)
       .def_property_readonly("tensors", [](const ParamTable& t) { return t.tensors; })
       .def_property_readonly("attributes", &attributes_of)
       .def_property_readonly("owner_names", &owner_names_of)
       .def(
           "tensor", [](const ParamTable& t, size_t i) { return t.tensors.at(i); }, py::arg("index"))
-      .def("take", &take, py::arg("indices"));
+      .def("take", &take, py::arg("indices"))
+      .def("release_tensors", &release_tensors)
+      .def("with_tensors", &with_tensors, py::arg("tensors"));
 
   pyparam::bind_files(m);
   pyparam::bind_script(m);

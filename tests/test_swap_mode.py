@@ -6,15 +6,21 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import pyparam
 
 
 @pytest.fixture
-def swap_mode():
-    torch.__future__.set_swap_module_params_on_conversion(True)
-    yield
+def swapping():
+    """Switches the mode on when it is called."""
+    yield lambda: torch.__future__.set_swap_module_params_on_conversion(True)
     torch.__future__.set_swap_module_params_on_conversion(False)
+
+
+@pytest.fixture
+def swap_mode(swapping):
+    swapping()
 
 
 def ours() -> nn.Sequential:
@@ -60,6 +66,7 @@ KEPT = {
     "initialize_": lambda net: pyparam.init.initialize_(net, seed=1),
     "EMA": lambda net: pyparam.EMA(net, 0.9),
     "findings": pyparam.findings,
+    "ParamTable": lambda net: pyparam.ParamTable(*zip(*net.named_parameters(), strict=True)),
     "half an iterator": half_listed,
     "state_dict": pyparam.state_dict,
     "flatten_groups": pyparam.flatten_groups,
@@ -68,15 +75,31 @@ KEPT = {
 }
 
 
+@pytest.mark.parametrize("mode", ["before", "after"])
 @pytest.mark.parametrize("verb", KEPT)
-def test_a_model_is_converted_while_what_a_verb_gave_is_kept(swap_mode, verb):
+def test_a_model_is_converted_while_what_a_verb_gave_is_kept(swapping, verb, mode):
+    if mode == "before":
+        swapping()
     net = ours()
     weight = net[0].weight
     kept = KEPT[verb](net)
+    swapping()
     net.double()
     assert net[0].weight is weight
     assert weight.dtype == torch.float64
     del kept
+
+
+@pytest.mark.parametrize(
+    "verb", ["walk", "walk of a state dict", "select", "slice", "Inspector.select", "ParamTable"]
+)
+def test_a_model_of_tensor_subclasses_is_converted(verb):
+    net = nn.Sequential(nn.Linear(3, 3))
+    net[0].weight = nn.Parameter(TwoTensor(torch.ones(3, 3), torch.ones(3, 3)))
+    kept = KEPT[verb](net)
+    net.double()  # which swaps whatever the mode is
+    assert net[0].weight.dtype == torch.float64
+    assert kept[0] is net[0].weight
 
 
 def test_a_packed_model_is_converted_whenever_the_mode_was_switched_on():
@@ -111,19 +134,23 @@ def test_a_table_follows_what_its_objects_become(swap_mode):
     assert before.dtype == torch.float32
 
 
-def test_a_table_made_earlier_lets_go_when_it_is_used():
+def test_a_table_that_is_kept_answers_and_is_used_as_any():
     net = ours()
-    table = pyparam.walk(net)
-    torch.__future__.set_swap_module_params_on_conversion(True)
-    try:
-        with pytest.raises(RuntimeError, match="Couldn't swap"):
-            net.double()
-        assert len(table) == 5
-        net.double()
-        assert table[0].dtype == torch.float64
-    finally:
-        torch.__future__.set_swap_module_params_on_conversion(False)
-    assert table["0.weight"] is net[0].weight
+    table = pyparam.walk(net, buffers=True)
+    made = pyparam.ParamTable(table.names, table.tensors)
+    for kept in (table, made, table[:], table.select("*")):
+        assert len(kept) == len(kept.names) == 8
+        assert kept["2.bias"] is kept[4] is net[2].bias
+        assert kept.attributes[:2] == ["weight", "bias"]
+        assert pyparam.fingerprint(kept) == pyparam.fingerprint(pyparam.walk(net, buffers=True))
+        assert torch.equal(pyparam.flatten(kept[:5]), pyparam.flatten(net))
+    assert [owner and type(owner).__name__ for owner in table.owners][:3] == [
+        "Linear",
+        "Linear",
+        "BatchNorm1d",
+    ]
+    with pytest.raises(ValueError, match="names and tensors differ in length"):
+        pyparam.ParamTable(["a"], [])
 
 
 @pytest.mark.parametrize("verb", ["walk", "pack_"])

@@ -70,8 +70,7 @@ def walk(source: Any, *, buffers: bool = False, remove_duplicate: bool = True) -
         table = module_source.table(source, buffers=buffers, remove_duplicate=remove_duplicate, owners=True)
     else:
         table = table_of(source, buffers=buffers, remove_duplicate=remove_duplicate)
-    table._settled()
-    return table
+    return table._keep()
 
 
 def state_dict(

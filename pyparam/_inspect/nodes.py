@@ -107,7 +107,7 @@ class Tree:
     def __init__(
         self, table: ParamTable, buffers: frozenset[str], label: str, checkpoint: Checkpoint | None = None
     ) -> None:
-        self.table = table
+        self.table = table._keep()
         self.checkpoint = checkpoint
         self.buffers = buffers
         self.label = label
@@ -207,7 +207,7 @@ def _table(rows: Pairs, *, remove_duplicate: bool) -> ParamTable:
     if remove_duplicate:
         seen: set[int] = set()
         rows = [row for row in rows if not (id(row[1]) in seen or seen.add(id(row[1])))]  # type: ignore[func-returns-value]
-    return ParamTable([name for name, _ in rows], [tensor for _, tensor in rows])
+    return ParamTable.for_verb([name for name, _ in rows], [tensor for _, tensor in rows])
 
 
 def node_of(source: Any) -> Node:

@@ -179,7 +179,7 @@ def _measure_batches(
     """Measures a checkpoint whose tensors take memory of their own, some of them at a time."""
     found: list[tuple[int, Stats]] = []
     for names in batches:
-        table = ParamTable(names, [source[name] for name in names])
+        table = ParamTable.for_verb(names, [source[name] for name in names])
         found.append((1, measure_strictly(table, histogram=histogram, quantiles=quantiles)))
         del table
         # Halves of about one size are joined, so that each row is copied a logarithm of times.
@@ -199,7 +199,7 @@ def _measure_shared(
         pairs = [(name, tensor.grad) for name, tensor in table]
         missing = [name for name, gradient in pairs if gradient is None]
         there = [(name, gradient) for name, gradient in pairs if gradient is not None]
-        table = ParamTable([name for name, _ in there], [gradient for _, gradient in there])
+        table = ParamTable.for_verb([name for name, _ in there], [gradient for _, gradient in there])
 
     def measured(part: ParamTable) -> _C.Measurement:
         with named_errors(part):

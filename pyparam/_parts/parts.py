@@ -89,8 +89,7 @@ def has_parts(table: ParamTable) -> bool:
     kind = dtensor_type()
     if kind is None:
         return False
-    tensor = table._native.tensor
-    return any(isinstance(tensor(i), kind) for i in _C.python_tensors(table._native))
+    return any(isinstance(table._tensor(i), kind) for i in _C.python_tensors(table._native))
 
 
 def split(table: ParamTable) -> tuple[_C.ParamTable, Tensor, list[int]]:
@@ -110,7 +109,7 @@ def parts_of(verb: str, table: ParamTable, whose: str = "") -> Parts:
     with torch.no_grad():
         places = []
         for row in first:
-            tensor: Any = table._native.tensor(row)
+            tensor: Any = table._tensor(row)
             if kind is None or not isinstance(tensor, kind):
                 places.append(whole_place(tensor))
                 continue

@@ -280,7 +280,7 @@ class Checkpoint(Mapping[str, Tensor]):
                 native = _C.mapped_table(mapped, list(self._places), list(self._places.values()), rows)
                 table = ParamTable.from_native(native)
             else:
-                table = ParamTable(list(self), list(self.values()))
+                table = ParamTable.for_verb(list(self), list(self.values()))
             self._table = weakref.ref(table)
         return table
 
@@ -348,7 +348,7 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     if names == list(source):
         everything: ParamTable = source.table()
         return everything
-    return ParamTable(names, [source[name] for name in names])
+    return ParamTable.for_verb(names, [source[name] for name in names])
 
 
 def _counted(count: int, noun: str) -> str:

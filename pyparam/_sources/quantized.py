@@ -83,7 +83,7 @@ def dequantized(table: ParamTable) -> ParamTable:
     if not found.logical:
         return table
     names = [*found.rest.names, *(one.name for one in found.logical)]
-    return ParamTable(names, [*found.rest.tensors, *(one.values() for one in found.logical)])
+    return ParamTable.for_verb(names, [*found.rest.tensors, *(one.values() for one in found.logical)])
 
 
 def _logical(

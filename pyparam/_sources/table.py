@@ -10,7 +10,6 @@ from typing import NoReturn, TypeAlias, overload
 
 import torch
 from torch import Tensor, nn
-from torch.__future__ import get_swap_module_params_on_conversion
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.closest import missing
@@ -31,66 +30,72 @@ class ParamTable:
     """What a walk saw: qualified names, tensors, owning modules and attribute names, as columns in order.
 
     A table keeps its tensors alive and nothing else: the owning modules are held weakly. It does not follow
-    later changes of the model, but in PyTorch's swap mode, where the objects stay and what they are changes;
-    a table made before that mode was switched on holds up conversions until it is used again. Two tables are
-    equal when they are the same object.
+    later changes of the model, but where PyTorch swaps tensors (``torch.utils.swap_tensors``), since there
+    the objects stay and what they are changes. Two tables are equal when they are the same object.
     """
 
     __slots__ = ("__weakref__", "_columns", "_held", "_index", "_names", "_owners")
 
     def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None) -> None:
         self._fill(_C.ParamTable(list(names), list(tensors)), owners)
+        self._keep()
+
+    @classmethod
+    def for_verb(
+        cls, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None
+    ) -> ParamTable:
+        """A table that holds its tensors natively: its verb drops it, or they are nobody else's."""
+        return cls.from_native(_C.ParamTable(list(names), list(tensors)), owners)
 
     @classmethod
     def from_native(cls, native: _C.ParamTable, owners: Owners | None = None) -> ParamTable:
-        """Wraps the native table that a walk made; ``owners`` has one entry a row."""
+        """Wraps the native table that a walk made; ``owners`` has one entry a row.
+
+        A table that outlives the verb it was made for is told to ``_keep``.
+        """
         table = cls.__new__(cls)
         table._fill(native, owners)
         return table
 
     def _fill(self, native: _C.ParamTable, owners: Owners | None) -> None:
-        self._columns: _C.ParamTable | None = native
-        self._held: list[Tensor] = []  # the tensors, where there are no columns
+        self._columns = native
+        self._held: list[Tensor] | None = None  # the tensors, where the columns have none
         self._owners = owners
         self._names: list[str] | None = None
         self._index: Names | None = None
 
+    def _keep(self) -> ParamTable:
+        """From now on tensors are held as Python objects, and natively while a verb runs alone.
+
+        A tensor that native code holds cannot be swapped (``torch.utils.swap_tensors``), which is how PyTorch
+        converts models of tensor subclasses, and any in its swap mode
+        (``torch.__future__.set_swap_module_params_on_conversion``). One that only Python holds can.
+        """
+        if self._held is None:
+            self._held = self._columns.release_tensors()
+        return self
+
     @property
     def _native(self) -> _C.ParamTable:
-        """The columns, for native code; made anew for each call where the table holds none."""
-        held = self._settled()
-        return _C.ParamTable(self.names, self._held) if held is None else held
-
-    def _settled(self) -> _C.ParamTable | None:
-        """The columns; None where Python objects are held in their place.
-
-        A tensor that native code holds cannot be swapped, which is how a model is converted in PyTorch's swap
-        mode (``torch.__future__.set_swap_module_params_on_conversion``). One that only Python holds can.
-        """
-        if self._columns is not None and get_swap_module_params_on_conversion():
-            self._owner_references()  # which native names may be asked for
-            self._names = self._columns.names
-            self._held = self._columns.tensors
-            self._columns = None
-        return self._columns
+        """The columns, for one native call; made anew for each where Python holds the tensors."""
+        return self._columns if self._held is None else self._columns.with_tensors(self._held)
 
     @property
     def names(self) -> list[str]:
         """The qualified names."""
         if self._names is None:
-            self._names = self._native.names  # which are there already where there are no columns
+            self._names = self._columns.names
         return self._names
 
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors: the very objects the source holds."""
-        columns = self._settled()
-        return list(self._held) if columns is None else columns.tensors
+        return self._columns.tensors if self._held is None else list(self._held)
 
     @property
     def attributes(self) -> list[str]:
         """The name each tensor has in its owner: "bias" for "0.block 1.0.bias"."""
-        return self._native.attributes
+        return self._columns.attributes
 
     @property
     def owners(self) -> list[nn.Module | None]:
@@ -106,8 +111,7 @@ class ParamTable:
         return owners or ()
 
     def __len__(self) -> int:
-        columns = self._settled()
-        return len(self._held) if columns is None else len(columns)
+        return len(self._columns)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return zip(self.names, self.tensors, strict=True)
@@ -130,7 +134,7 @@ class ParamTable:
                 raise missing(key, self.names, "a table")
             return self._tensor(position)
         if isinstance(key, slice):
-            return self._take(range(len(self))[key])
+            return self._take(range(len(self))[key])._keep()
         try:
             position = range(len(self))[key]
         except TypeError:
@@ -142,8 +146,7 @@ class ParamTable:
         return self._tensor(position)
 
     def _tensor(self, position: int) -> Tensor:
-        columns = self._settled()
-        return self._held[position] if columns is None else columns.tensor(position)
+        return self._columns.tensor(position) if self._held is None else self._held[position]
 
     def _positions(self) -> Names:
         if self._index is None:
@@ -171,17 +174,17 @@ class ParamTable:
         """
         wanted = matcher(pattern)
         if isinstance(wanted, ByName):
-            return self._take(taken(self.names, wanted))
-        return self._take([i for i, (name, tensor) in enumerate(self) if wanted(name, tensor)])
+            rows = taken(self.names, wanted)
+        else:
+            rows = [i for i, (name, tensor) in enumerate(self) if wanted(name, tensor)]
+        return self._take(rows)._keep()
 
     def _take(self, positions: Sequence[int]) -> ParamTable:
         owners: Owners | None = None
         if self._owners is not None:
             known = self._owner_references()
             owners = [known[i] for i in positions]
-        taken = ParamTable.from_native(self._native.take(list(positions)), owners)
-        taken._settled()
-        return taken
+        return ParamTable.from_native(self._native.take(list(positions)), owners)
 
     def __repr__(self) -> str:
         count = len(self)

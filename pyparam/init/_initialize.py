@@ -376,7 +376,7 @@ def _resolved(samplers: Sequence[Sampler | str], picks: Sequence[int], table: Pa
     job = Job(table, class_of)
     for at, where in enumerate(first):
         sampler = samplers[picks[where]]
-        tensor = table._native.tensor(where)
+        tensor = table._tensor(where)
         row = _row_of(sampler, lambda where=where: table.names[where], tensor)  # type: ignore[misc]
         job.rows.append(_KEPT if row is None else row)
         job.samplers.append("kept" if sampler == "keep" else shown(sampler))
