@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
+from pyparam._base.closest import closest, hint
 from pyparam._base.extent import require_extent, require_shape
+from pyparam._base.rename import suggested
 from pyparam._share.shared_memory import same_values
 from pyparam._share.ties import ties_of
 from pyparam._sources.table import ParamTable
 from pyparam._sources.tied import Tie
 
 
-def check_names(verb: str, missing: list[str], unexpected: list[str], where: str) -> None:
-    """Raises ValueError where there are any."""
-    for names, text in ((missing, f"the {where} lacks"), (unexpected, "the model lacks")):
+def check_names(
+    verb: str,
+    missing: list[str],
+    unexpected: list[str],
+    where: str,
+    own: Collection[str],
+    given: Collection[str],
+) -> None:
+    """Raises ValueError where there are any, with what may help; ``own`` and ``given`` are all the names of
+    the model and of what is loaded."""
+    for names, others, text in (
+        (missing, unexpected, f"the {where} lacks"),
+        (unexpected, missing, "the model lacks"),
+    ):
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise ValueError(f"{verb}: {text} {', '.join(map(repr, names[:5]))}{more}")
+            remedy = _remedy(own, given, where) or hint(closest(names[0], others))
+            raise ValueError(f"{verb}: {text} {', '.join(map(repr, names[:5]))}{more}{remedy}")
+
+
+def _remedy(own: Collection[str], given: Collection[str], where: str) -> str:
+    """The end of a message that says under which names more would match; "" where no rule is seen."""
+    found = suggested(own, given)
+    if found is None:
+        return ""
+    text, wanted = found.text, set(own)
+    most = min(len(wanted), len(given))
+    many = f"all {most:,} match" if found.matched >= most else f"{found.matched:,} of {most:,} match"
+    if found.side == 0:
+        said = f"; {many} once {text!r} is removed from the model's names"
+        plain = all(found.apply(name) == name.removeprefix(text) != name for name in own)
+        return f"{said}: rename={('*', f'{text}*')!r} puts it before the {where}'s" if plain else said
+    said = f"; {many} once {text!r} is removed from the {where}'s names"
+    if found.is_infix:
+        return f"{said}: rename=lambda name: name.replace({text!r}, '')"
+    if all(name in wanted for name in map(found.apply, given)):
+        return f"{said}: rename={text!r}"
+    # What else there is has names of its own, such as an optimizer's state.
+    return f"{said}: part={text.removesuffix('.')!r}"
 
 
 def check_agreement(
@@ -149,7 +184,7 @@ def check_memory(verb: str, values: Mapping[str, Any], wanted: Mapping[str, Any]
     ]
     names = [f"t{i}" for i in range(len(pairs))] + [f"s{i}" for i in range(len(pairs))]
     tensors = [target for _, target, _ in pairs] + [value for _, _, value in pairs]
-    for tie in ties_of(ParamTable(names, tensors)):
+    for tie in ties_of(ParamTable.for_verb(names, tensors)):
         for group in tie.classes("storage"):
             written = {name[1:] for name in group if name[0] == "t"}
             for name in group:

@@ -68,6 +68,7 @@ def load_(
     strict: bool = True,
     assign: bool = False,
     rename: Rule = None,
+    part: str | None = None,
     cast: bool = False,
     device: str | torch.device | None = None,
 ) -> IncompatibleKeys:
@@ -88,6 +89,9 @@ def load_(
             to copy values into the model's tensors. Tensors of a file are read into memory.
         rename: a rule for the source's names, as ``compare`` takes it: a prefix to remove, a pair
             ``(pattern, replacement)``, a mapping of globs, a function, or a list of these.
+        part: of a training checkpoint the part to load: a prefix of nested keys (``"model"``,
+            ``"state.encoder"``), which its names then lack, or ``"model"`` or ``"average"`` whatever its
+            keys are.
         cast: whether values may be rounded to the model's dtype. Without it, a dtype that does not hold every
             value of the source's is an error.
         device: where tensors on the meta device get their memory, and where assigned tensors go.
@@ -98,15 +102,16 @@ def load_(
     Raises:
         TypeError: ``model`` is no module, or ``source`` no source.
         FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, names are missing or unexpected, shapes differ, values would be
-            lost, the source gives other values to two names that the model ties, or lies in the model's
-            memory under another layout or name.
+        ValueError: the file cannot be read or has no such part, names are missing or unexpected (what would
+            make more of them match is said), shapes differ, values would be lost, the source gives other
+            values to two names that the model ties, or lies in the model's memory under another layout or
+            name.
 
     Of a DTensor each rank takes its own part, without communication, and it stays placed as it was.
 
     The model is as it was where this raises.
     """
-    return _filled(_Options("load_", strict, assign, cast, device), model, source, rename)
+    return _filled(_Options("load_", strict, assign, cast, device), model, source, rename, part)
 
 
 def load_file_(
@@ -116,20 +121,23 @@ def load_file_(
     strict: bool = True,
     assign: bool = False,
     rename: Rule = None,
+    part: str | None = None,
     cast: bool = False,
     device: str | torch.device | None = None,
 ) -> IncompatibleKeys:
     """:func:`load_` from a file. Takes and raises the same."""
-    return _filled(_Options("load_file_", strict, assign, cast, device), model, path, rename)
+    return _filled(_Options("load_file_", strict, assign, cast, device), model, path, rename, part)
 
 
-def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> IncompatibleKeys:
+def _filled(
+    options: _Options, model: nn.Module, source: Any, rename: Rule, part: str | None
+) -> IncompatibleKeys:
     verb, strict, assign, cast, device = options
     require_memory(verb)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
     options = options._replace(device=None if device is None else torch.device(device))
-    source = opened(verb, source)
+    source = opened(verb, source, part)
     if not assign and rename is None:
         paired = boxes_paired if isinstance(source, DistributedCheckpoint) else _table_paired
         if paired(model, source, cast):
@@ -155,12 +163,12 @@ def _filled(options: _Options, model: nn.Module, source: Any, rename: Rule) -> I
         _check(options, values, wanted, code)
     else:
         if strict:
-            check_names(verb, *matched[:2], options.where)
+            check_names(verb, *matched[:2], options.where, wanted, values)
         if not cast:
             check_conversions(verb, matched[4], options.where)
     if not given.from_file and not assign:
         check_memory(verb, values, wanted)
-    present = [part for tie in given.ties if (part := _restrict(tie, wanted)) is not None]
+    present = [some for tie in given.ties if (some := _restrict(tie, wanted)) is not None]
     if matched is not None and not present:
         stream(matched[2], matched[3], given.files)
         return IncompatibleKeys(*matched[:2])
@@ -182,7 +190,7 @@ def _check(options: _Options, values: Mapping[str, Any], wanted: Mapping[str, An
     if strict:
         missing = [name for name in wanted if name not in values and not code.reaches(name)]
         unexpected = [name for name in values if name not in wanted and not code.reaches(name)]
-        check_names(verb, missing, unexpected, options.where)
+        check_names(verb, missing, unexpected, options.where, wanted, values)
     place = None if device is None else torch.device(device)
     for name, target in wanted.items():
         if name not in values:
@@ -270,7 +278,7 @@ def _written(
     keys = _by_pytorch(options, model, values, wanted)
     retie_(model, present)
     if strict:
-        check_names(verb, *keys, options.where)
+        check_names(verb, *keys, options.where, wanted, values)
     stream(targets, sources, given.files)
     return keys
 

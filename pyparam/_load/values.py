@@ -16,6 +16,7 @@ from pyparam._share.save import STRIDES_KEY
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.mapped import MappedFile
+from pyparam._sources.part import part_of
 from pyparam._sources.tied import TIES_KEY, Tie, ties_from_text
 
 
@@ -37,15 +38,17 @@ class Given(NamedTuple):
     """What a mapping has by name that is no tensor, and is left out of the values."""
 
 
-def opened(verb: str, source: Any) -> Any:
-    """What a path leads to, or the source as it is.
+def opened(verb: str, source: Any, part: str | None = None) -> Any:
+    """What a path leads to, or the source as it is; of either the part that is asked for.
 
-    Raises ValueError for a file that cannot be read.
+    Raises ValueError for a file that cannot be read, or a part that is not there.
     """
-    if not path.accepts(source):
+    if part is None and not path.accepts(source):
         return source
+    if part is not None and not isinstance(part, str):
+        raise TypeError(f"{verb}: part is a {type(part).__name__}; expected a prefix of names")
     try:
-        return path.open(source)
+        return path.open(source) if part is None else part_of(source, part)
     except ValueError as error:
         raise ValueError(f"{verb}: {error}") from None
 
