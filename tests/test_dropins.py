@@ -5,13 +5,19 @@ What differs on purpose is listed in docs/differences.md; the last test here hol
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_, parameters_to_vector, vector_to_parameters
+from torch.nn.utils import (
+    clip_grad_norm_,
+    clip_grads_with_norm_,
+    parameters_to_vector,
+    vector_to_parameters,
+)
 
 import pyparam
 
@@ -78,6 +84,95 @@ def test_norms_that_are_not_finite(order: Any, value: float, refuse: bool) -> No
         torch.testing.assert_close(a.grad, b.grad, equal_nan=True)
 
 
+def linear_norm(layer: nn.Module, order: float) -> Tensor:
+    magnitudes = torch.cat([p.grad.abs().flatten() for p in layer.parameters()])
+    return magnitudes.max() if math.isinf(order) else magnitudes.pow(order).sum().pow(1 / order)
+
+
+def scales(layer: nn.Module, grads: tuple[Tensor, Tensor]) -> Tensor:
+    return torch.cat([(p.grad / g).flatten() for p, g in zip(layer.parameters(), grads, strict=True)])
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("order", [0.5, 1.5, 2, 4, "inf"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_clipping_as_pytorch_tests_it(order: Any, foreach: bool, whole: bool) -> None:
+    layer, most = nn.Linear(10, 10), 2
+
+    def clip() -> Tensor:
+        if whole:
+            return pyparam.clip_grad_norm_(layer.parameters(), most, norm_type=order, foreach=foreach)
+        norm = pyparam.total_norm([p.grad for p in layer.parameters()], order)
+        clip_grads_with_norm_(layer.parameters(), most, norm, foreach=foreach)
+        return norm
+
+    large = torch.arange(1.0, 101).view(10, 10), torch.ones(10).div(1000)
+    small = torch.rand(10, 10).div(10000), torch.ones(10).div(500)
+    for grads, expected in ((large, most), (small, None)):
+        for parameter, grad in zip(layer.parameters(), grads, strict=True):
+            parameter.grad = grad.clone()
+        before = linear_norm(layer, float(order))
+        torch.testing.assert_close(clip(), before)
+        after = linear_norm(layer, float(order))
+        torch.testing.assert_close(after, before if expected is None else torch.tensor(float(expected)))
+        scale = scales(layer, grads)
+        torch.testing.assert_close(scale.std(), torch.zeros(()), atol=1e-5, rtol=0)
+        assert expected is not None or torch.equal(scale, torch.ones_like(scale))
+
+
+@pytest.mark.parametrize("parameters", [nn.Module.parameters, pyparam.parameters])
+def test_the_warning_of_an_exhausted_generator(parameters: Any) -> None:
+    layer = nn.Linear(2, 2)
+    for clip in (clip_grad_norm_, pyparam.clip_grad_norm_):
+        exhausted = parameters(layer)
+        list(exhausted)
+        words = "^`parameters` is an empty generator, no gradient clipping will occur.$"
+        with pytest.warns(UserWarning, match=words) as told:
+            clip(exhausted, 1.0)
+        assert [warning.filename for warning in told] == [__file__]
+
+
+POSITIVE, NEGATIVE = [0.1, 1, 2, 3.5, math.inf], [-0.1, -1, -2, -3.5]
+EACH = [*POSITIVE, *NEGATIVE, 0]
+# (scalars, one element alone, a finite gradient before it, the orders whose norm is not finite), as PyTorch's
+# own test has them, but for the last three lines: there its norms of the orders 2 and 3.5 overflow.
+NONFINITE: list[tuple[list[float], bool, bool, list[float]]] = [
+    ([math.inf, -math.inf], False, False, [*POSITIVE, *NEGATIVE]),
+    ([math.inf, -math.inf], False, True, POSITIVE),
+    ([math.inf, -math.inf], True, False, POSITIVE),
+    ([math.inf, -math.inf], True, True, POSITIVE),
+    *(([math.nan], one, before, [*POSITIVE, *NEGATIVE]) for one in (False, True) for before in (False, True)),
+    *(([2e22, -2e22], one, before, []) for one in (False, True) for before in (False, True)),
+    ([2e200, -2e200], False, False, [-2, -3.5]),
+    ([2e200, -2e200], False, True, []),
+    ([2e200, -2e200], True, False, []),
+    ([2e200, -2e200], True, True, []),
+]
+
+
+@pytest.mark.parametrize(("scalars", "one", "before", "nonfinite"), NONFINITE)
+def test_which_norms_are_refused(
+    scalars: list[float], one: bool, before: bool, nonfinite: list[float]
+) -> None:
+    for scalar, order in itertools.product(scalars, EACH):
+        parameter = torch.ones(10, dtype=torch.float64, requires_grad=True)
+        (parameter[1] if one else parameter).mul(scalar).sum().backward()
+        parameters = [parameter]
+        if before:
+            first = torch.ones(1, dtype=torch.float64, requires_grad=True)
+            first.sum().backward()
+            parameters.insert(0, first)
+        grads = [p.grad.clone() for p in parameters]
+        if order in nonfinite:
+            with pytest.raises(RuntimeError, match=f"The total norm of order {float(order)} for gradients"):
+                pyparam.clip_grad_norm_(parameters, 1, order, error_if_nonfinite=True)
+            for p, grad in zip(parameters, grads, strict=True):
+                torch.testing.assert_close(p.grad, grad, rtol=0, atol=0, equal_nan=True)
+        else:
+            pyparam.clip_grad_norm_(parameters, 1, order, error_if_nonfinite=True)
+        pyparam.clip_grad_norm_(parameters, 1, order)
+
+
 def test_what_clip_takes() -> None:
     single, listed = twins([torch.arange(0.0, 100).view(10, 10)])
     for clip in (clip_grad_norm_, pyparam.clip_grad_norm_):
@@ -140,6 +235,13 @@ def test_the_differences_that_are_told() -> None:
     assert all(torch.equal(w, torch.ones_like(w)) for w in weights)
     vector_to_parameters(torch.full((5,), 2.0), weights)
     assert [w.dtype for w in weights] == [torch.float32, torch.float32]
+
+    large = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    large.grad = torch.full((2,), 2e200, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="non-finite"):
+        clip_grad_norm_(large, 1.0, error_if_nonfinite=True)
+    norm = pyparam.clip_grad_norm_(large, 1.0, error_if_nonfinite=True)
+    assert norm.item() == pytest.approx(2e200 * math.sqrt(2))
 
     halves = [torch.full((4096,), 30.0, dtype=torch.float16)]
     assert pyparam.total_norm(halves).dtype == torch.float32
