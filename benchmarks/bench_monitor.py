@@ -16,7 +16,7 @@ ROUNDS = 12
 
 
 class Transformer(nn.Module):
-    """Predicts the next token; 4 layers 256 wide, 4.2 million parameters."""
+    """Predicts the next token; 4 layers 256 wide, 4.2 million values."""
 
     def __init__(self, vocabulary: int = 2000, width: int = 256, layers: int = 4) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ def held(module: nn.Module, *, buffers: bool = False) -> dict[str, int]:
         once.setdefault(tensor.data_ptr() or id(tensor), tensor)
     return {
         "names": len(every),
-        "elements": sum(t.numel() for t in every),
+        "values": sum(t.numel() for t in every),
         "tensors": len(once),
         "unique": sum(t.numel() for t in once.values()),
         "bytes": sum(t.numel() * t.itemsize for t in once.values()),

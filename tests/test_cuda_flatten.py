@@ -133,7 +133,7 @@ def test_refusals_are_those_of_the_cpu() -> None:
         ops.flatten([out[1:4], a], out=out)
     with pytest.raises(ValueError, match=r"scatter_: tensors\[1\] has elements that share memory"):
         ops.scatter_([a, a[:1].expand(4)], torch.ones(7, device="cuda"))
-    with pytest.raises(ValueError, match=r"scatter_: the vector is too long: it has 7 elements; expected 3"):
+    with pytest.raises(ValueError, match=r"scatter_: the vector is too long: it has 7 values; expected 3"):
         ops.scatter_([a], torch.ones(7, device="cuda"))
     assert not a.any()
     freed = torch.zeros(100, device="cuda")

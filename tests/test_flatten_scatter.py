@@ -47,8 +47,8 @@ class TestUnflatten:
     def test_checks_the_vector(self) -> None:
         model = mlp()
         for vector, words in [
-            (torch.zeros(80), "the vector is too short: it has 80 elements; expected 81"),
-            (torch.zeros(82), "the vector is too long: it has 82 elements; expected 81"),
+            (torch.zeros(80), "the vector is too short: it has 80 values; expected 81"),
+            (torch.zeros(82), "the vector is too long: it has 82 values; expected 81"),
             (torch.zeros(81, 1), r"the vector has shape \[81, 1\]; expected one dimension"),
         ]:
             with pytest.raises(ValueError, match="unflatten: " + words):

@@ -20,7 +20,7 @@ from tests.reference_view import bare_chain, fold, held
 
 def holding(summary, node=0, buffers=False):
     h = summary.outline.holding(node, buffers)
-    return {k: getattr(h, k) for k in ("names", "elements", "tensors", "unique", "bytes", "trainable")}
+    return {k: getattr(h, k) for k in ("names", "values", "tensors", "unique", "bytes", "trainable")}
 
 
 def folded(source):
@@ -200,7 +200,7 @@ def test_one_module_many_times_is_one_row():
     summary = summarize(nn.ModuleList([layer] * 12))
     _, row = summary.rows()
     assert (row.count, row.one_module, row.parameters.unique) == (12, True, 6)
-    assert (summary.parameters.names, summary.parameters.elements) == (24, 72)
+    assert (summary.parameters.names, summary.parameters.values) == (24, 72)
     assert (summary.parameters.tensors, summary.parameters.unique) == (2, 6)
 
 
@@ -311,7 +311,7 @@ def test_every_kind_of_tensor_has_a_row(kind):
     summary = summarize({"a.x": tensor, "b.y": torch.zeros(2)})
     names = [entry.key for row in summary.rows() for entry in row.entries]
     assert names == ["x", "y"]
-    assert summary.parameters.elements == tensor.numel() + 2
+    assert summary.parameters.values == tensor.numel() + 2
     assert summary.parameters.bytes >= 8
     assert summary.to_dict()["rows"]
     assert summarize({"a.x": tensor, "b.y": tensor}).tied_names() == [["a.x", "b.y"]]

@@ -160,7 +160,7 @@ def test_the_json_form():
     assert made["type"] == "Tied"
     assert made["parameters"] == {
         "names": 8,
-        "elements": 96,
+        "values": 96,
         "tensors": 5,
         "unique": 48,
         "bytes": 192,

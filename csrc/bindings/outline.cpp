@@ -21,7 +21,7 @@ void check_entry(const Outline& outline, int64_t entry) {
 void bind_outline(py::module_& m) {
   py::class_<Holding>(m, "Holding")
       .def_readonly("names", &Holding::names)
-      .def_readonly("elements", &Holding::elements)
+      .def_readonly("values", &Holding::values)
       .def_readonly("tensors", &Holding::tensors)
       .def_readonly("unique", &Holding::unique)
       .def_readonly("bytes", &Holding::bytes)

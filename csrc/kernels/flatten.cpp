@@ -76,7 +76,7 @@ void require_vector(const char* verb, const c10::SymInt& numel, const at::Tensor
                     "; expected one dimension");
   TORCH_CHECK_VALUE(vector.sym_size(0) == numel, verb, ": the vector is too ",
                     vector.sym_size(0) > numel ? "long" : "short", ": it has ", vector.sym_size(0),
-                    " elements; expected ", numel);
+                    " values; expected ", numel);
 }
 
 void require_scatter(const Subject& subject, const at::Tensor& vector) {

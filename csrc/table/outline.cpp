@@ -122,11 +122,11 @@ void Outline::measure() {
     facts_.push_back(facts);
     Holding& sum = sums[entries_[i].buffer ? 1 : 0];
     sum.names += 1;
-    sum.elements += facts.elements;
+    sum.values += facts.values;
     sum.tensors += 1;
-    sum.unique += facts.elements;
+    sum.unique += facts.values;
     sum.bytes += facts.bytes;
-    sum.trainable += facts.trainable ? facts.elements : 0;
+    sum.trainable += facts.trainable ? facts.values : 0;
   }
   for (int kind : {0, 1}) before_[kind].push_back(sums[kind]);
 }
@@ -148,13 +148,13 @@ void Outline::count_names() {
                    last = static_cast<size_t>(node.last_entry);
         own.names =
             saturating_add(own.names, before_[kind][last].names - before_[kind][first].names);
-        own.elements = saturating_add(own.elements,
-                                      before_[kind][last].elements - before_[kind][first].elements);
+        own.values =
+            saturating_add(own.values, before_[kind][last].values - before_[kind][first].values);
       }
       if (node.parent >= 0) {
         Holding& above = named_[kind][static_cast<size_t>(node.parent)];
         above.names = saturating_add(above.names, own.names);
-        above.elements = saturating_add(above.elements, own.elements);
+        above.values = saturating_add(above.values, own.values);
       }
     }
     done[static_cast<size_t>(i)] = true;
@@ -339,7 +339,7 @@ Holding Outline::holding(int64_t node, bool buffers) const {
       this->node(node).repeats >= 0 ? nodes_[static_cast<size_t>(node)].repeats : node)];
   Holding out;
   out.names = named.names;
-  out.elements = named.elements;
+  out.values = named.values;
   std::unordered_set<int64_t> clusters;
   for (const Span& span : spans(node)) {
     const Holding &low = before_[kind][static_cast<size_t>(span.begin)],
@@ -360,8 +360,8 @@ Holding Outline::holding(int64_t node, bool buffers) const {
                             ? 1.0
                             : static_cast<double>(shared_bytes) / static_cast<double>(facts.bytes);
       const int64_t shared = fresh == 0
-                                 ? facts.elements
-                                 : static_cast<int64_t>(static_cast<double>(facts.elements) * part);
+                                 ? facts.values
+                                 : static_cast<int64_t>(static_cast<double>(facts.values) * part);
       out.bytes -= shared_bytes;
       out.unique -= shared;
       out.tensors -= fresh == 0 ? 1 : 0;

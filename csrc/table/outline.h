@@ -55,15 +55,15 @@ struct OutlineEntry {
   bool buffer;
 };
 
-// What a subtree holds, of parameters or of buffers. `names` and `elements` count every name;
+// What a subtree holds, of parameters or of buffers. `names` and `values` count every name;
 // `tensors`, `unique`, `bytes` and `trainable` count memory once.
 struct Holding {
   int64_t names = 0;
-  int64_t elements = 0;
+  int64_t values = 0;
   int64_t tensors = 0;
   int64_t unique = 0;
   int64_t bytes = 0;
-  int64_t trainable = 0;  // elements, once
+  int64_t trainable = 0;  // values, once
 };
 
 // Consecutive children that are alike. count is 1 where nothing is folded.
@@ -110,7 +110,7 @@ class Outline {
 
  private:
   struct Facts {
-    int64_t elements, bytes;
+    int64_t values, bytes;
     bool trainable;
   };
   struct Span {
@@ -136,7 +136,7 @@ class Outline {
   std::vector<Holding>
       before_[2];  // [buffers][entry]: sums over all entries before it, each counted whole
   std::vector<Holding>
-      named_[2];  // [buffers][node]: names and elements with repeated modules counted again
+      named_[2];  // [buffers][node]: names and values with repeated modules counted again
   std::vector<int32_t> signatures_;
 };
 

@@ -167,8 +167,8 @@ class Summary:
           them are the same object), ``repeats`` (the earlier name of a module met again, or None),
           ``tensors`` (of one block's own: ``key``, ``kind``, ``shape``, ``dtype``, ``device``, ``layout``,
           ``requires_grad``, ``shared_with``), ``parameters`` and ``buffers`` (of one block).
-        - What something holds: ``names`` and ``elements`` count every name; ``tensors``, ``unique``,
-          ``bytes`` and ``trainable`` (elements) count shared storage once.
+        - What something holds: ``names`` and ``values`` count every name; ``tensors``, ``unique``,
+          ``bytes`` and ``trainable`` (values) count shared storage once.
         """
         return {
             "type": self.label,
@@ -199,7 +199,7 @@ class Summary:
 def _holding(held: _C.Holding) -> dict[str, int]:
     return {
         "names": held.names,
-        "elements": held.elements,
+        "values": held.values,
         "tensors": held.tensors,
         "unique": held.unique,
         "bytes": held.bytes,

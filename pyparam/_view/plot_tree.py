@@ -81,7 +81,7 @@ class _Tree:
         named = [(outline.entry_name(e), _values(outline.entry_tensor(e))) for e in parameters]
         # Modules met again, which hold what was counted.
         met = [node for node in range(len(outline)) if outline.repeats(node) >= 0]
-        named += [(outline.name(node), outline.holding(node, False).elements) for node in met]
+        named += [(outline.name(node), outline.holding(node, False).values) for node in met]
         named.sort()
         self._names = [name for name, _ in named]
         self._sizes = [size for _, size in named]
@@ -91,7 +91,7 @@ class _Tree:
             return 0
         start = 0 if not name else bisect_left(self._names, name + ".")
         end = len(self._names) if not name else bisect_left(self._names, name + "/")
-        return self.outline.holding(node, False).elements - sum(self._sizes[start:end])
+        return self.outline.holding(node, False).values - sum(self._sizes[start:end])
 
     def cells(self, cell: _Cell) -> list[_Cell]:
         """What a module holds, sizes of all the alike ones together."""

@@ -268,12 +268,12 @@ def totals(summary: Summary, freezes: bool) -> list[Line]:
             else f", {held.trainable:,} trainable and {frozen:,} frozen"
         )
     lines.append([Piece(text, "total")])
-    if held.names != held.tensors or held.elements != held.unique:
+    if held.names != held.tensors or held.values != held.unique:
         lines.append(
             [
                 Piece(
                     f"shared storage is counted once: {plural(held.names, 'name')} list "
-                    f"{plural(held.elements, 'value')}",
+                    f"{plural(held.values, 'value')}",
                     "tied",
                 )
             ]
