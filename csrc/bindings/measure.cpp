@@ -7,7 +7,9 @@
 #include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <map>
 #include <optional>
+#include <utility>
 
 #include "kernels/cpu/measure.h"
 #include "kernels/cpu/summaries.h"
@@ -60,6 +62,50 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
     if (memory != nullptr) memory->append(tensor);
   }
   return tensors;
+}
+
+// A list with one Python object for all tensors of which `value` says the same.
+template <typename Value, typename Made>
+py::list shared_objects(const LayoutColumns& columns, const Value& value, const Made& made) {
+  py::list out(columns.size());
+  std::map<decltype(value(size_t{0})), py::object> known;
+  for (size_t i = 0; i < columns.size(); ++i) {
+    const auto [it, fresh] = known.try_emplace(value(i));
+    if (fresh) it->second = made(i);
+    out[i] = it->second;
+  }
+  return out;
+}
+
+py::object shape_of(const LayoutColumns& columns, size_t i) {
+  return py::tuple(py::cast(columns.shape(i)));
+}
+
+py::object dtype_of(const LayoutColumns& columns, size_t i) {
+  return py::reinterpret_borrow<py::object>(
+      reinterpret_cast<PyObject*>(torch::getTHPDtype(columns.dtype(i))));
+}
+
+py::list shapes_of(const LayoutColumns& columns) {
+  return shared_objects(
+      columns, [&](size_t i) { return columns.shape(i); },
+      [&](size_t i) { return shape_of(columns, i); });
+}
+
+py::list dtypes_of(const LayoutColumns& columns) {
+  return shared_objects(
+      columns, [&](size_t i) { return columns.dtype(i); },
+      [&](size_t i) { return dtype_of(columns, i); });
+}
+
+py::list devices_of(const LayoutColumns& columns) {
+  return shared_objects(
+      columns,
+      [&](size_t i) {
+        const at::Device device = columns.device(i);
+        return std::make_pair(device.type(), device.index());
+      },
+      [&](size_t i) { return py::cast(columns.device(i)); });
 }
 
 struct Measurement {
@@ -119,14 +165,12 @@ void bind_measure(py::module_& m) {
 
   py::class_<LayoutColumns>(m, "LayoutColumns")
       .def("__len__", &LayoutColumns::size)
-      .def("shape",
-           [](const LayoutColumns& c, size_t i) { return py::tuple(py::cast(c.shape(i))); })
-      .def("dtype",
-           [](const LayoutColumns& c, size_t i) {
-             return py::reinterpret_borrow<py::object>(
-                 reinterpret_cast<PyObject*>(torch::getTHPDtype(c.dtype(i))));
-           })
-      .def("device", [](const LayoutColumns& c, size_t i) { return py::cast(c.device(i)); });
+      .def("shape", &shape_of)
+      .def("dtype", &dtype_of)
+      .def("device", [](const LayoutColumns& c, size_t i) { return py::cast(c.device(i)); })
+      .def("shapes", &shapes_of)
+      .def("dtypes", &dtypes_of)
+      .def("devices", &devices_of);
 
   py::class_<Measurement>(m, "Measurement")
       .def_property_readonly("values", [](const Measurement& m) { return m.measured.values; })

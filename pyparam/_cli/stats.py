@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ from pyparam._sources.quantized import Logical
 
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _SMALLER = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+_TOGETHER = 1000
 _FIGURES = ("mean", "std", "min", "max", "l2", "zeros", "nans", "infs", "subnormals")
 
 
@@ -82,9 +83,10 @@ def stats(
                 raw = []
         shown = found.sort(sort) if sort is not None else found
         if as_json:
-            made = _summary(shown, limit, histogram)
+            made = _summary(shown, histogram)
             told = [_logical(one) for one in logical]
-            typer.echo(json.dumps({**made, "unread": unread, "quantized": told}, indent=2))
+            for text in json_text(islice(shown, limit), {**made, "unread": unread, "quantized": told}):
+                typer.echo(text, nl=False)
         else:
             _print(shown, ROWS if limit is None else limit, histogram, columns)
             for line in _notes(unread, logical, raw):
@@ -139,10 +141,32 @@ def _progress() -> Iterator[None]:
             follower.join()
 
 
-def _summary(shown: Stats, limit: int | None, histogram: bool) -> dict[str, Any]:
-    """``Stats.to_dict`` with parameters as a list in their order, and what smaller dtypes would lose."""
+def json_text(rows: Iterable[Row], rest: Mapping[str, Any]) -> Iterator[str]:
+    """An object of ``parameters``, a line each, and the rest, in pieces: there may be half a million rows."""
+    yield '{\n  "parameters": ['
+    between = "\n    "
+    lines = map(_line, rows)
+    while some := list(islice(lines, _TOGETHER)):
+        yield between + ",\n    ".join(some)
+        between = ",\n    "
+    yield "\n  ]" if between[0] == "," else "]"
+    for key, value in rest.items():
+        text = json.dumps(value, indent=2).replace("\n", "\n  ")
+        yield f",\n  {json.dumps(key)}: {text}"
+    yield "\n}\n"
+
+
+def _line(row: Row) -> str:
+    told = row.to_dict()
+    try:
+        return json.dumps(told, allow_nan=False)
+    except ValueError:  # few rows have figures that JSON has not
+        return json.dumps(finite_or_none(told))
+
+
+def _summary(shown: Stats, histogram: bool) -> dict[str, Any]:
+    """What ``Stats.to_dict`` has beside the rows, and what smaller dtypes would lose."""
     made = {
-        "parameters": [row.to_dict() for row in islice(shown, limit)],
         "total": shown.total.to_dict(),
         "nonfinite": shown.nonfinite(),
         "missing": shown.missing,

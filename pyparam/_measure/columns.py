@@ -79,17 +79,17 @@ class StatColumns:
     @property
     def shape(self) -> list[tuple[int, ...]]:
         """Shapes of the parameters."""
-        return [self._layouts.shape(i) for i in range(len(self._names))]
+        return self._layouts.shapes()
 
     @property
     def dtype(self) -> list[torch.dtype]:
         """Dtypes of the parameters."""
-        return [self._layouts.dtype(i) for i in range(len(self._names))]
+        return self._layouts.dtypes()
 
     @property
     def device(self) -> list[torch.device]:
         """Devices that the parameters lie on."""
-        return [self._layouts.device(i) for i in range(len(self._names))]
+        return self._layouts.devices()
 
     @property
     def numel(self) -> Tensor:

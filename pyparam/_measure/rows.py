@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
 from pyparam._base.words import dtype_name, plain, shape_text
+
+T = TypeVar("T")
 
 
 class Layout(NamedTuple):
@@ -33,6 +35,11 @@ class Layouts(Protocol):
     def shape(self, index: int, /) -> tuple[int, ...]: ...
     def dtype(self, index: int, /) -> torch.dtype: ...
     def device(self, index: int, /) -> torch.device: ...
+
+    # Of all rows.
+    def shapes(self) -> list[tuple[int, ...]]: ...
+    def dtypes(self) -> list[torch.dtype]: ...
+    def devices(self) -> list[torch.device]: ...
 
 
 class PickedLayouts:
@@ -62,6 +69,18 @@ class PickedLayouts:
         part, row = self._at(index)
         return part.device(row)
 
+    def shapes(self) -> list[tuple[int, ...]]:
+        return self._picked([*self._parts[0].shapes(), *self._parts[1].shapes()])
+
+    def dtypes(self) -> list[torch.dtype]:
+        return self._picked([*self._parts[0].dtypes(), *self._parts[1].dtypes()])
+
+    def devices(self) -> list[torch.device]:
+        return self._picked([*self._parts[0].devices(), *self._parts[1].devices()])
+
+    def _picked(self, every: list[T]) -> list[T]:
+        return [every[row] for row in self._rows]
+
 
 class ListedLayouts:
     """Layouts of rows that were put together from other tables'."""
@@ -80,6 +99,15 @@ class ListedLayouts:
 
     def device(self, index: int, /) -> Any:
         return self._layouts[index].device
+
+    def shapes(self) -> list[Any]:
+        return [layout.shape for layout in self._layouts]
+
+    def dtypes(self) -> list[Any]:
+        return [layout.dtype for layout in self._layouts]
+
+    def devices(self) -> list[Any]:
+        return [layout.device for layout in self._layouts]
 
 
 def merged_layout(parts: list[Layout]) -> Layout:
@@ -126,13 +154,16 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings; the quantiles only where some were asked for."""
-        out = {field.name: getattr(self, field.name) for field in fields(self)}
+        out = {name: getattr(self, name) for name in _FIELDS}
         out["shape"] = None if self.shape is None else list(self.shape)
         out["dtype"] = None if self.dtype is None else str(self.dtype)
         out["device"] = None if self.device is None else str(self.device)
         if not self.quantiles:
             del out["quantiles"]
         return out
+
+
+_FIELDS = tuple(field.name for field in fields(Row))
 
 
 def cells(row: Row) -> list[str]:

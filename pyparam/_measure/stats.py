@@ -41,6 +41,7 @@ _SHOWN_CLASSES = ("zeros", "nans", "posinfs", "neginfs", "subnormals")
 _NUMBERS = (*_SHOWN_COUNTS, *_SHOWN_VALUES, *_SHOWN_CLASSES)
 
 _SHOWN_ROWS = 20
+_BLOCK = 4096
 
 
 class Stats(StatColumns):
@@ -87,7 +88,9 @@ class Stats(StatColumns):
         return len(self._names)
 
     def __iter__(self) -> Iterator[Row]:
-        return (self._row(i) for i in range(len(self)))
+        # Some thousands of rows at a time come out of the columns.
+        for begin in range(0, len(self), _BLOCK):
+            yield from self._rows(begin, min(begin + _BLOCK, len(self)))
 
     def __contains__(self, name: object) -> bool:
         return self._by_name().find(name) is not None
@@ -123,7 +126,7 @@ class Stats(StatColumns):
         if row < len(self):
             layouts = self._layouts
             return Layout(layouts.shape(row), layouts.dtype(row), layouts.device(row))
-        dtypes, devices = set(self.dtype), set(self.device)
+        dtypes, devices = set(self._layouts.dtypes()), set(self._layouts.devices())
         return Layout(
             None,
             dtypes.pop() if len(dtypes) == 1 else None,
@@ -131,17 +134,24 @@ class Stats(StatColumns):
         )
 
     def _row(self, row: int) -> Row:
-        values = dict(zip(VALUES, self._values[row].tolist(), strict=True))
-        counts = dict(zip(COUNTS, self._counts[row].tolist(), strict=True))
-        numbers = {name: values[name] if name in values else counts[name] for name in _NUMBERS}
-        quantiles = {}
-        if self._points:
-            quantiles = dict(zip(self._points, self._all_quantiles()[row].tolist(), strict=True))
-        name = self._names[row] if row < len(self) else "total"
-        shared = self._shared.get(name) if row < len(self) else None
-        return Row(
-            name=name, **self._layout(row)._asdict(), **numbers, quantiles=quantiles, shared_with=shared
-        )
+        return next(self._rows(row, row + 1))
+
+    def _rows(self, begin: int, end: int) -> Iterator[Row]:
+        values, counts = self._values[begin:end].tolist(), self._counts[begin:end].tolist()
+        quantiles = self._all_quantiles()[begin:end].tolist()
+        for i, row in enumerate(range(begin, end)):
+            figures = dict(zip(VALUES, values[i], strict=True)) | dict(zip(COUNTS, counts[i], strict=True))
+            name = self._names[row] if row < len(self) else "total"
+            shape, dtype, device = self._layout(row)
+            yield Row(
+                name=name,
+                shape=shape,
+                dtype=dtype,
+                device=device,
+                **{number: figures[number] for number in _NUMBERS},
+                quantiles=dict(zip(self._points, quantiles[i], strict=True)),
+                shared_with=self._shared.get(name) if row < len(self) else None,
+            )
 
     def nonfinite(self) -> list[str]:
         """Names of the parameters with a NaN or an infinity, in table order."""
@@ -332,7 +342,7 @@ class Stats(StatColumns):
         for point in points:
             if not 0 <= point <= 1:
                 raise ValueError(f"quantile: expected numbers in [0, 1], got {point}")
-        one_value = [self._layouts.dtype(i) in ONE_VALUE_A_BIN for i in range(len(self))]
+        one_value = [dtype in ONE_VALUE_A_BIN for dtype in self._layouts.dtypes()]
         return _C.histogram_quantiles(
             *bins[1:],
             self._values[:, :2].contiguous(),
