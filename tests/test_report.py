@@ -222,6 +222,25 @@ def test_findings_are_in_it(tmp_path):
     assert repr(made).splitlines()[1].startswith("error: 1 parameter has values that are not finite")
 
 
+def test_its_head_says_of_a_file_what_show_says(tmp_path):
+    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    optimizer = torch.optim.AdamW(net.parameters())
+    net(torch.ones(1, 4)).sum().backward()
+    optimizer.step()
+    state = {"state_dict": net.state_dict(), "optimizer_states": [optimizer.state_dict()], "epoch": 7}
+    padded = {"view": torch.zeros(1 << 20)[:10], "hyper_parameters": {"lr": 0.01}}
+    torch.save({**state, **padded}, tmp_path / "last.ckpt")
+    _, page, header, _ = written(tmp_path / "last.ckpt", tmp_path)
+    about = header["about"]
+    assert [part[0] for part in about["parts"]] == ["model", "optimizer state (optimizer_states)"]
+    facts = dict(about["facts"])
+    assert facts["file"].startswith("PyTorch (zip archive), 1 file, 4.0")
+    assert (facts["progress"], facts["settings"]) == ("epoch 7", "lr=0.01")
+    assert set(facts) & set(about["warnings"]) == {"not listed"}
+    assert ("dl", {"id": "about", "class": "about small", "hidden": None}) in page.elements
+    assert written(net, tmp_path)[2]["about"]["facts"] == []
+
+
 def test_no_findings(tmp_path):
     made, _, header, _ = written(net(), tmp_path)
     assert made.findings == made.faults == ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,10 @@ from pyparam._sources.table import ParamTable
 # A file of which this much more than its tensors is not explained by headers and alignment.
 _SPARE = 1 << 20
 _TIMES = 1.2
+_EACH = 512  # bytes that headers have of each tensor
+
+NOT_LISTED = "not listed"
+"""The fact of a file that is larger than what it lists."""
 
 _CALLED = {"model": "model", "average": "average", "optimizer": "optimizer state", "other": "other"}
 
@@ -75,7 +79,7 @@ def about(node: Node, outline: _C.Outline) -> About:
     if not isinstance(node, TreeNode) or node.index or node.slice_label:
         return About([], [])
     source = node.tree.checkpoint
-    names = [outline.entry_name(entry) for entry in range(outline.entry_count())]
+    names = node.tree.table.names
     extras = {} if source is None else source.extras
     found = sections_of(names, saved=True, extras=None if source is None else extras)
     shares = []
@@ -100,20 +104,21 @@ def _elsewhere(shares: list[Share], listed: tuple[int, int] | None) -> str:
     return f"all ranks' files: {plural(listed[1], 'value')} in {plural(listed[0], 'parameter')} of the model"
 
 
-def _share(outline: _C.Outline, names: list[str], section: Section, extras: Mapping[str, Any]) -> Share:
+def _share(outline: _C.Outline, names: Sequence[str], section: Section, extras: Mapping[str, Any]) -> Share:
     is_model = section.kind in ("model", "average")
     buffers = buffer_rows(names, section, extras) if is_model else []
     parameters = set(section.rows).difference(buffers)
-    tensors, values, nbytes = _held(outline, len(names), parameters)
-    more, more_values, more_bytes = _held(outline, len(names), buffers)
+    tensors, values, nbytes = _held(outline, {names[row] for row in parameters})
+    more, more_values, more_bytes = _held(outline, {names[row] for row in buffers})
     return Share(section.kind, section.prefix, tensors, values, nbytes + more_bytes, more, more_values)
 
 
-def _held(outline: _C.Outline, count: int, rows: Iterable[int]) -> tuple[int, int, int]:
-    """Tensors, values and bytes of some of the entries."""
-    kept = [False] * count
-    for row in rows:
-        kept[row] = True
+def _held(outline: _C.Outline, names: Collection[str]) -> tuple[int, int, int]:
+    """Tensors, values and bytes of the entries of these names."""
+    entries = range(outline.entry_count()) if names else ()
+    kept = [outline.entry_name(entry) in names for entry in entries]
+    if not any(kept):
+        return 0, 0, 0
     restricted = outline.restricted(kept, 0)
     both = [restricted.holding(0, buffers) for buffers in (False, True)]
     return sum(h.tensors for h in both), sum(h.unique for h in both), sum(h.bytes for h in both)
@@ -144,9 +149,9 @@ def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:
         "file",
         f"{_format(source.path, next(iter(files), None))}, {plural(len(files), 'file')}, {size(total)}",
     )
-    if total > _TIMES * held + _SPARE:
+    if total > _TIMES * held + _SPARE + _EACH * len(source):
         yield (
-            "not listed",
+            NOT_LISTED,
             f"{size(total - held)} of the {size(total)} are none of the tensors above: storage saved whole "
             "beside its views, or what is no tensor",
         )

@@ -20,6 +20,7 @@ SCRIPTS = (
     "rows.js",
     "treemap.js",
     "tiles.js",
+    "about.js",
     "findings.js",
     "charts.js",
     "linear.js",

@@ -29,6 +29,7 @@
     const model = new pyparam.Model(data);
     const bins = new pyparam.Bins(data);
     $("subtitle").textContent = subtitle(model);
+    pyparam.showAbout(model);
     $("foot").textContent = data.made;
     $("overview").hidden = false;
     const table = new pyparam.Table(model, bins);
