@@ -100,6 +100,7 @@ void bind_extent(py::module_& m);
 void bind_files(py::module_& m);
 void bind_script(py::module_& m);
 void bind_init(py::module_& m);
+void bind_kinds(py::module_& m);
 void bind_parts(py::module_& m);
 }  // namespace pyparam
 
@@ -130,6 +131,7 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_flatten(m);
   pyparam::bind_pack(m);
   pyparam::bind_init(m);
+  pyparam::bind_kinds(m);
   pyparam::bind_parts(m);
   pyparam::bind_device_table(m);
   pyparam::bind_extent(m);

@@ -42,7 +42,7 @@ def buffers(seen: Survey) -> Iterator[Finding]:
 
 def _variances(seen: Survey) -> Iterator[Finding]:
     low, high, rms = seen.column("min"), seen.column("max"), seen.column("rms")
-    rows = [row for row in seen.rows if _RUNNING_VAR.search(seen.names[row])]
+    rows = seen.those(seen.named_like(_RUNNING_VAR))
     negative = {row: f"down to {low[row]:.4g}" for row in rows if low[row] < 0}
     if negative:
         yield told(
@@ -57,7 +57,9 @@ def _variances(seen: Survey) -> Iterator[Finding]:
             "in train mode.",
             noun=_BUFFER,
         )
-    counts = {row: f"{low[row]:.4g}" for row in seen.rows if _COUNTS.search(seen.names[row]) and low[row] < 0}
+    counts = {
+        row: f"{low[row]:.4g}" for row in seen.those(seen.named_like(_COUNTS) & (seen.figure("min") < 0))
+    }
     if counts:
         yield told(
             seen,
@@ -75,8 +77,8 @@ def _variances(seen: Survey) -> Iterator[Finding]:
     odd = {row: "0 everywhere" for row in rows if low[row] == high[row] == 0}
     odd |= {
         row: f"up to {most[row]:.4g}"
-        for row in seen.rows
-        if _RUNNING.search(seen.names[row]) and most[row] > _ABSURD and row not in negative
+        for row in seen.those(seen.named_like(_RUNNING) & (seen.figure("max_abs") > _ABSURD))
+        if row not in negative
     }
     level = {row: math.log2(rms[row]) for row in rows if rms[row] > 0 and row not in negative}
     if len(level) >= _FEWEST:
@@ -105,13 +107,14 @@ def _variances(seen: Survey) -> Iterator[Finding]:
 
 def _unseen(seen: Survey) -> Iterator[Finding]:
     """Batch norms that saw no batch, where others did or where their own gain was trained."""
+    counters = seen.those(seen.named_like(_COUNTS))
+    if not counters:
+        return
     low, high = seen.column("min"), seen.column("max")
     at = {seen.names[row]: row for row in seen.rows}
     saw, unseen = 0, {}
-    for name, row in at.items():
-        prefix, _, attribute = name.rpartition(".")
-        if attribute != "num_batches_tracked":
-            continue
+    for row in counters:
+        prefix = seen.names[row].rpartition(".")[0]
         if high[row] > 0:
             saw += 1
             continue
@@ -144,8 +147,8 @@ def _frequencies(seen: Survey) -> Iterator[Finding]:
     low, high = seen.column("min"), seen.column("max")
     rows = {
         row: _between(low[row], high[row])
-        for row in seen.rows
-        if _FREQUENCIES.search(seen.names[row]) and not (low[row] > 0 and high[row] <= 1)
+        for row in seen.those(seen.named_like(_FREQUENCIES))
+        if not (low[row] > 0 and high[row] <= 1)
     }
     if rows:
         yield _never_filled(
@@ -157,13 +160,10 @@ def _frequencies(seen: Survey) -> Iterator[Finding]:
 def _waves(seen: Survey) -> Iterator[Finding]:
     low, high = seen.column("min"), seen.column("max")
     rows = {}
-    for row in seen.rows:
+    for row in seen.those(seen.named_like(_WAVES) & seen.buffers & seen.floats):
         found = _WAVES.search(seen.names[row])
-        shape = seen.layouts[row]
-        if found is None or not seen.is_buffer[row] or not shape.dtype.is_floating_point:
-            continue
         # Sines of the one position 0 are zero; cosines never are.
-        nothing = low[row] == high[row] == 0 and found[2] == "cos"
+        nothing = low[row] == high[row] == 0 and found is not None and found[2] == "cos"
         if nothing or max(-low[row], high[row]) > _LONGEST_WAVE:
             rows[row] = _between(low[row], high[row])
     if rows:
@@ -177,9 +177,8 @@ def _positions(seen: Survey) -> Iterator[Finding]:
     low, high = seen.column("min"), seen.column("max")
     rows = {
         row: _between(low[row], high[row])
-        for row in seen.rows
-        if _POSITIONS.search(seen.names[row])
-        and (low[row] < 0 or high[row] > _LAST_POSITION or (low[row] == high[row] and _many(seen, row)))
+        for row in seen.those(seen.named_like(_POSITIONS))
+        if (low[row] < 0 or high[row] > _LAST_POSITION or (low[row] == high[row] and _many(seen, row)))
     }
     if rows:
         yield _never_filled(

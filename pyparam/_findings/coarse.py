@@ -29,23 +29,20 @@ def coarse(seen: Survey) -> Iterator[Finding]:
 
     Told for information where most are, and as a warning of a few that are so among their siblings.
     """
-    zeros, numel = seen.column("zeros"), seen.column("numel")
-    low, high = seen.column("min"), seen.column("max")
-    looked_at = 0
+    zeros, numel = seen.figure("zeros"), seen.figure("numel")
+    looked_at = seen.those(
+        seen.weighty
+        & seen.matrices
+        & seen.named_like(WEIGHT)
+        & (numel >= _LARGE)
+        & ~(zeros > _SPARSE * numel.double())
+        & seen.layouts.where(lambda kind: kind.dtype.itemsize > 1)
+        & ~(seen.figure("min") == seen.figure("max"))
+    )
     narrow: dict[int, str] = {}
     integers: dict[int, str] = {}
-    for row in seen.weights:
-        dtype = seen.layouts[row].dtype
-        if (
-            not (seen.is_matrix(row) and WEIGHT.search(seen.names[row]))
-            or numel[row] < _LARGE
-            or zeros[row] > _SPARSE * numel[row]
-            or dtype.itemsize == 1
-            or low[row] == high[row]
-        ):
-            continue
-        looked_at += 1
-        tensor = seen.values(row)
+    for row in looked_at:
+        dtype, tensor = seen.layouts[row].dtype, seen.values(row)
         digits = digits_of(tensor) if dtype == torch.float32 else None
         if digits is not None:
             narrow[row] = f"values of {digits} in float32"
@@ -56,7 +53,7 @@ def coarse(seen: Survey) -> Iterator[Finding]:
         rest = {row: words for row, words in rows.items() if row not in odd}
         if odd:
             yield _finding(seen, odd, kind, True)
-        if 2 * len(rows) > looked_at and rest:
+        if 2 * len(rows) > len(looked_at) and rest:
             yield _finding(seen, rest, kind, False)
 
 
@@ -89,7 +86,7 @@ def _finding(seen: Survey, rows: dict[int, str], kind: str, odd: bool) -> Findin
 
 def _odd(seen: Survey, rows: dict[int, str]) -> dict[int, str]:
     odd: dict[int, str] = {}
-    for role in seen.roles:
+    for role in seen.roles if rows else ():
         some = [row for row in role.rows if row in rows]
         if some and len(role.rows) >= _FEWEST and len(some) <= _MINORITY * len(role.rows):
             odd |= {row: rows[row] for row in some}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyparam._base.words import plural
 from pyparam._findings.families import NORM, SHIFT, WEIGHT, Family
@@ -27,24 +27,25 @@ def constant(seen: Survey) -> Iterator[Finding]:
     bias harms nothing.
     """
     low, high = seen.column("min"), seen.column("max")
-    nans, above, below = (seen.column(name) for name in ("nans", "posinfs", "neginfs"))
-    numel = seen.column("numel")
-
-    def is_constant(row: int) -> bool:
-        bad = nans[row] + above[row] + below[row]
-        return numel[row] > 1 and bad == 0 and bool(low[row] == high[row])
-
+    one_value = set(
+        seen.those(
+            seen.floats
+            & (seen.figure("numel") > 1)
+            & (seen.figure("nans") + seen.figure("posinfs") + seen.figure("neginfs") == 0)
+            & (seen.figure("min") == seen.figure("max"))
+        )
+    )
     zeros: list[int] = []
     others: list[int] = []
     shifts: list[int] = []
     design: list[Family] = []
     adapters: list[int] = []
-    for family in seen.roles:
-        rows = [row for row in family.rows if seen.is_float(row)]
-        same = [row for row in rows if is_constant(row)]
-        zero = [row for row in same if low[row] == 0]
+    for family in seen.roles if one_value else ():
+        same = [row for row in family.rows if row in one_value]
         if not same:
             continue
+        rows = [row for row in family.rows if seen.is_float(row)]
+        zero = [row for row in same if low[row] == 0]
         if _ADAPTER.search(family.key):
             # All of them are at the start, and in a file that somebody saved it has not begun.
             if len(zero) < len(rows) or seen.is_file:
@@ -53,7 +54,7 @@ def constant(seen: Survey) -> Iterator[Finding]:
         # A layer with one output has a matrix of one row; one value in it is told only where it is zero.
         is_weight = WEIGHT.search(family.key) is not None
         if is_weight and (seen.is_matrix(same[0]) or (len(seen.sizes(same[0])) == 2 and bool(zero))):
-            if len(same) == len(rows) and len(rows) > 1 and _others_vary(seen, family, low, high):
+            if len(same) == len(rows) and len(rows) > 1 and _others_vary(seen, family):
                 design.append(family)
             else:
                 zeros += zero
@@ -69,7 +70,7 @@ def constant(seen: Survey) -> Iterator[Finding]:
                 row for row in odd if low[row] != 0 and not (NORM.search(family.key) and low[row] == 1)
             ]
     zeros += _last_norms(seen, low, high)
-    dead = _with_biases(seen, zeros, low, high)
+    dead = _with_biases(seen, zeros)
     if dead:
         yield Finding(
             "all-zero",
@@ -137,12 +138,12 @@ def constant(seen: Survey) -> Iterator[Finding]:
         )
 
 
-def _last_norms(seen: Survey, low: list[float], high: list[float]) -> list[int]:
+def _last_norms(seen: Survey, low: Sequence[float], high: Sequence[float]) -> list[int]:
     """Gains of norms outside the blocks that are zero, where those of others are not: nothing gets past them.
 
     Inside blocks a zero gain may begin a branch, and a norm that adds 1 to its gain starts all of them at 0.
     """
-    gains = [row for row in seen.rows if NORM.search(seen.names[row]) and not seen.statistic[row]]
+    gains = seen.those(seen.named_like(NORM) & ~seen.statistic)
     zero = [row for row in gains if low[row] == high[row] == 0]
     if len(zero) == len(gains):
         return []
@@ -154,24 +155,21 @@ def _minority(some: list[int], rows: list[int]) -> list[int]:
     return some if len(rows) >= _FEWEST and len(some) <= _MINORITY * len(rows) else []
 
 
-def _others_vary(seen: Survey, family: Family, low: list[float], high: list[float]) -> bool:
+def _others_vary(seen: Survey, family: Family) -> bool:
     """Whether some other matrix is not constant: else nothing was initialised, and that is no scheme."""
-    own = set(family.rows)
-    return any(row not in own and low[row] < high[row] and seen.is_matrix(row) for row in seen.rows)
+    varies = seen.measured & seen.matrices & (seen.figure("min") < seen.figure("max"))
+    return bool(varies.sum() > varies[family.rows].sum())
 
 
-def _with_biases(seen: Survey, rows: list[int], low: list[float], high: list[float]) -> list[int]:
+def _with_biases(seen: Survey, rows: list[int]) -> list[int]:
     """Adds the other parameters of each dead layer that are zero as well."""
     if not rows:
         return []
     layers = {seen.names[row].rpartition(".")[0] for row in rows if seen.is_matrix(row)}
     also = {
         row
-        for row in seen.rows
-        if not seen.statistic[row]
-        and low[row] == 0 == high[row]
-        and seen.names[row].rpartition(".")[0] in layers
-        and "." in seen.names[row]
+        for row in seen.those(~seen.statistic & (seen.figure("min") == 0) & (seen.figure("max") == 0))
+        if seen.names[row].rpartition(".")[0] in layers and "." in seen.names[row]
     }
     return sorted(also.union(rows))
 

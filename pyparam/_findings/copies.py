@@ -27,8 +27,8 @@ def copies(seen: Survey) -> Iterator[Finding]:
     layers: dict[int, str] = {}
     tables: dict[int, str] = {}
     others: dict[int, str] = {}
-    whole = {role.key: len(role.rows) for role in seen.roles}
     for group in _groups(seen):
+        whole = seen.once(_role_sizes)
         first, names = group[0], [seen.names[row] for row in group]
         roles = {role_key(name) for name in names}
         words = dict.fromkeys(group[1:], f"as {names[0]}")
@@ -83,19 +83,33 @@ def copies(seen: Survey) -> Iterator[Finding]:
         )
 
 
+def _role_sizes(seen: Survey) -> dict[str, int]:
+    return {role.key: len(role.rows) for role in seen.roles}
+
+
 def _groups(seen: Survey) -> Iterator[list[int]]:
+    numel = seen.figure("numel")
+    several = (
+        seen.weighty
+        & (numel >= _FEW_VALUES)
+        & (seen.figure("min") < seen.figure("max"))
+        & (seen.figure("zeros") <= numel // 2)
+    )
+    # Of copies all figures are the same: those that stand alone in one of them are none.
+    for name in _FIGURES:
+        rows = several.nonzero().flatten()
+        _, place, count = torch.unique(seen.figure(name)[rows], return_inverse=True, return_counts=True)
+        several[rows[count[place] == 1]] = False
     columns = [seen.column(name) for name in _FIGURES]
-    low, high = seen.column("min"), seen.column("max")
-    numel, zeros = seen.column("numel"), seen.column("zeros")
     alike: dict[Any, list[int]] = {}
-    for row in seen.weights:
-        if numel[row] >= _FEW_VALUES and low[row] < high[row] and zeros[row] <= numel[row] // 2:
-            figures = tuple(column[row] for column in columns)
-            alike.setdefault((seen.sizes(row), seen.layouts[row].dtype, figures), []).append(row)
-    for rows in alike.values():
-        while len(rows) > 1:
-            bits = bits_of(seen.values(rows[0]))
-            same = [row for row in rows[1:] if torch.equal(bits, bits_of(seen.values(row)).to(bits.device))]
+    for row in seen.those(several):
+        figures = tuple(column[row] for column in columns)
+        alike.setdefault((seen.sizes(row), seen.layouts[row].dtype, figures), []).append(row)
+    for equal in alike.values():
+        left = equal
+        while len(left) > 1:
+            bits = bits_of(seen.values(left[0]))
+            same = [row for row in left[1:] if torch.equal(bits, bits_of(seen.values(row)).to(bits.device))]
             if same:
-                yield [rows[0], *same]
-            rows = [row for row in rows[1:] if row not in same]
+                yield [left[0], *same]
+            left = [row for row in left[1:] if row not in same]

@@ -18,7 +18,10 @@ def empty(seen: Survey) -> Iterator[Finding]:
     siblings alike.
     """
     sizes = seen.layouts
-    rows = [row for row in range(len(seen)) if not seen.statistic[row]]
+    nothing = sizes.where(lambda kind: kind.sizes == (0,))
+    if not bool(nothing.any()):
+        return
+    rows = (~seen.statistic).nonzero().flatten().tolist()
     none = [row for row in rows if sizes[row].sizes == (0,)]
     if not none:
         return

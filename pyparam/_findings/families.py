@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_NUMBERS = re.compile(r"\d+")
-_BARE = re.compile(r"[\d.]*")
-_INDICES = re.compile(r"(?<![^.])\d+(?![^.])")
+NUMBERS = re.compile(r"\d+")
+BARE = re.compile(r"[\d.]*")
+INDICES = re.compile(r"(?<![^.])\d+(?![^.])")
 # The matrix or the kernel of a layer.
 WEIGHT = re.compile(r"(weight|kernel|proj|original\d?|matrix|(^|\.)w\d*)[^.]*$", re.I)
 # Rows that are looked up by an index, of which some may never be.
@@ -31,9 +31,9 @@ def family_key(name: str) -> str:
 
     A bare number, as an iterable of tensors has for names, says nothing of what a tensor is for.
     """
-    return name if _BARE.fullmatch(name) else _NUMBERS.sub("#", name)
+    return name if BARE.fullmatch(name) else NUMBERS.sub("#", name)
 
 
 def role_key(name: str) -> str:
     """Only indices go: ``layers.3.fc1.weight`` and ``layers.4.fc1.weight`` have one role."""
-    return name if _BARE.fullmatch(name) else _INDICES.sub("#", name)
+    return name if BARE.fullmatch(name) else INDICES.sub("#", name)

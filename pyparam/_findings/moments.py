@@ -23,12 +23,11 @@ def moments(seen: Survey) -> Iterator[Finding]:
     nans, above, below = (seen.column(name) for name in ("nans", "posinfs", "neginfs"))
     at: dict[tuple[str, str], int] = {}
     seconds: list[int] = []
-    for row in seen.rows:
+    for row in seen.those(seen.of_part("optimizer")):
         prefix, _, quantity = seen.names[row].rpartition(".")
-        if seen.part[row] == "optimizer":
-            at[prefix, quantity] = row
-            if quantity in SECOND_MOMENTS:
-                seconds.append(row)
+        at[prefix, quantity] = row
+        if quantity in SECOND_MOMENTS:
+            seconds.append(row)
     called = names_in(seen.source) if seconds else {}
 
     def of(row: int) -> str:

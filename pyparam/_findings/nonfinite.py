@@ -27,9 +27,8 @@ def nonfinite(seen: Survey) -> Iterator[Finding]:
     largest, numel = seen.column("max_abs"), seen.column("numel")
     rows = []
     details = {}
-    for row in seen.rows:
-        if not nans[row] + above[row] + below[row]:
-            continue
+    bad = seen.figure("nans") + seen.figure("posinfs") + seen.figure("neginfs")
+    for row in seen.those(bad > 0):
         is_mask = not nans[row] and not above[row] and largest[row] == 0 and seen.is_matrix(row)
         is_bound = (
             numel[row] == 1

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyparam._findings.families import WEIGHT
 from pyparam._findings.finding import Finding
+from pyparam._findings.numbers import numbers
 from pyparam._findings.survey import Survey
 from pyparam._findings.telling import told
 
@@ -71,20 +72,20 @@ def outliers(seen: Survey) -> Outliers:
 
 
 def _outliers(seen: Survey) -> Outliers:
-    largest, rms, numel = seen.column("max_abs"), seen.column("rms"), seen.column("numel")
-    nans, above, below = (seen.column(name) for name in ("nans", "posinfs", "neginfs"))
-    upper, lower = seen.quantile(0.75), seen.quantile(0.25)
+    largest = seen.figure("max_abs")
+    bad = seen.figure("nans") + seen.figure("posinfs") + seen.figure("neginfs")
+    usual = torch.maximum(seen.quantile(0.75).abs(), seen.quantile(0.25).abs())
+    wild = (bad > 0) | ((largest > _DAMAGED * usual) & (usual > 0))
+    large = seen.weighty & seen.matrices & (seen.figure("numel") >= _LARGE)
     found = Outliers({}, {})
-    for row in seen.weights:
-        if numel[row] < _LARGE or not seen.is_matrix(row):
-            continue
-        usual = max(abs(upper[row]), abs(lower[row]))
-        wild = nans[row] + above[row] + below[row] > 0 or largest[row] > _DAMAGED * usual > 0
-        if wild and (words := _stretch(seen.values(row), _DAMAGED * usual)):
+    limits = numbers(_DAMAGED * usual)
+    for row in seen.those(large & wild):
+        if words := _stretch(seen.values(row), limits[row]):
             found.damaged[row] = words
-        elif not wild and seen.sizes(row)[0] >= _FEWEST_ROWS and largest[row] > _PEAK * rms[row]:
-            words = _row(seen.values(row))
-            found.rows.update({row: words} if words else {})
+    tall = seen.layouts.where(lambda kind: (kind.sizes or (0,))[0] >= _FEWEST_ROWS)
+    for row in seen.those(large & ~wild & tall & (largest > _PEAK * seen.figure("rms"))):
+        if words := _row(seen.values(row)):
+            found.rows[row] = words
     return found
 
 
@@ -129,19 +130,20 @@ def _stretch(tensor: Tensor, limit: float) -> str:
 
 def one_signed(seen: Survey) -> Iterator[Finding]:
     """Matrices of weights without a value of one of the signs."""
-    low, high, numel = seen.column("min"), seen.column("max"), seen.column("numel")
-    found: dict[int, str] = {}
-    for row in seen.weights:
-        if (
-            numel[row] >= _LARGE
-            and seen.is_matrix(row)
-            and WEIGHT.search(seen.names[row])
-            and (low[row] > 0 or high[row] < 0)
-            and low[row] < high[row]
-        ):
-            found[row] = (
-                f"all {'positive' if low[row] > 0 else 'negative'}, {low[row]:.4g} to {high[row]:.4g}"
-            )
+    low, high = seen.column("min"), seen.column("max")
+    least, most = seen.figure("min"), seen.figure("max")
+    rows = seen.those(
+        seen.weighty
+        & seen.matrices
+        & seen.named_like(WEIGHT)
+        & (seen.figure("numel") >= _LARGE)
+        & ((least > 0) | (most < 0))
+        & (least < most)
+    )
+    found = {
+        row: f"all {'positive' if low[row] > 0 else 'negative'}, {low[row]:.4g} to {high[row]:.4g}"
+        for row in rows
+    }
     if found:
         yield told(
             seen,

@@ -17,6 +17,8 @@ _MINORITY = 0.34
 
 def devices(seen: Survey) -> Iterator[Finding]:
     """Parameters on several devices. Those on the meta device have no values, which is another finding."""
+    if len({kind.device for kind in seen.layouts.kinds}) < 2:
+        return
     placed = [
         (row, str(layout.device)) for row, layout in enumerate(seen.layouts) if layout.device.type != "meta"
     ]
@@ -40,7 +42,9 @@ def devices(seen: Survey) -> Iterator[Finding]:
 
 def dtypes(seen: Survey) -> Iterator[Finding]:
     """Floating-point dtypes: several within a layer or among siblings are a warning, else information."""
-    rows = [row for row in range(len(seen)) if seen.is_float(row) and not seen.statistic[row]]
+    if len({kind.dtype for kind in seen.layouts.kinds if kind.dtype.is_floating_point}) < 2:
+        return
+    rows = (seen.floats & ~seen.statistic).nonzero().flatten().tolist()
     counts = Counter(seen.layouts[row].dtype for row in rows)
     if len(counts) < 2:
         return
@@ -97,7 +101,10 @@ def _odd_ones(seen: Survey, rows: list[int]) -> dict[int, str]:
             weight, bias = (seen.layouts[pair[key]].dtype for key in ("weight", "bias"))
             if weight != bias and weight.itemsize > 1:
                 odd[pair["bias"]] = f"{dtype_name(bias)}, beside a weight of {dtype_name(weight)}"
+    dtype_of = seen.layouts.numbered(lambda kind: kind.dtype)
     for family in seen.families:
+        if len(family.rows) < 2 or bool((dtype_of[family.rows] == dtype_of[family.rows[0]]).all()):
+            continue
         counts = Counter(seen.layouts[row].dtype for row in family.rows if seen.is_float(row))
         if len(counts) < 2:
             continue
@@ -111,6 +118,8 @@ def _odd_ones(seen: Survey, rows: list[int]) -> dict[int, str]:
 
 def unreadable(seen: Survey) -> Iterator[Finding]:
     """Tensors whose values could not be looked at; those without values are told elsewhere."""
+    if not seen.unreadable:
+        return
     rows = [row for row, name in enumerate(seen.names) if name in seen.unreadable and not _empty(seen, row)]
     if not rows:
         return

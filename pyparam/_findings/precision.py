@@ -30,16 +30,15 @@ def precision(seen: Survey) -> Iterator[Finding]:
 
 
 def _subnormal(seen: Survey) -> Iterator[Finding]:
-    subnormals, zeros, numel = (seen.column(name) for name in ("subnormals", "zeros", "numel"))
+    # Complex numbers count two values an element.
+    values = seen.layouts.each(lambda kind: 2 if kind.dtype.is_complex else 1)
+    nonzero = seen.figure("numel") * values - seen.figure("zeros")
+    # Of a vector in part: the bias of an attention's keys, which softmax cancels, shrinks to nothing.
+    limit = seen.layouts.each(lambda kind: _LOST if len(kind.sizes or ()) < 2 else _SUBNORMAL, torch.float64)
+    many = (nonzero >= _FEW_VALUES) & (seen.figure("subnormals") > limit * nonzero)
     told = {}
-    for row in seen.rows:
-        # Complex numbers count two values an element.
-        nonzero = numel[row] * (2 if seen.layouts[row].dtype.is_complex else 1) - zeros[row]
-        # Of a vector in part: the bias of an attention's keys, which softmax cancels, shrinks to nothing.
-        limit = _LOST if len(seen.sizes(row)) < 2 else _SUBNORMAL
-        if seen.statistic[row] or nonzero < _FEW_VALUES or subnormals[row] <= limit * nonzero:
-            continue
-        share = subnormals[row] / nonzero
+    for row in seen.those(~seen.statistic & many):
+        share = int(seen.figure("subnormals")[row]) / int(nonzero[row])
         told[row] = f"{share:.0%} of its values are subnormal in {dtype_name(seen.layouts[row].dtype)}"
     if told:
         yield _finding(
@@ -55,13 +54,13 @@ def _subnormal(seen: Survey) -> Iterator[Finding]:
 
 def _saturated(seen: Survey) -> Iterator[Finding]:
     largest, numel = seen.column("max_abs"), seen.column("numel")
+    ends = seen.layouts.each(
+        lambda kind: torch.finfo(kind.dtype).max if kind.dtype in _LOW else -1.0, torch.float64
+    )
+    full = (seen.figure("max_abs") == ends) & (seen.figure("numel") >= 2)
     told = {}
-    for row in seen.rows:
+    for row in seen.those(~seen.statistic & full):
         dtype = seen.layouts[row].dtype
-        if dtype not in _LOW or seen.statistic[row] or numel[row] < 2:
-            continue
-        if largest[row] != torch.finfo(dtype).max:
-            continue
         histogram = seen.stats.histogram(seen.stats.names[int(seen.at[row])])
         # A value that float8 and bfloat16 have stands alone in its bin; float16's last has 65,280 to 65,504.
         inner = torch.minimum(histogram.lower.abs(), histogram.upper.abs())
@@ -86,21 +85,18 @@ def _beyond_half(seen: Survey) -> Iterator[Finding]:
     fates = seen.stats.underflow(torch.float16) if len(seen.stats) else None
     if fates is None:
         return
-    zero, overflow = seen.spread(fates.zero), seen.spread(fates.overflow)
-    zeros, numel = seen.column("zeros"), seen.column("numel")
+    overflow, numel = seen.spread(fates.overflow), seen.figure("numel")
+    running = seen.of_part("model") & seen.named_like(_RUNNING)
+    wide = seen.layouts.where(lambda kind: kind.dtype in (torch.float32, torch.float64)) & (numel >= 2)
+    lost = seen.spread(fates.zero) * numel / (numel - seen.figure("zeros")).clamp(min=1)
+    beyond = overflow > 0
+    below = ~running & (lost > _LOST) & (numel >= _FEW_VALUES)
     told = {}
-    for row in seen.rows:
-        dtype = seen.layouts[row].dtype
-        running = seen.part[row] == "model" and _RUNNING.search(seen.names[row]) is not None
-        if dtype not in (torch.float32, torch.float64) or numel[row] < 2:
-            continue
-        if seen.statistic[row] and not running:
-            continue
-        lost = zero[row] * numel[row] / max(1, numel[row] - zeros[row])
-        if overflow[row] > 0:
-            told[row] = f"{_share(overflow[row])} beyond 65,504, infinite in float16"
-        elif not running and lost > _LOST and numel[row] >= _FEW_VALUES:
-            told[row] = f"{_share(lost)} below 3e-8, zero in float16"
+    for row in seen.those(wide & (~seen.statistic | running) & (beyond | below)):
+        if bool(beyond[row]):
+            told[row] = f"{_share(float(overflow[row]))} beyond 65,504, infinite in float16"
+        else:
+            told[row] = f"{_share(float(lost[row]))} below 3e-8, zero in float16"
     if told:
         yield _finding(
             seen,

@@ -36,19 +36,15 @@ def repeated(seen: Survey) -> Iterator[Finding]:
 
     In tables of embeddings unused entries often share a row, which is information.
     """
-    low, high = seen.column("min"), seen.column("max")
+    numel = seen.figure("numel")
+    sizes_of = seen.layouts.each(lambda kind: (kind.sizes or (0,))[0])
+    wide = (sizes_of >= 2) & (numel >= _LARGE) & (numel // sizes_of.clamp(min=1) >= _WIDE)
+    varies = seen.figure("min") < seen.figure("max")
     faults: dict[bool, list[int]] = {True: [], False: []}
     details: dict[str, str] = {}
-    for row in seen.rows:
+    for row in seen.those(seen.weighty & seen.matrices & wide & varies):
         sizes = seen.sizes(row)
-        if seen.statistic[row] or not seen.is_float(row) or not seen.is_matrix(row):
-            continue
-        if not (low[row] < high[row]) or sizes[0] < 2:
-            continue
-        tensor = seen.values(row)
-        if tensor.numel() < _LARGE or tensor.numel() // sizes[0] < _WIDE:
-            continue
-        found = repeats(tensor)
+        found = repeats(seen.values(row))
         if found is None:
             continue
         name = seen.names[row]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
 
 from pyparam._base.words import plural
 from pyparam._findings.families import NORM, Family
@@ -37,62 +40,50 @@ def scale(seen: Survey) -> Iterator[Finding]:
     matrices of its shape, with more patience. Trained models differ from layer to layer, so the distance is
     also held against how far the siblings lie apart among themselves.
     """
-    rms, numel = seen.column("rms"), seen.column("numel")
-    low, high = seen.column("min"), seen.column("max")
-    explained = outliers(seen)  # a single row that makes the whole large is told of by itself
-    level = {
-        row: math.log2(rms[row])
-        for row in seen.rows
-        if rms[row] > 0
-        and seen.is_float(row)
-        and (low[row] < high[row] or not seen.is_matrix(row))
-        and row not in explained.rows
-        and row not in explained.damaged
-    }
+    levels = _levels(seen)
     told: dict[int, str] = {}
     alone: dict[tuple[int, ...], list[int]] = {}
     for role in seen.roles:
-        rows = [row for row in role.rows if row in level]
+        rows = levels.of(role.rows)
         if len(rows) >= _CLOSE_SIBLINGS:
             floor = _floor(seen, role, len(rows))
-            told |= _outliers(
-                seen, rows, level, numel, floor, f"its {len(rows) - 1:,} siblings", spreads=_ROLE_SPREADS
-            )
+            told |= levels.outliers(rows, floor, f"its {len(rows) - 1:,} siblings", spreads=_ROLE_SPREADS)
     for family in seen.families:
-        rows = [row for row in family.rows if row in level]
-        if not rows:
+        rows = levels.of(family.rows)
+        if not len(rows):
             continue
-        is_matrix = seen.is_matrix(rows[0])
+        is_matrix = seen.is_matrix(family.rows[0])
         if len(rows) >= _FEWEST:
             allowed = _MATRICES if is_matrix else _VECTORS
-            told |= _outliers(seen, rows, level, numel, allowed, f"its {len(rows) - 1:,} siblings")
+            told |= levels.outliers(rows, allowed, f"its {len(rows) - 1:,} siblings")
         elif is_matrix:
-            odd = _of_two(seen, rows, level, _PAIRS) if len(rows) == 2 else {}
+            few = rows.tolist()
+            odd = _of_two(seen, few, levels, _PAIRS) if len(few) == 2 else {}
             told |= odd
             if not odd:
-                alone.setdefault(seen.sizes(rows[0]), []).extend(rows)
-    for shape, rows in alone.items():
-        alike = [row for row in level if seen.sizes(row) == shape and not seen.statistic[row]]
+                alone.setdefault(seen.sizes(few[0]), []).extend(few)
+    for shape, few in alone.items():
+        alike = levels.of_shape(shape)
         if len(alike) >= _FEWEST:
-            found = _outliers(seen, alike, level, numel, _OTHER_ROLES, "others of its shape")
-            told |= {row: words for row, words in found.items() if row in set(rows)}
+            found = levels.outliers(alike, _OTHER_ROLES, "others of its shape")
+            told |= {row: words for row, words in found.items() if row in set(few)}
         elif len(alike) == 2:
-            told |= _of_two(seen, alike, level, _OTHER_ROLES)
+            told |= _of_two(seen, alike.tolist(), levels, _OTHER_ROLES)
     if told:
-        rows = sorted(told)
+        listed = sorted(told)
         names = seen.names
         yield Finding(
             "scale",
             "warning",
-            f"{plural(len(rows), 'parameter')} {'has' if len(rows) == 1 else 'have'} another scale than "
-            f"{'its' if len(rows) == 1 else 'their'} siblings",
+            f"{plural(len(listed), 'parameter')} {'has' if len(listed) == 1 else 'have'} another scale than "
+            f"{'its' if len(listed) == 1 else 'their'} siblings",
             "Parameters that play the same role in alike blocks have values of like size, at the start by "
             "design and "
             "later within a few powers of two. A factor such as this is a wrong initialisation, a wrong "
             "conversion, or "
             "training that diverged.",
-            seen.take(rows),
-            {names[row]: told[row] for row in rows},
+            seen.take(listed),
+            {names[row]: told[row] for row in listed},
             "Compare with the checkpoint or the initialisation it came from; look at when it left its course "
             "with a Monitor.",
             "likely",
@@ -105,27 +96,51 @@ def _floor(seen: Survey, role: Family, count: int) -> float:
     return _ROLE_GAINS if NORM.search(role.key) else _ROLE_VECTORS
 
 
-def _outliers(
-    seen: Survey,
-    rows: list[int],
-    level: dict[int, float],
-    numel: list[int],
-    allowed: float,
-    whom: str,
-    *,
-    spreads: float = _SPREADS,
-) -> dict[int, str]:
-    middle = _median([level[row] for row in rows])
-    spread = _median([abs(level[row] - middle) for row in rows])
-    limit = max(allowed, spreads * spread)
-    return {
-        row: _told(level[row] - middle, whom)
-        for row in rows
-        if level[row] - middle > limit or (level[row] - middle < -limit and numel[row] >= _FEW_VALUES)
-    }
+class _Levels:
+    """Root mean squares as powers of two, NaN for rows that are not held against others."""
+
+    def __init__(self, seen: Survey, level: Tensor) -> None:
+        self._seen = seen
+        self._level = level
+        self._many = seen.figure("numel") >= _FEW_VALUES
+
+    def __getitem__(self, row: int) -> float:
+        return float(self._level[row])
+
+    def of(self, rows: list[int]) -> Tensor:
+        """Those of some rows that have one."""
+        some = torch.tensor(rows, dtype=torch.int64, device="cpu")
+        return some[~self._level[some].isnan()]
+
+    def of_shape(self, shape: tuple[int, ...]) -> Tensor:
+        seen = self._seen
+        rows = ~self._level.isnan() & seen.layouts.where(lambda kind: kind.sizes == shape) & ~seen.statistic
+        return rows.nonzero().flatten()
+
+    def outliers(
+        self, rows: Tensor, allowed: float, whom: str, *, spreads: float = _SPREADS
+    ) -> dict[int, str]:
+        level = self._level[rows]
+        distance = level - _median(level)
+        limit = max(allowed, spreads * float(_median(distance.abs())))
+        odd = (distance > limit) | ((distance < -limit) & self._many[rows])
+        return {
+            row: _told(octaves, whom)
+            for row, octaves in zip(rows[odd].tolist(), distance[odd].tolist(), strict=True)
+        }
 
 
-def _of_two(seen: Survey, rows: list[int], level: dict[int, float], allowed: float) -> dict[int, str]:
+def _levels(seen: Survey) -> _Levels:
+    rms = seen.figure("rms")
+    explained = outliers(seen)  # a single row that makes the whole large is told of by itself
+    held = seen.measured & (rms > 0) & seen.floats
+    held &= (seen.figure("min") < seen.figure("max")) | ~seen.matrices
+    told_already = [*explained.rows, *explained.damaged]
+    held[torch.tensor(told_already, dtype=torch.int64, device="cpu")] = False
+    return _Levels(seen, torch.where(held, rms.log2(), torch.nan))
+
+
+def _of_two(seen: Survey, rows: list[int], level: _Levels, allowed: float) -> dict[int, str]:
     """Of two that differ, the one farther from what layers start with: 1 over the root of the inputs."""
     first, second = rows
     if abs(level[first] - level[second]) <= allowed:
@@ -142,7 +157,7 @@ def _told(octaves: float, whom: str) -> str:
     return f"{size} times {'larger' if octaves > 0 else 'smaller'} than {whom}"
 
 
-def _median(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+def _median(values: Tensor) -> Tensor:
+    """The mean of the middle two where there are two."""
+    ordered = values.sort().values
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2

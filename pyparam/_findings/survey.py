@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from pyparam._findings.families import TABLE, Family, family_key, role_key
+from pyparam._findings.families import TABLE, Family, role_key
+from pyparam._findings.layouts import Layouts, Shape
+from pyparam._findings.named import Named, first_rows, places
+from pyparam._findings.numbers import numbers
 from pyparam._findings.parts import Part, parts_of
 from pyparam._measure.measure import measure_strictly
 from pyparam._measure.stats import Stats
@@ -31,15 +33,6 @@ QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 # Layers keep running statistics in buffers, which a checkpoint does not tell from parameters.
 _RUNNING = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a tensor is laid out as; ``sizes`` is None where there are none to give."""
-
-    sizes: tuple[int, ...] | None
-    dtype: torch.dtype
-    device: torch.device
 
 
 class Survey:
@@ -64,7 +57,8 @@ class Survey:
         self.at = at
         self.unreadable = unreadable
         self.is_buffer = is_buffer
-        self._columns: dict[str, list[Any]] = {}
+        self._figures: dict[str, Tensor] = {}
+        self._columns: dict[str, array[Any]] = {}
         self._made: dict[Callable[[Survey], Any], Any] = {}
 
     @property
@@ -81,14 +75,18 @@ class Survey:
     def values(self, row: int) -> Tensor:
         """The values of a row, to be looked at one by one. A DTensor is gathered: all its ranks ask for it,
         as they have the same statistics."""
-        tensor: Any = self.tensors[row].detach()
+        tensor: Any = self.table._tensor(row).detach()
         kind = dtensor_type()
         whole: Tensor = tensor.full_tensor() if kind is not None and isinstance(tensor, kind) else tensor
         return whole
 
     @cached_property
-    def layouts(self) -> list[Shape]:
-        return [_shape(tensor) for tensor in self.tensors]
+    def layouts(self) -> Layouts:
+        return Layouts(self.table)
+
+    @cached_property
+    def named(self) -> Named:
+        return Named(self.table)
 
     @cached_property
     def sets(self) -> Any:
@@ -97,58 +95,102 @@ class Survey:
 
     @cached_property
     def ties(self) -> list[Tie]:
-        return ties_of(self.table)
+        return ties_of(self.table, self.sets)
+
+    # --- which rows ----------------------------------------------------------------------------------------
+    # A check asks for rows by columns of bools over the names, and looks at what is left one by one.
+
+    @cached_property
+    def measured(self) -> Tensor:
+        """Rows with statistics, each tensor once, under its first name."""
+        there = self.at >= 0
+        found = torch.zeros(len(self.at), dtype=torch.bool, device="cpu")
+        found[there.nonzero().flatten()[first_rows(places(self.at[there]))]] = True
+        return found
 
     @cached_property
     def rows(self) -> list[int]:
-        """Rows with statistics, each tensor once, under its first name."""
-        held: set[int] = set()
-        rows = []
-        for row, at in enumerate(self.at.tolist()):
-            if at >= 0 and at not in held:
-                held.add(at)
-                rows.append(row)
-        return rows
+        """``measured`` as positions."""
+        return self.those(self.measured)
 
-    def column(self, name: str) -> list[Any]:
-        """A column of the statistics as plain numbers, by row; NaN (0 for counts) where there are none."""
-        if name not in self._columns:
-            self._columns[name] = self.spread(getattr(self.stats, name))
-        return self._columns[name]
+    def those(self, rows: Tensor) -> list[int]:
+        """The positions of rows that are measured and marked."""
+        found: list[int] = (self.measured & rows).nonzero().flatten().tolist()
+        return found
 
-    def spread(self, values: Tensor) -> list[Any]:
-        """A tensor over the rows of ``stats`` as numbers over the names; NaN, or 0 for integers, for none."""
-        missing: float = float("nan") if values.is_floating_point() else 0
-        # Lists: as tensor operations these would be many small ones, each a meeting of all threads.
-        numbers = [*values.tolist(), missing]
-        return [numbers[at] for at in self.at.tolist()]
+    def named_like(self, pattern: re.Pattern[str]) -> Tensor:
+        """Rows in whose names a pattern is found that does not hang on the indices of blocks."""
+        if pattern not in self._patterns:
+            self._patterns[pattern] = self.named.where(pattern)
+        return self._patterns[pattern]
+
+    @cached_property
+    def _patterns(self) -> dict[re.Pattern[str], Tensor]:
+        return {}
+
+    @cached_property
+    def buffers(self) -> Tensor:
+        """Rows that are buffers."""
+        return torch.tensor(self.is_buffer, dtype=torch.bool, device="cpu")
 
     @cached_property
     def part(self) -> list[Part]:
         """Which part of a training checkpoint each row is of; of a model, every row is of the model."""
         return parts_of(self.names, saved=not isinstance(self.source, nn.Module))
 
+    def of_part(self, part: Part) -> Tensor:
+        """Rows of a part."""
+        return torch.tensor([own == part for own in self.part], dtype=torch.bool, device="cpu")
+
     @cached_property
-    def statistic(self) -> list[bool]:
-        """Whether a row is no weight: a buffer, what a checkpoint has of a layer's running statistics, or
+    def statistic(self) -> Tensor:
+        """Rows that are no weights: buffers, what a checkpoint has of a layer's running statistics, and
         what else a training checkpoint holds beside the model."""
-        running = _RUNNING.search
-        return [
-            buffer or part != "model" or running(name) is not None
-            for buffer, part, name in zip(self.is_buffer, self.part, self.names, strict=True)
-        ]
+        return self.buffers | ~self.of_part("model") | self.named_like(_RUNNING)
 
     @cached_property
-    def weights(self) -> list[int]:
-        """Floating-point rows with statistics that are weights, each tensor once."""
-        return [row for row in self.rows if not self.statistic[row] and self.is_float(row)]
+    def floats(self) -> Tensor:
+        """Rows of floating-point dtypes."""
+        return self.layouts.where(lambda kind: kind.dtype.is_floating_point)
 
-    def quantile(self, q: float) -> list[float]:
+    @cached_property
+    def matrices(self) -> Tensor:
+        """Rows of two dimensions or more that are longer than 1."""
+        return self.layouts.where(_is_matrix)
+
+    @cached_property
+    def weighty(self) -> Tensor:
+        """Floating-point rows with statistics that are weights, each tensor once."""
+        return self.measured & ~self.statistic & self.floats
+
+    # --- numbers -------------------------------------------------------------------------------------------
+
+    def figure(self, name: str) -> Tensor:
+        """A column of the statistics over the names; NaN (0 for counts) where there are none."""
+        if name not in self._figures:
+            self._figures[name] = self.spread(getattr(self.stats, name))
+        return self._figures[name]
+
+    def quantile(self, q: float) -> Tensor:
         """A column of one of ``QUANTILES``."""
         key = f"q{q}"
-        if key not in self._columns:
-            self._columns[key] = self.spread(self.stats.quantiles[:, QUANTILES.index(q)])
-        return self._columns[key]
+        if key not in self._figures:
+            self._figures[key] = self.spread(self.stats.quantiles[:, QUANTILES.index(q)])
+        return self._figures[key]
+
+    def column(self, name: str) -> array[Any]:
+        """``figure`` as plain numbers."""
+        if name not in self._columns:
+            self._columns[name] = numbers(self.figure(name))
+        return self._columns[name]
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A column over the rows of ``stats`` as one over the names; NaN, or 0 for integers, for none."""
+        missing: float = float("nan") if values.is_floating_point() else 0
+        none = torch.full((1,), missing, dtype=values.dtype, device="cpu")
+        return torch.cat([values, none])[self.at]
+
+    # --- single rows ---------------------------------------------------------------------------------------
 
     @property
     def is_model(self) -> bool:
@@ -167,17 +209,7 @@ class Survey:
 
     def is_matrix(self, row: int) -> bool:
         """Of two dimensions or more that are longer than 1."""
-        return sum(size > 1 for size in self.sizes(row)) >= 2
-
-    @cached_property
-    def families(self) -> list[Family]:
-        """Parameters of one name but for its numbers, and one shape."""
-        return self._families(family_key)
-
-    @cached_property
-    def roles(self) -> list[Family]:
-        """Parameters that play one role in alike blocks: one name but for its indices, and one shape."""
-        return self._families(role_key)
+        return _is_matrix(self.layouts[row])
 
     def is_table(self, row: int) -> bool:
         """Whether rows of it are looked up by an index: by its layer where there is one, else by its name."""
@@ -194,13 +226,25 @@ class Survey:
     def role_of(self, row: int) -> str:
         return role_key(self.names[row])
 
-    def _families(self, key_of: Callable[[str], str]) -> list[Family]:
-        groups: dict[tuple[str, tuple[int, ...] | None], list[int]] = {}
-        names, layouts = self.names, self.layouts
-        for row in self.rows:
-            if not self.statistic[row]:
-                groups.setdefault((key_of(names[row]), layouts[row].sizes), []).append(row)
-        return [Family(key, rows) for (key, _), rows in groups.items()]
+    # --- families ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _shapes(self) -> Tensor:
+        return self.layouts.numbered(lambda kind: kind.sizes)
+
+    @cached_property
+    def families(self) -> list[Family]:
+        """Parameters of one name but for its numbers, and one shape."""
+        return self.named.numbered_families(self._for_families, self._shapes)
+
+    @cached_property
+    def roles(self) -> list[Family]:
+        """Parameters that play one role in alike blocks: one name but for its indices, and one shape."""
+        return self.named.role_families(self._for_families, self._shapes)
+
+    @cached_property
+    def _for_families(self) -> Tensor:
+        return (self.measured & ~self.statistic).nonzero().flatten()
 
     def without(self, patterns: list[str]) -> Survey:
         """The same without the rows whose names a glob matches."""
@@ -245,6 +289,7 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
     if part is not None:
         source, select = part, None
     # Before anyone holds a tensor of it, so that pages of its files are given back as they are read.
+    maps = source.spare_maps() if isinstance(source, Checkpoint) else []
     streamed = _streamed(source) if isinstance(source, Checkpoint) and select is None else None
     table = table_of(source, buffers=True, remove_duplicate=False)
     if select is not None:
@@ -256,32 +301,37 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
         is_buffer = [name not in known for name in table.names]
 
     unreadable = unreadable_in(table)
-    layout = tie_sets(table).layout if len(table) else torch.zeros(0, dtype=torch.int64, device="cpu")
+    everything = torch.arange(len(table), dtype=torch.int64, device="cpu")
+    layout = tie_sets(table).layout if len(table) else everything
     # A program in a file tells buffers from parameters, of which alone it streams.
     if streamed is not None and len(streamed) == len(table):
-        stats, wanted = streamed, list(range(len(table)))
+        stats, wanted = streamed, everything
     else:
-        first = (layout == torch.arange(len(table), device="cpu")).tolist()
-        wanted = [row for row, name in enumerate(table.names) if first[row] and name not in unreadable]
-        stats, read = read_of(table._take(wanted), lambda part: measure_strictly(part, quantiles=QUANTILES))
+        first = layout == everything
+        if unreadable:
+            first &= torch.tensor([name not in unreadable for name in table.names], device="cpu")
+        wanted = everything[first]
+        some = table if len(wanted) == len(table) else table._take(wanted.tolist())
+        stats, read = read_of(some, lambda part: measure_strictly(part, quantiles=QUANTILES, maps=maps))
         unreadable |= read.left_out
-        wanted = [wanted[row] for row in read.rows]
+        if read.left_out:
+            wanted = wanted[torch.tensor(read.rows, dtype=torch.int64, device="cpu")]
 
     at = torch.full((len(table),), -1, dtype=torch.int64, device="cpu")
-    at[torch.tensor(wanted, dtype=torch.int64, device="cpu")] = torch.arange(len(wanted), device="cpu")
+    at[wanted] = torch.arange(len(wanted), device="cpu")
     return Survey(source, table, stats, at[layout], unreadable, is_buffer)
 
 
 def _streamed(source: Checkpoint) -> Stats | None:
-    """A checkpoint's statistics; None where it has tensors that are refused, which have to be found first."""
+    """The statistics of a checkpoint whose tensors take memory of their own; None for one that lies over a
+    map, and where tensors are refused, which have to be found first."""
+    if source.batches(1) is None:
+        return None
     try:
         return measure_strictly(source, quantiles=QUANTILES)
     except (TypeError, ValueError):
         return None
 
 
-def _shape(tensor: Tensor) -> Shape:
-    sizes: tuple[int, ...] | None = None
-    if not is_lazy(tensor) and not tensor.is_nested:
-        sizes = tuple(int(size) if isinstance(size, int) else -1 for size in tensor.shape)
-    return Shape(sizes, tensor.dtype, tensor.device)
+def _is_matrix(kind: Shape) -> bool:
+    return sum(size > 1 for size in kind.sizes or ()) >= 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from pyparam._findings.families import NORM, WEIGHT
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
@@ -22,17 +24,18 @@ def untrained(seen: Survey) -> Iterator[Finding]:
     uniform within 1 / sqrt(inputs) (``kaiming_uniform_(a=sqrt(5))``), while the others are not.
     """
     found: dict[int, str] = {}
-    for family in seen.roles:
+    gains, matrices = set(seen.those(_default_gains(seen))), set(seen.those(_default_matrices(seen, 1.001)))
+    nearly = set(seen.those(_default_matrices(seen, _NEAR)))
+    for family in seen.roles if gains or matrices else ():
         rows = [row for row in family.rows if seen.is_float(row)]
         if len(rows) < _FEWEST:
             continue
         if NORM.search(family.key):
-            fresh = [row for row in rows if is_default_gain(seen, row)]
-            near = fresh
+            fresh = near = [row for row in rows if row in gains]
             words = "a gain of 1 everywhere"
         elif WEIGHT.search(family.key) and seen.is_matrix(rows[0]):
-            fresh = [row for row in rows if _is_default_matrix(seen, row, 1.001)]
-            near = [row for row in rows if _is_default_matrix(seen, row, _NEAR)]
+            fresh = [row for row in rows if row in matrices]
+            near = [row for row in rows if row in nearly]
             words = "uniform within 1 / sqrt(inputs)"
         else:
             continue
@@ -55,20 +58,22 @@ def untrained(seen: Survey) -> Iterator[Finding]:
         )
 
 
-def is_default_gain(seen: Survey, row: int) -> bool:
-    low, high, numel = (seen.column(name)[row] for name in ("min", "max", "numel"))
-    return bool(numel > 1 and low == high == 1)
+def _default_gains(seen: Survey) -> Tensor:
+    return (seen.figure("numel") > 1) & (seen.figure("min") == 1) & (seen.figure("max") == 1)
 
 
-def _is_default_matrix(seen: Survey, row: int, within: float) -> bool:
-    numel = seen.column("numel")[row]
-    sizes = seen.sizes(row)
-    if numel < _FEW_VALUES or not sizes or not sizes[0]:
-        return False
-    bound = 1 / math.sqrt(numel / sizes[0])
-    return bool(
-        (1 - _CLOSE) * bound < seen.column("max_abs")[row] <= bound * within
-        and abs(seen.column("rms")[row] * math.sqrt(3) / bound - 1) < _CLOSE
-        and abs(seen.quantile(0.25)[row] + bound / 2) < 2 * _CLOSE * bound
-        and abs(seen.quantile(0.75)[row] - bound / 2) < 2 * _CLOSE * bound
+def _default_matrices(seen: Survey, within: float) -> Tensor:
+    """Rows whose values are spread as between -bound and bound, none of them beyond ``within`` times it."""
+    numel = seen.figure("numel")
+    outputs = seen.layouts.each(lambda kind: (kind.sizes or (0,))[0])
+    bound = 1 / (numel.double() / outputs).sqrt()
+    largest = seen.figure("max_abs")
+    return (
+        (numel >= _FEW_VALUES)
+        & (outputs > 0)
+        & (largest > (1 - _CLOSE) * bound)
+        & (largest <= bound * within)
+        & ((seen.figure("rms") * math.sqrt(3) / bound - 1).abs() < _CLOSE)
+        & ((seen.quantile(0.25) + bound / 2).abs() < 2 * _CLOSE * bound)
+        & ((seen.quantile(0.75) - bound / 2).abs() < 2 * _CLOSE * bound)
     )

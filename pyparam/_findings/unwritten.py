@@ -18,8 +18,9 @@ def unwritten(seen: Survey) -> Iterator[Finding]:
     The version counter alone says too little (see ``uninitialized``), so it is asked only about parameters
     whose values look wrong.
     """
-    lazy = [row for row, tensor in enumerate(seen.tensors) if nn.parameter.is_lazy(tensor)]
-    meta = [row for row, tensor in enumerate(seen.tensors) if tensor.is_meta and row not in set(lazy)]
+    suspects = [(row, seen.table._tensor(row)) for row in seen.layouts.odd]
+    lazy = [row for row, tensor in suspects if nn.parameter.is_lazy(tensor)]
+    meta = [row for row, tensor in suspects if tensor.is_meta and not nn.parameter.is_lazy(tensor)]
     if lazy:
         yield Finding(
             "never-initialised",
@@ -33,7 +34,7 @@ def unwritten(seen: Survey) -> Iterator[Finding]:
             "Run the model once on an input of the right shape.",
         )
     if meta:
-        whole = all(tensor.is_meta for tensor in seen.tensors)
+        whole = sum(tensor.is_meta for _, tensor in suspects) == len(seen)
         if whole:
             meta = [row for row in meta if not seen.is_buffer[row]] or meta
         yield Finding(
@@ -55,15 +56,9 @@ def unwritten(seen: Survey) -> Iterator[Finding]:
 
 
 def _raw(seen: Survey) -> Iterator[Finding]:
-    nans, subnormals, largest, numel = (
-        seen.column(name) for name in ("nans", "subnormals", "max_abs", "numel")
-    )
-    suspects = [
-        row
-        for row in seen.rows
-        if seen.part[row] == "model"
-        and (nans[row] or subnormals[row] > STALE_SUBNORMAL * numel[row] or largest[row] > STALE_HUGE)
-    ]
+    stale = seen.figure("subnormals") > STALE_SUBNORMAL * seen.figure("numel").double()
+    odd = (seen.figure("nans") > 0) | stale | (seen.figure("max_abs") > STALE_HUGE)
+    suspects = seen.those(seen.of_part("model") & odd)
     if not suspects:
         return
     found = uninitialized(seen.table._take(suspects))

@@ -27,14 +27,11 @@ def zeroed(seen: Survey) -> Iterator[Finding]:
     entries that nothing uses.
     """
     zeros, numel = seen.column("zeros"), seen.column("numel")
+    some = (seen.figure("zeros") > 0) & (seen.figure("zeros") != seen.figure("numel"))
     found: dict[int, str] = {}
-    for row in seen.weights:
-        if not zeros[row] or zeros[row] == numel[row]:
-            continue
+    for row in seen.those(seen.weighty & some & ~seen.named_like(COMPUTED)):
         name, sizes = seen.names[row], seen.sizes(row)
         table = seen.is_table(row)
-        if COMPUTED.search(name):
-            continue
         if seen.is_matrix(row) and (WEIGHT.search(name) or table):
             if zeros[row] >= min(sizes[0], numel[row] // sizes[0], _RUN):
                 words = _of_matrix(seen.values(row), table, zeros[row])

@@ -87,9 +87,11 @@ def _reason(error: Exception) -> str:
 def unreadable_in(table: ParamTable) -> dict[str, str]:
     """The common kinds of tensors that have no values to measure, told without trying."""
     reasons: dict[str, str] = {}
-    odd = set(_C.python_tensors(table._native))
+    suspects = _C.layout_kinds(table._native).odd
+    odd = set(_C.python_tensors(table._native)) if suspects else set()
     sharded = dtensor_type() or ()
-    for row, (name, tensor) in enumerate(table):
+    for row in suspects:
+        name, tensor = table.names[row], table._tensor(row)
         if is_lazy(tensor):
             reasons[name] = "its lazy module has not run"
         elif tensor.is_meta:

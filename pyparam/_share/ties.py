@@ -101,9 +101,9 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
     return ties_of(table_of(source, buffers=buffers, remove_duplicate=False))
 
 
-def ties_of(table: ParamTable) -> list[Tie]:
-    """``ties`` of a table."""
-    found = tie_sets(table).members(table._native)
+def ties_of(table: ParamTable, sets: _C.TieSets | None = None) -> list[Tie]:
+    """``ties`` of a table, whose ``tie_sets`` may be known."""
+    found = (tie_sets(table) if sets is None else sets).members(table._native)
     return [_tie(members, not vague) for vague, members in found]
 
 

@@ -278,7 +278,7 @@ class Checkpoint(Mapping[str, Tensor]):
                     {row: live[name] for row, name in enumerate(self._places) if name in live} if live else {}
                 )
                 native = _C.mapped_table(mapped, list(self._places), list(self._places.values()), rows)
-                table = ParamTable.from_native(native)
+                table = ParamTable.from_native(native, names=list(self._places))
             else:
                 table = ParamTable.for_verb(list(self), list(self.values()))
             self._table = weakref.ref(table)

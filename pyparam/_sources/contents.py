@@ -88,15 +88,25 @@ def kinds_of(names: Sequence[str], *, saved: bool) -> list[Kind]:
 
 def _told(names: Sequence[str], saved: bool) -> list[Kind]:
     states = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in _OWN}
+    known: dict[str, Kind] = {}  # by first words, of which there are few
 
     def kind(name: str) -> Kind:
-        if name.rpartition(".")[0] in states:
+        if states and name.rpartition(".")[0] in states:
             return "optimizer"
-        if saved and _OPTIMIZER.match(name):
-            return "optimizer"
-        return "other" if saved and _OTHER.match(name) else "model"
+        head, dot, _ = name.partition(".")
+        first = head + dot
+        found = known.get(first)
+        if found is None:
+            found = known[first] = _first_word(first) if saved else "model"
+        return found
 
     return [kind(name) for name in names]
+
+
+def _first_word(word: str) -> Kind:
+    if _OPTIMIZER.match(word):
+        return "optimizer"
+    return "other" if _OTHER.match(word) else "model"
 
 
 def _head(name: str) -> str:
@@ -154,6 +164,8 @@ def buffer_rows(names: Sequence[str], section: Section, extras: Mapping[str, Any
     """
     listed = extras.get("buffer_names")
     known = set(listed) if isinstance(listed, list) and all(isinstance(n, str) for n in listed) else set()
+    if not known and not any(names[row].endswith(_RUNNING) for row in section.rows):
+        return []
     own = {names[row] for row in section.rows}
 
     def is_buffer(name: str) -> bool:

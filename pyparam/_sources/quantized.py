@@ -24,6 +24,10 @@ _LONGEST_STATE = 1 << 16
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
 
+# Every scheme writes a name that ends so.
+_MARKS = ("absmax", "SCB", "qweight", "_scale", "_scale_inv", "_packed", "_blocks")
+
+
 class Logical(NamedTuple):
     """One parameter, and the tensors that it is stored as."""
 
@@ -55,6 +59,8 @@ class Quantized(NamedTuple):
 
 def quantized(table: ParamTable) -> Quantized:
     """The quantized parameters of a table, by names, dtypes and shapes; values are not read."""
+    if not any(name.endswith(_MARKS) for name in table.names):
+        return Quantized([], table, [])
     tensors = {
         name: tensor
         for name, tensor in table

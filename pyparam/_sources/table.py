@@ -48,13 +48,17 @@ class ParamTable:
         return cls.from_native(_C.ParamTable(list(names), list(tensors)), owners)
 
     @classmethod
-    def from_native(cls, native: _C.ParamTable, owners: Owners | None = None) -> ParamTable:
-        """Wraps the native table that a walk made; ``owners`` has one entry a row.
+    def from_native(
+        cls, native: _C.ParamTable, owners: Owners | None = None, names: list[str] | None = None
+    ) -> ParamTable:
+        """Wraps the native table that a walk made; ``owners`` has one entry a row, ``names`` are those of the
+        table where somebody has them as strings already.
 
         A table that outlives the verb it was made for is told to ``_keep``.
         """
         table = cls.__new__(cls)
         table._fill(native, owners)
+        table._names = names
         return table
 
     def _fill(self, native: _C.ParamTable, owners: Owners | None) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, shape_text
 from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey
+from pyparam._findings.layouts import Shape
 from pyparam._findings.survey import QUANTILES
 from pyparam._inspect.inspector import inspect
+from pyparam._inspect.nodes import ModuleNode, Node
 from pyparam._measure.columns import COUNTS as STAT_COUNTS
 from pyparam._measure.columns import VALUES
 from pyparam._measure.rows import finite_or_none
+from pyparam._view.about import NOT_LISTED, About, about
 from pyparam._view.html.pack import Packer
 from pyparam._view.html.strips import add_strips
 
@@ -26,9 +31,9 @@ COUNTS = ("zeros", "nans", "posinfs", "neginfs", "subnormals", "finite")
 DIFFERENCES = ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
 _NONE = 0xFFFF_FFFF
 
-# Bins of the histograms keep all 7 bits of mantissa only in small reports.
-_FULL = 200_000
-_MANY = 1_500_000
+# Bins of the histograms keep fewer bits of mantissa the more of them there are: bins, and bits dropped of 7.
+_MANTISSAS = ((200_000, 3), (1_500_000, 4), (6_000_000, 5), (math.inf, 7))
+_TOGETHER = 1 << 18  # bins whose rows are merged at a time
 
 
 def packed(
@@ -45,10 +50,11 @@ def packed(
     that could not be compared.
     """
     packer = Packer()
-    strings = Strings()
+    outline, root = inspect(seen.source).__pyparam_outline__()
     header: dict[str, Any] = {"title": title, "made": made, "quantiles": list(QUANTILES)}
     header["precisions"] = [dtype_name(dtype) for dtype in PRECISIONS]
-    nodes = _add_tree(packer, strings, seen)
+    header["about"] = _about(about(root, outline))
+    nodes, strings = _add_tree(packer, seen, outline, root)
     _add_rows(packer, header, seen)
     _add_statistics(packer, header, seen)
     add_strips(packer, seen)
@@ -56,20 +62,21 @@ def packed(
     header["findings"] = _findings(seen, found)
     if against is not None:
         header["against"] = _add_comparison(packer, seen, *against)
-    header["strings"] = strings.values
+    header["strings"] = strings
+    unreadable = seen.unreadable
     header["unreadable"] = {
-        str(i): seen.unreadable[n] for i, n in enumerate(seen.names) if n in seen.unreadable
+        str(i): unreadable[n] for i, n in enumerate(seen.names if unreadable else ()) if n in unreadable
     }
     header["total"] = finite_or_none(seen.stats.total.to_dict())
     return packer.text(header)
 
 
 class Strings:
-    """Numbers strings in the order in which they are first asked for."""
+    """Numbers strings in the order in which they are first asked for, behind those that it is given."""
 
-    def __init__(self) -> None:
-        self.values: list[str] = []
-        self._index: dict[str, int] = {}
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self.values = list(values)
+        self._index = {text: index for index, text in enumerate(self.values)}
 
     def __call__(self, text: str) -> int:
         index = self._index.get(text)
@@ -79,81 +86,72 @@ class Strings:
         return index
 
 
-def _add_tree(packer: Packer, strings: Strings, seen: Survey) -> int:
+def _about(told: About) -> dict[str, Any]:
+    """What ``show`` says of a file in its last lines."""
+    parts = [share.text().partition(": ")[::2] for share in told.shares]
+    return {
+        "parts": [*parts, *([told.elsewhere.partition(": ")[::2]] if told.elsewhere else [])],
+        "facts": told.facts,
+        "warnings": [NOT_LISTED],
+    }
+
+
+def _add_tree(packer: Packer, seen: Survey, outline: _C.Outline, root: Node) -> tuple[int, list[str]]:
     """Names as a tree: a node a module, with its parent, key and class; a row's node and attribute.
 
-    Node 0 is the source itself. A parent comes before its children.
+    Node 0 is the source itself. A parent comes before its children. Gives how many nodes there are, and the
+    strings that keys, classes and attributes are numbers of.
     """
-    parents, keys = [0], [strings("")]
+    tree = seen.named.tree
+    strings = Strings(seen.named.words)
+    label = outline.label(0) or root.label
+    if isinstance(root, ModuleNode):
+        known = {outline.name(i): outline.label(i) for i in range(1, len(outline))} | {"": label}
+        types = [strings(known.get(path, "")) for path in _paths(tree, strings.values)]
+    else:  # a tree of tensors has no classes
+        types = [strings(label), *[strings("")] * (len(tree.parents) - 1)]
+    packer.add("node_parent", tree.parents)
+    packer.add("node_key", tree.keys)
+    packer.add("node_type", torch.tensor(types, dtype=torch.int64, device="cpu"))
+    packer.add("row_node", tree.owners)
+    packer.add("row_attribute", tree.attributes)
+    return len(types), strings.values
+
+
+def _paths(tree: _C.NameTree, words: list[str]) -> list[str]:
     paths = [""]
-    children: dict[tuple[int, str], int] = {}
-    owners: dict[str, int] = {}
-    nodes, attributes = [], []
-    for name in seen.names:
-        path, dot, attribute = name.rpartition(".")
-        node = owners.get(path) if dot else 0
-        if node is None:
-            node = 0
-            for part in path.split("."):
-                below = children.get((node, part))
-                if below is None:
-                    below = children[node, part] = len(parents)
-                    parents.append(node)
-                    keys.append(strings(part))
-                    paths.append(f"{paths[node]}.{part}" if node else part)
-                node = below
-            owners[path] = node
-        nodes.append(node)
-        attributes.append(strings(attribute))
-    known = _classes(seen)
-    types = [strings(known.get(path, "")) for path in paths]
-    for name, column in (("node_parent", parents), ("node_key", keys), ("node_type", types)):
-        packer.add(name, torch.tensor(column, dtype=torch.int64, device="cpu"))
-    packer.add("row_node", torch.tensor(nodes, dtype=torch.int64, device="cpu"))
-    packer.add("row_attribute", torch.tensor(attributes, dtype=torch.int64, device="cpu"))
-    return len(parents)
-
-
-def _classes(seen: Survey) -> dict[str, str]:
-    """Class names by path, where the source has modules."""
-    outline, node = inspect(seen.source).__pyparam_outline__()
-    labels = {outline.name(i): outline.label(i) for i in range(len(outline))}
-    labels[""] = outline.label(0) or node.label
-    return labels
+    for parent, key in zip(tree.parents.tolist()[1:], tree.keys.tolist()[1:], strict=True):
+        paths.append(f"{paths[parent]}.{words[key]}" if parent else words[key])
+    return paths
 
 
 def _add_rows(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
-    shapes = Strings()
-    dtypes = Strings()
-    devices = Strings()
-    columns: dict[str, list[int]] = {"shape": [], "dtype": [], "device": [], "elements": []}
-    for layout in seen.layouts:
-        sizes = layout.sizes
-        columns["shape"].append(shapes("?" if sizes is None else shape_text(sizes)))
-        columns["dtype"].append(dtypes(dtype_name(layout.dtype)))
-        columns["device"].append(devices(str(layout.device)))
-        columns["elements"].append(0 if sizes is None else math.prod(max(0, size) for size in sizes))
-    for name, column in columns.items():
-        packer.add(f"row_{name}", torch.tensor(column, dtype=torch.int64, device="cpu"))
+    shapes, dtypes, devices = Strings(), Strings(), Strings()
+    layouts = seen.layouts
+    elements = layouts.each(_elements)
+    for name, column in (
+        ("shape", layouts.each(lambda kind: shapes("?" if kind.sizes is None else shape_text(kind.sizes)))),
+        ("dtype", layouts.each(lambda kind: dtypes(dtype_name(kind.dtype)))),
+        ("device", layouts.each(lambda kind: devices(str(kind.device)))),
+        ("elements", elements),
+    ):
+        packer.add(f"row_{name}", column)
     header |= {"shapes": shapes.values, "dtypes": dtypes.values, "devices": devices.values}
 
-    itemsize = torch.tensor(
-        [layout.dtype.itemsize for layout in seen.layouts], dtype=torch.int64, device="cpu"
-    )
-    elements = torch.tensor(columns["elements"], dtype=torch.int64, device="cpu")
-    own = seen.sets.bytes.clone() if len(seen) else elements
+    own = seen.sets.bytes if len(seen) else elements
     # What is shared counts for the first name that has it.
-    packer.add("row_bytes", elements * itemsize)
+    packer.add("row_bytes", elements * layouts.each(lambda kind: kind.dtype.itemsize))
     packer.add("row_own_bytes", own.clamp(min=0))
     packer.add("row_first", seen.sets.layout if len(seen) else elements)
-    packer.add("row_buffer", torch.tensor(seen.is_buffer, dtype=torch.uint8, device="cpu"))
+    packer.add("row_buffer", seen.buffers.to(torch.uint8))
     # What a module's row unites: not a layer's counters and positions beside its weights.
-    weight = [
-        not statistic and (layout.dtype.is_floating_point or layout.dtype.is_complex)
-        for statistic, layout in zip(seen.statistic, seen.layouts, strict=True)
-    ]
-    packer.add("row_weight", torch.tensor(weight, dtype=torch.uint8, device="cpu"))
+    numbers = layouts.where(lambda kind: kind.dtype.is_floating_point or kind.dtype.is_complex)
+    packer.add("row_weight", (numbers & ~seen.statistic).to(torch.uint8))
     packer.add("row_stats", torch.where(seen.at < 0, _NONE, seen.at))
+
+
+def _elements(kind: Shape) -> int:
+    return 0 if kind.sizes is None else math.prod(max(0, size) for size in kind.sizes)
 
 
 def _add_statistics(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
@@ -186,25 +184,44 @@ def _add_histograms(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
     would grow large. All zeros are in the first bin of the positive half, with the smallest subnormals.
     """
     bins = seen.stats._counted("report")
-    lengths = bins.offsets[1:] - bins.offsets[:-1]
-    rows = torch.repeat_interleave(torch.arange(len(lengths), device="cpu"), lengths)
-    shift = 3 if len(bins.bins) <= _FULL else 4 if len(bins.bins) <= _MANY else 5
-    keys = (rows << 16) | (bins.bins.long() >> shift)
-    merged, inverse = torch.unique_consecutive(keys, return_inverse=True)
-    counts = torch.zeros(len(merged), dtype=torch.int64, device="cpu").index_add_(0, inverse, bins.counts)
-    owners, places = merged >> 16, merged & 0xFFFF
-    steps = places.clone()
-    if len(places) > 1:
-        within = owners[1:] == owners[:-1]
-        steps[1:] -= torch.where(within, places[:-1], 0)
-    packer.add("hist_length", torch.bincount(owners, minlength=len(lengths)))
-    packer.add("hist_step", steps)
-    packer.add("hist_count", counts)
+    entries = len(bins.bins)
+    shift = next(shift for most, shift in _MANTISSAS if entries <= most)
+    lengths, steps, counts = [], [], []
+    for first, last in _stretches(bins.offsets):
+        begin, end = int(bins.offsets[first]), int(bins.offsets[last])
+        held = bins.offsets[first + 1 : last + 1] - bins.offsets[first:last]
+        rows = torch.repeat_interleave(torch.arange(last - first, device="cpu"), held)
+        keys = (rows << 16) | (bins.bins[begin:end].long() >> shift)
+        merged, inverse = torch.unique_consecutive(keys, return_inverse=True)
+        count = torch.zeros(len(merged), dtype=torch.int64, device="cpu")
+        count.index_add_(0, inverse, bins.counts[begin:end])
+        owners, places = merged >> 16, merged & 0xFFFF
+        step = places.clone()
+        if len(places) > 1:
+            within = owners[1:] == owners[:-1]
+            step[1:] -= torch.where(within, places[:-1], 0)
+        lengths.append(torch.bincount(owners, minlength=last - first))
+        steps.append(step.int())
+        counts.append(count.int() if not len(count) or int(count.max()) < 1 << 31 else count)
+    packer.add("hist_length", torch.cat(lengths))
+    packer.add("hist_step", torch.cat(steps))
+    packer.add("hist_count", torch.cat(counts))
     header["mantissa_bits"] = 7 - shift
 
 
+def _stretches(offsets: Tensor) -> Iterator[tuple[int, int]]:
+    """Rows from the first to before the last, as many as have some ten thousand bins together."""
+    first, rows = 0, len(offsets) - 1
+    while first < rows:
+        wanted = offsets[first : first + 1] + _TOGETHER
+        last = max(first + 1, int(torch.searchsorted(offsets, wanted, right=True)) - 1)
+        yield first, last
+        first = last
+
+
 def _findings(seen: Survey, found: list[Finding]) -> list[dict[str, Any]]:
-    position = {name: i for i, name in enumerate(seen.names)}
+    wanted = {name for finding in found for name in finding.names}
+    position = {name: i for i, name in enumerate(seen.names) if name in wanted} if wanted else {}
     told = []
     for finding in found:
         rows = [position[name] for name in finding.names]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyparam._findings import Survey
+from pyparam._findings.layouts import Shape
 from pyparam._view.html.pack import Packer
 
 # What a report spends on strips: cells of one, and of all, and matrices that have some.
@@ -17,6 +19,7 @@ _ALL_CELLS = 1 << 20
 _MATRICES = 1 << 14
 _SMALL = 64  # values, below which the table says all
 
+_TINY = 1 << 12  # values of a matrix that is read together with others
 _BLOCK = 1 << 18  # values, whose squares are read twice while they are in a cache
 _SQUARES = (1e-15, 1e15)  # magnitudes whose squares float32 holds with room for sums
 
@@ -61,29 +64,46 @@ def add_strips(packer: Packer, seen: Survey) -> None:
     A level is 1 to 254 along the logarithm from ``strip_low`` to ``strip_high`` (powers of two), 0 for a row
     of zeros and 255 for one with a NaN or an infinity.
     """
-    numel, largest = seen.column("numel"), seen.column("max_abs")
-    rows = [
-        row
-        for row in seen.rows
-        if numel[row] >= _SMALL and seen.is_float(row) and len(seen.sizes(row)) >= 2 and seen.is_matrix(row)
-    ]
+    numel = seen.column("numel")
+    flat = seen.layouts.where(lambda kind: len(kind.sizes or ()) < 2)
+    rows = seen.those((seen.figure("numel") >= _SMALL) & seen.floats & seen.matrices & ~flat)
     rows = sorted(sorted(rows, key=lambda row: -numel[row])[:_MATRICES])
     cells = min(_CELLS, max(_FEWEST_CELLS, _ALL_CELLS // (2 * max(len(rows), 1))))
-    lengths, low, high, levels = [], [], [], []
-    for row in rows:
-        for norms in norms_of(seen.values(row), largest[row]):
-            strip = _strip(norms, cells)
-            lengths.append(len(strip.levels) // 2)
-            low.append(strip.low)
-            high.append(strip.high)
-            levels.append(strip.levels)
+    found: dict[int, list[_Strip]] = {}
+    for some in _together(seen, rows):
+        parts = [_strips(norms, cells) for norms in _norms(seen, some)]
+        found |= {row: [part[i] for part in parts] for i, row in enumerate(some)}
+    strips = [strip for row in rows for strip in found[row]]
     at = seen.at.tolist()
     packer.add("strip_stats", torch.tensor([at[row] for row in rows], dtype=torch.int64, device="cpu"))
+    lengths = [len(strip.levels) // 2 for strip in strips]
     packer.add("strip_length", torch.tensor(lengths, dtype=torch.int64, device="cpu"))
-    packer.add("strip_low", torch.tensor(low, dtype=torch.float64, device="cpu"))
-    packer.add("strip_high", torch.tensor(high, dtype=torch.float64, device="cpu"))
+    for name, column in (("low", [s.low for s in strips]), ("high", [s.high for s in strips])):
+        packer.add(f"strip_{name}", torch.tensor(column, dtype=torch.float64, device="cpu"))
     empty = torch.empty(0, dtype=torch.uint8, device="cpu")
-    packer.add("strip_level", torch.cat([empty, *levels]))
+    packer.add("strip_level", torch.cat([empty, *(strip.levels for strip in strips)]))
+
+
+def _together(seen: Survey, rows: list[int]) -> list[list[int]]:
+    """The rows, small matrices of one shape and dtype together."""
+    alone = [[row] for row in rows if seen.column("numel")[row] > _TINY]
+    alike: dict[Shape, list[int]] = {}
+    for row in rows:
+        if seen.column("numel")[row] <= _TINY:
+            alike.setdefault(seen.layouts[row], []).append(row)
+    step = _BLOCK // _TINY
+    return alone + [some[i : i + step] for some in alike.values() for i in range(0, len(some), step)]
+
+
+def _norms(seen: Survey, rows: list[int]) -> Norms:
+    """Norms of matrices of one shape, each a row of what it gives."""
+    if len(rows) == 1:
+        found = norms_of(seen.values(rows[0]), seen.column("max_abs")[rows[0]])
+        return Norms(found.rows.unsqueeze(0), found.columns.unsqueeze(0))
+    sizes = seen.sizes(rows[0])
+    squares = torch.stack([seen.values(row) for row in rows]).double().square_()
+    squares = squares.reshape(len(rows), sizes[0], sizes[1], -1)
+    return Norms(squares.mean((2, 3)).sqrt().cpu(), squares.mean((1, 3)).sqrt().cpu())
 
 
 class _Strip(NamedTuple):
@@ -92,22 +112,25 @@ class _Strip(NamedTuple):
     levels: Tensor  # uint8 [2 * cells]: the largest of each cell, then the least
 
 
-def _strip(norms: Tensor, most: int) -> _Strip:
-    cells = min(len(norms), most)
+def _strips(norms: Tensor, most: int) -> list[_Strip]:
+    """A strip of at most so many cells for each row of norms."""
+    count, length = norms.shape
+    cells = min(length, most)
     good = norms.isfinite() & (norms > 0)
     logs = norms.log2()
-    low, high = 0.0, 0.0
-    if bool(good.any()):
-        low, high = float(logs[good].min()), float(logs[good].max())
-    scale = _LEVELS / (high - low) if high > low else 0.0
-    level = 1 + ((logs - low) * scale).round().nan_to_num(0, 0, 0)
+    there = good.any(1)
+    low = torch.where(there, torch.where(good, logs, math.inf).amin(1), 0.0)
+    high = torch.where(there, torch.where(good, logs, -math.inf).amax(1), 0.0)
+    scale = torch.where(high > low, _LEVELS / (high - low), 0.0)
+    level = 1 + ((logs - low.unsqueeze(1)) * scale.unsqueeze(1)).round().nan_to_num(0, 0, 0)
     level = torch.where(norms == 0, float(ZERO), torch.where(norms.isfinite(), level, float(NOT_FINITE)))
     # Each cell has as many as every other, or one more.
-    cell = torch.arange(len(norms), device="cpu") * cells // len(norms)
+    cell = (torch.arange(length, device="cpu") * cells // length).expand(count, -1)
     ends = [
-        torch.zeros(cells, dtype=level.dtype, device="cpu").scatter_reduce(
-            0, cell, level, reduce, include_self=False
+        torch.zeros(count, cells, dtype=level.dtype, device="cpu").scatter_reduce(
+            1, cell, level, reduce, include_self=False
         )
         for reduce in ("amax", "amin")
     ]
-    return _Strip(low, high, torch.cat(ends).to(torch.uint8))
+    levels = torch.cat(ends, 1).to(torch.uint8)
+    return [_Strip(*of) for of in zip(low.tolist(), high.tolist(), levels, strict=True)]
