@@ -31,7 +31,6 @@ def test_a_missing_file(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "is a Git LFS pointer"),
         (b"<!DOCTYPE html><html></html>", "is a web page"),
         (b"GGUF\3\0\0\0", "is not a valid GGUF file: it is truncated"),
-        (b"\x93NUMPY\1\0", "is a numpy array"),
         (b"\x1f\x8b\x08\0", "is compressed with gzip"),
         (b"hello world, this is text", "is not a checkpoint"),
     ],

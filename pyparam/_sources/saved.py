@@ -15,6 +15,7 @@ from pyparam._base.native import _C
 from pyparam._sources import checkpoint, nested, path, script, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.inert import Attributes, Kept
+from pyparam._sources.programs import Program
 from pyparam._sources.table import ParamTable
 from pyparam._sources.unpickle import Reference
 
@@ -39,20 +40,20 @@ class Saved(NamedTuple):
     """What else there is, which nothing here looks into: name to what it is."""
 
 
-def saved(source: Any) -> Saved:
+def saved(source: Any, *, values: bool = True) -> Saved:
     """What ``state_dict()`` of a module lists, and of any other source all that it has.
 
     So a model and its checkpoint have the same names, also where hooks or methods of the model's own choose
     them: parameters and persistent buffers, tied ones under each of their names. What a module saves that is
     no tensor (extra state, the packed parameters of quantized modules) is taken apart as a checkpoint is. A
-    table is taken as it is.
+    table is taken as it is. With ``values=False`` the table may list stand-ins, as that of ``table_of``.
     """
     if isinstance(source, nn.Module) and not script.accepts(source):
         return _of_module(source)
     if path.accepts(source):
         source = path.open(source)
-    if type(source) is Checkpoint:
-        return _with_others(table_of(source), source.extras)
+    if isinstance(source, Checkpoint) and not isinstance(source, Program):
+        return _with_others(table_of(source, values=values), source.extras)
     if isinstance(source, Mapping) and not checkpoint.accepts(source):
         others: dict[str, Any] = {}
         table = table_of(source)
