@@ -27,6 +27,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import pyparam
+from pyparam._sources.part import part_of
 
 SECONDS = 5  # how long a collective, or a rank, is waited for
 FIGURES = (
@@ -256,12 +257,10 @@ def saved_in_pieces(r: Ranks, square: DeviceMesh) -> None:
             assert all(torch.equal(read[key], gathered[key]) for key in whole), name
             assert torch.equal(opened["optimizer.state.up.weight.exp_avg"], moment)
             assert opened.extras["step"] == 17
-            assert 0.25 in opened.extras.values() or "0.25" in str(dict(opened.extras))
-            model_part = pyparam._sources.part.part_of(opened, "model")
-            assert pyparam.compare(model_part, gathered).changed() == []
-            assert {len(opened.pieces("model.up.weight")) for _ in (0,)} == {
-                {"uneven": 4, "hybrid": 2, "columns": 3}[name]
-            }
+            assert any(value == 0.25 for value in opened.extras.values())
+            assert pyparam.compare(part_of(opened, "model"), gathered).equal
+            pieces = sum(0 not in piece.sizes for piece in opened.pieces("model.up.weight"))
+            assert pieces == {"uneven": 4, "hybrid": 2, "columns": 3}[name], pieces
             assert pyparam.measure(opened)["model.up.weight"].numel == 35
         dist.barrier()
     model = fsdp2(filled(), line)

@@ -42,10 +42,10 @@ def test_another_format(tmp_path, content, message):
 
 
 def test_a_zip_that_torch_did_not_write(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
-        archive.writestr("arr_0.npy", b"x")
-    with pytest.raises(ValueError, match=r"x\.npz is a zip archive, and not one that torch wrote"):
-        pyparam.open(tmp_path / "x.npz")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("weights.txt", b"x")
+    with pytest.raises(ValueError, match=r"x\.zip is a zip archive, and not one that torch wrote"):
+        pyparam.open(tmp_path / "x.zip")
 
 
 def test_neither_a_file_nor_a_directory(tmp_path):

@@ -93,12 +93,18 @@ MISTAKES = {
     "a long header": (array()[:8] + b"\xff\xff" + array()[10:], r"65535 bytes"),
     "no shape": (array("{'descr': '<f8', 'fortran_order': False}"), r"has a damaged header"),
     "code": (array("{'descr': '<f8', 'fortran_order': False, 'shape': (print('ran'),)}"), r"damaged header"),
-    "too large": (array(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2**62},)}}"), r"more elements"),
+    "too large": (
+        array(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({2**62},)}}"),
+        r"more elements",
+    ),
     "dimensions": (
         array(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({'1,' * 65})}}"),
         r"has 65 dimensions",
     ),
-    "objects": (array("{'descr': '|O', 'fortran_order': False, 'shape': (2,)}"), r"it is a pickle of objects"),
+    "objects": (
+        array("{'descr': '|O', 'fortran_order': False, 'shape': (2,)}"),
+        r"it is a pickle of objects",
+    ),
     "digits": (
         array(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({'9' * 6000},)}}"),
         r"more elements than can be",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
@@ -123,12 +124,32 @@ def _take_apart(name: str, tensor: Tensor, found: dict[str, Tensor], others: dic
 def _with_others(table: ParamTable, others: Mapping[str, Any]) -> Saved:
     values: dict[str, Any] = {}
     unseen: dict[str, str] = {}
-    for name, value in others.items():
+    for name, value in _unfolded(others):
         try:
             values[name] = _Plain().form(value)
         except (_NotPlainError, TypeError):  # a key or an item that has no hash as plain data
             unseen[name] = f"a {type(value).__name__}"
     return Saved(table, values, unseen)
+
+
+_MOST_UNFOLDED = 100_000
+
+
+def _unfolded(others: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Entries of dicts under dotted names, as formats have them that keep no dicts."""
+    left = [_MOST_UNFOLDED]  # dicts may share dicts: what is more stays whole
+
+    def below(name: str, value: Any, deepest: int) -> Iterator[tuple[str, Any]]:
+        left[0] -= 1
+        plain = type(value) in (dict, OrderedDict) and all(type(key) in (str, int) for key in value)
+        if not plain or not value or not deepest or left[0] < len(value):
+            yield name, value
+            return
+        for key, inner in value.items():
+            yield from below(f"{name}.{key}", inner, deepest - 1)
+
+    for name, value in others.items():
+        yield from below(name, value, 32)
 
 
 class _NotPlainError(Exception):
