@@ -120,7 +120,7 @@ def test_five_faults_in_a_training_are_named_with_layer_and_step() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_healthy_training_has_none(seed: int) -> None:
     torch.manual_seed(seed)
-    monitor, _, _ = train(Transformer(16, 2, 64), 64, length=9, faults=False, seed=seed, every=5)
+    monitor, _, _ = train(Transformer(16, 2, 64), 64, length=9, at=None, seed=seed, every=5)
     assert pyparam.departures(monitor.history) == []
     assert monitor.alarms == []
     assert monitor.first_nonfinite is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -142,6 +143,21 @@ def test_healthy_training_checkpoints_have_no_faults(name, tmp_path):
     torch.save(saved, tmp_path / "training.ckpt")
     assert faults(tmp_path / "training.ckpt") == []
     assert faults({"state_dict": model.state_dict(), "optimizer_states": [optimizer.state_dict()]}) == []
+
+
+def test_state_of_an_optimizer_that_nobody_knows_is_no_weight() -> None:
+    """Directions of LBFGS, preconditioners of others: any scale, any range, any number of zeros."""
+    model = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+    optimizer = torch.optim.LBFGS(model.parameters())
+    for i, parameter in enumerate(model.parameters()):
+        optimizer.state[parameter] = {
+            "direction": 10.0**i * torch.randn_like(parameter),
+            "left": [torch.zeros(8)],
+        }
+    for source in (optimizer, optimizer.state_dict()):
+        assert faults(source) == []
+    next(iter(optimizer.state.values()))["left"][0][3] = math.nan
+    assert [finding.kind for finding in faults(optimizer)] == ["non-finite"]
 
 
 @pytest.mark.parametrize("name", ["perceptron", "convolutions"])

@@ -60,7 +60,7 @@ def test_a_learning_rate_that_jumps() -> None:
     run.train(5)
     assert {"learning rate × 5", "update × 5", "update/weight > 0.1"} <= run.rules()
     first = run.told[0]
-    assert str(first) == "learning rate × 5 at step 55: group 0 (0.001 to 0.1); it was not so at step 50"
+    assert str(first) == "learning rate × 5 at step 51: group 0 (0.001 to 0.1)"
 
 
 def test_a_layer_that_is_frozen_by_mistake() -> None:

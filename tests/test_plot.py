@@ -453,7 +453,7 @@ def test_layers_are_as_fine_as_fits() -> None:
         (lambda: pyparam.measure(net()), "hist", ValueError, "'hist' needs histograms, and these Stats have none"),
         (lambda: pyparam.measure(net()), "tree", TypeError, "'tree' needs the parameters themselves"),
         (lambda: pyparam.measure(net()), "spectrum", TypeError, "'spectrum' needs the parameters themselves"),
-        (lambda: [pyparam.measure(net())], "hist", ValueError, "a history is drawn by its norms, and has no 'hist'"),
+        (lambda: [pyparam.measure(net())], "hist", ValueError, "a history is drawn by its norms or as 'heat', and has"),
         (lambda: [pyparam.measure(net()), 3], None, TypeError, "entry 1 of the history is a int; expected Stats"),
         (lambda: {"a": pyparam.measure(net())}, None, TypeError, "steps of a history are numbers, and 'a' is a str"),
         (lambda: [pyparam.measure({})], None, ValueError, "the history has no parameters"),

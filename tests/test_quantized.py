@@ -209,12 +209,8 @@ def test_plain_models_have_no_scheme():
 def test_a_group_out_of_range():
     state, _, _ = gptq(4, False)
     state["l.g_idx"][0] = 9
-    (one,) = quantized(table_of(state)).logical
     with pytest.raises(ValueError, match=r"l.g_idx has a group outside its 2 groups"):
-        one.values()
-    found = pyparam.compare(state, {"l.weight": torch.zeros(one.shape)}, dequantize=True)
-    assert found.unread == {"l.weight": "l.g_idx has a group outside its 2 groups"}
-    assert not found.equal
+        dequantized(table_of(state))
 
 
 @pytest.mark.filterwarnings("ignore")

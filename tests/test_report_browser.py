@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 import torch
 from browser import chromium, complaints, requests, until
+from faulty_training import Transformer, train
 from report_page import Report, responds
 from reports import GPT, HOSTILE, faulty
 
@@ -28,6 +29,14 @@ def driver(tmp_path_factory):
         yield made
 
 
+def trained(path):
+    """A report of a run in which a layer was frozen."""
+    model = Transformer(16, 3, 32, 2)
+    at = {"rate": 40, "frozen": 50, "detached": 900, "moment": 900, "overflow": 900}
+    monitor, _, _ = train(model, 32, steps=70, length=9, at=at, every=2)
+    return pyparam.report(monitor, path, spectra=True).path
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Reports by name, each written once."""
@@ -38,6 +47,7 @@ def files(tmp_path_factory):
         "faulty": pyparam.report(model, folder / "faulty.html").path,
         "against": pyparam.report(model, folder / "against.html", against=GPT()).path,
         "healthy": pyparam.report(GPT(tied=False), folder / "healthy.html").path,
+        "trained": trained(folder / "trained.html"),
         "many": pyparam.report(mixture(13, 128), folder / "many.html").path,
     }
 
@@ -93,6 +103,50 @@ def test_without_findings_it_says_so(opened):
     report = opened("healthy")
     assert "Nothing wrong was found." in report.one("#findings").text
     assert report.all("article.finding") == []
+
+
+# Pixels of each heat map that are not empty.
+PAINTED = """return [...document.querySelectorAll(arguments[0])].map((canvas) => {
+  const { width, height } = canvas;
+  const copy = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0);
+  const data = copy.getImageData(0, 0, width, height).data;
+  return data.filter((value, i) => i % 4 === 3 && value).length / (width * height);
+})"""
+
+
+def test_where_training_stands(opened):
+    report = opened("trained")
+    told = report.text("#training li")
+    assert any("layers.2 (12 parameters) left their course at step 50" in text for text in told)
+    assert report.text("#training figcaption strong") == [
+        "RMS of weights", "RMS of gradients", "Update over weight", "Fluctuation of gradient norms",
+        "Largest singular value",
+    ]  # fmt: skip
+    until(lambda: min(report.run(PAINTED, "#training canvas")) > 0.3, "the maps")
+    before = report.run("return document.querySelector('#training canvas').toDataURL()")
+    report.one("#theme").click()
+    assert report.run("return document.querySelector('#training canvas').toDataURL()") != before
+    report.one("#theme").click()
+    report.one("#training li a").click()
+    report.ready("#/parameter/layers.2.norm1.weight")
+
+
+def test_layers_side_by_side(opened):
+    report = opened("trained")
+    assert report.text("#roles thead th") == [
+        "Role",
+        "Members",
+        "RMS",
+        "largest singular value",
+        "stable rank",
+    ]
+    assert report.text("#roles tbody th")[:3] == ["norm1", "norm1.bias", "norm2"]
+    until(lambda: min(report.run(PAINTED, "#roles canvas")) > 0.3, "the strips")
+    report.one("#roles canvas").click()  # the middle of three
+    report.ready("#/parameter/layers.1.norm1.weight")
+    report.go("#/")
+    assert min(report.run(PAINTED, "#roles canvas")) > 0.3
 
 
 def test_a_hostile_name_stays_a_name(opened):
@@ -186,6 +240,8 @@ def test_nothing_overflows(opened, driver, width):
         report = opened("faulty")
         assert report.run("return document.documentElement.scrollWidth") <= width
         report.go("#/parameter/h.1.linear1.weight")
+        assert report.run("return document.documentElement.scrollWidth") <= width
+        report = opened("trained")
         assert report.run("return document.documentElement.scrollWidth") <= width
     finally:
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -23,7 +23,6 @@ from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._share.readable import REFUSALS, read_of, refused_by, without_frames
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._sources.stand_in import Untold
 from pyparam._sources.table import ParamTable
 
 _BATCH = 128 << 20
@@ -179,16 +178,8 @@ def _measure_batches(
 ) -> Stats:
     """Measures a checkpoint whose tensors take memory of their own, some of them at a time."""
     found: list[tuple[int, Stats]] = []
-    untold: dict[str, Untold] = {}
     for names in batches:
-        made: dict[str, Tensor] = {}
-        for name in names:
-            try:
-                made[name] = source[name]
-            except Untold as error:
-                untold[name] = error
-        table = ParamTable.for_verb(list(made), list(made.values()))
-        del made
+        table = ParamTable.for_verb(names, [source[name] for name in names])
         found.append((1, measure_strictly(table, histogram=histogram, quantiles=quantiles)))
         del table
         # Halves of about one size are joined, so that each row is copied a logarithm of times.
@@ -196,11 +187,7 @@ def _measure_batches(
             (n, first), (m, second) = found[-2:]
             found[-2:] = [(n + m, first + second)]
     empty = measure_strictly(ParamTable([], []), histogram=histogram, quantiles=quantiles)
-    whole = sum((stats for _, stats in found[1:]), found[0][1]) if found else empty
-    if untold and not len(whole):
-        raise next(iter(untold.values()))
-    whole._unread = {name: str(error) for name, error in untold.items()}
-    return whole
+    return sum((stats for _, stats in found[1:]), found[0][1]) if found else empty
 
 
 def _measure_shared(

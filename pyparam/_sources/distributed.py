@@ -49,11 +49,6 @@ class DistributedCheckpoint(Checkpoint):
         self._whole = part
         self._makes_tensors = True
 
-    def _blank(self) -> DistributedCheckpoint:
-        made = DistributedCheckpoint.__new__(DistributedCheckpoint)
-        made._whole = self._whole
-        return made
-
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold the pieces."""
@@ -310,8 +305,7 @@ def open_directory(path: Path) -> DistributedCheckpoint:
     """
     listed = Reader(path).read()
     extras = {name: _extra(piece, listed.here) for name, piece in listed.others.items()}
-    made = DistributedCheckpoint(path, _Part(path, listed.wholes), metadata=listed.told, extras=extras)
-    return made.written_in("torch.distributed.checkpoint")
+    return DistributedCheckpoint(path, _Part(path, listed.wholes), metadata=listed.told, extras=extras)
 
 
 def _extra(piece: Piece, here: bool) -> Any:
@@ -361,8 +355,7 @@ def open_shards(path: Path, shards: Sequence[Checkpoint]) -> DistributedCheckpoi
         shape = tuple(max(ends) for ends in zip(*([o + s for o, s in box] for box in boxes), strict=True))
         check_cover(path, name, shape, pieces)
         wholes[name] = Whole(dtypes[name], shape, tuple(pieces))
-    made = DistributedCheckpoint(path, _Part(path, wholes), extras={})
-    return made.written_in("torch.distributed.checkpoint (safetensors)")
+    return DistributedCheckpoint(path, _Part(path, wholes), extras={})
 
 
 def _saved_offsets(shard: Checkpoint) -> dict[str, tuple[int, ...]]:

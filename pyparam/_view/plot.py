@@ -10,6 +10,7 @@ from pyparam._base.errors import spoken_by
 from pyparam._base.modes import require_memory
 from pyparam._measure.measure import measure
 from pyparam._measure.stats import Grouped, Stats
+from pyparam._watch.monitor import Monitor
 from pyparam._watch.records import Record
 
 if TYPE_CHECKING:
@@ -38,9 +39,12 @@ def plot(
     - ``"tree"``: where the parameters are: modules from left to right, as high as their share. Shared storage
       counts once, alike modules are one cell.
     - ``"heat"``, of ``stats.by("role")`` and other groups: the RMS of each member as a colour, a row a group.
-    - Of a list of Stats, of a Monitor's ``history``, or of a mapping of steps to Stats: the RMS of each
+    - Of a list of Stats, of a Monitor or its ``history``, or of a mapping of steps to Stats: the RMS of each
       layer's weights over the steps, and where there are records also that of its gradients and its update
-      relative to its weights.
+      relative to its weights. As ``"heat"`` the same as colours, layers over steps, with how much the norm of
+      each layer's gradient fluctuates from record to record (1.4826 times the median magnitude of the changes
+      of its logarithm over the last 10, over the root of 2), with spectra the largest singular value, and in
+      words what left its course, as :func:`departures` finds it.
 
     What was put together or left out stands below the figure.
 
@@ -63,23 +67,29 @@ def plot(
     require_memory("plot")
     if axis not in ("log", "linear"):
         raise ValueError(f"plot: axis is 'log' or 'linear', got {axis!r}")
-    history = _as_history(source)
+    history = _as_history(source.history if isinstance(source, Monitor) else source)
     if isinstance(source, Grouped) and kind in (None, "heat"):
         _require_matplotlib()
         from pyparam._view import plot_heat
 
         return plot_heat.draw(source)
-    if kind == "heat":
-        raise TypeError("plot: 'heat' draws groups, as stats.by('role') makes them")
+    if kind == "heat" and history is None:
+        raise TypeError("plot: 'heat' draws groups, as stats.by('role') makes them, or a history")
     if axis == "linear" and (history is not None or kind not in (None, "hist")):
         raise ValueError("plot: axis='linear' is for 'hist'")
     if history is None:
         kind = "hist" if kind is None else kind
         if kind not in _KINDS:
             raise ValueError(f"plot: no kind {kind!r}; there are {', '.join(map(repr, _KINDS))}")
-    elif kind not in (None, "norms"):
-        raise ValueError(f"plot: a history is drawn by its norms, and has no {kind!r}; plot one of its Stats")
+    elif kind not in (None, "norms", "heat"):
+        raise ValueError(
+            f"plot: a history is drawn by its norms or as 'heat', and has no {kind!r}; plot one of its Stats"
+        )
     _require_matplotlib()
+    if history is not None and kind == "heat":
+        from pyparam._view import plot_course
+
+        return plot_course.draw(*history)
     if history is not None:
         from pyparam._view import plot_history
 

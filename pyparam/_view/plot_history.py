@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,41 +12,12 @@ from matplotlib.ticker import MaxNLocator
 
 from pyparam._measure.stats import Stats
 from pyparam._view import figure as look
+from pyparam._view import over_steps
 from pyparam._view.groups import Group, layers
 from pyparam._view.series import Line, draw_lines
 from pyparam._watch.records import Record
 
 _LINES = 64
-
-
-class _Sums:
-    """Sums of squares and numbers of elements by name, one of them a step: what layers add up from."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.steps: list[float] = []
-        self.squares: list[dict[str, float]] = []
-        self.divisors: list[dict[str, float]] = []
-
-    def add(self, step: float, names: Sequence[str], squares: list[float], divisors: list[float]) -> None:
-        self.steps.append(step)
-        self.squares.append(dict(zip(names, squares, strict=True)))
-        self.divisors.append(dict(zip(names, divisors, strict=True)))
-
-    def lines(self, groups: list[Group], names: Sequence[str]) -> list[Line]:
-        made = []
-        for group in groups:
-            members = [names[i] for i in group.rows]
-            x, y = [], []
-            for step, squares, divisors in zip(self.steps, self.squares, self.divisors, strict=True):
-                there = [name for name in members if name in squares]
-                if there:
-                    over = sum(divisors[name] for name in there)
-                    x.append(step)
-                    y.append(math.sqrt(sum(squares[name] for name in there) / over) if over > 0 else math.nan)
-            if x:
-                made.append(Line(group.label, x, y))
-        return made
 
 
 def draw(steps: list[float], items: list[Stats | Record]) -> Figure:
@@ -57,19 +26,19 @@ def draw(steps: list[float], items: list[Stats | Record]) -> Figure:
     names = list(dict.fromkeys(name for stats in weights for name in stats.names))
     if not names:
         raise ValueError("plot: there is nothing to plot: the history has no parameters")
-    sums = [panel for panel in _panels(steps, items, weights) if panel.steps]
+    shown = over_steps.quantities(steps, items)
     groups, unit = layers(names, _LINES)
     left_out = 0
     if len(groups) > _LINES:
         left_out = len(groups) - _LINES
         groups = [groups[k * len(groups) // _LINES] for k in range(_LINES)]
-    panels = [panel.lines(groups, names) for panel in sums]
+    panels = [_lines(one, groups, names) for one in shown]
     figure = look.new(look.WIDTH, 0.7 + 1.9 * len(panels))
     axes = [row[0] for row in look.grid(figure, len(panels), 1, sharex=True)]
     draw_lines(figure, axes, panels, markers=len(items) <= 20)
-    for at, panel, lines in zip(axes, sums, panels, strict=True):
+    for at, one, lines in zip(axes, shown, panels, strict=True):
         look.log_axis(at, "y", [value for line in lines for value in line.y])
-        look.label(at, y=panel.title)
+        look.label(at, y=one.title)
     flawed = _mark_nonfinite(axes[0], steps, weights)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     look.label(axes[-1], x="step")
@@ -84,30 +53,13 @@ def draw(steps: list[float], items: list[Stats | Record]) -> Figure:
     return figure
 
 
-def _panels(steps: list[float], items: list[Stats | Record], weights: list[Stats]) -> list[_Sums]:
-    of_weights, of_gradients, of_updates = (
-        _Sums("RMS of weights"),
-        _Sums("RMS of gradients"),
-        _Sums("update / weight"),
-    )
-    for step, item, stats in zip(steps, items, weights, strict=True):
-        of_weights.add(step, stats.names, _squares(stats), stats.numel.double().tolist())
-        if not isinstance(item, Record):
-            continue
-        if item.gradients is not None and len(item.gradients):
-            squares = [value / item.grad_scale**2 for value in _squares(item.gradients)]
-            of_gradients.add(step, item.gradients.names, squares, item.gradients.numel.double().tolist())
-        if item.update_norms is not None and item.update_ratios is not None:
-            # The norm before the step: what the change is the ratio of.
-            ratios = item.update_ratios
-            before = torch.where(ratios > 0, item.update_norms / ratios, stats.l2)
-            of_updates.add(step, stats.names, item.update_norms.square().tolist(), before.square().tolist())
-    return [of_weights, of_gradients, of_updates]
-
-
-def _squares(stats: Stats) -> list[float]:
-    squares: list[float] = stats.l2.square().tolist()
-    return squares
+def _lines(of: over_steps.Quantity, groups: list[Group], names: list[str]) -> list[Line]:
+    made = []
+    for group, values in zip(groups, of.grid(groups, names).tolist(), strict=True):
+        there = [(x, y) for x, y in zip(of.steps, values, strict=True) if not math.isnan(y)]
+        if there:
+            made.append(Line(group.label, [x for x, _ in there], [y for _, y in there]))
+    return made
 
 
 def _mark_nonfinite(axes: Axes, steps: list[float], weights: list[Stats]) -> bool:

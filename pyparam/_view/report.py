@@ -16,10 +16,13 @@ from pyparam._base.modes import require_memory
 from pyparam._compare.compare import compare
 from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey, findings_of, survey
+from pyparam._measure.spectrum import spectrum
 from pyparam._sources import path as paths
 from pyparam._sources.table import Pattern
 from pyparam._view.html.content import packed
 from pyparam._view.html.page import check_installed, page
+from pyparam._watch.monitor import Monitor
+from pyparam._watch.records import Record
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ def report(
     against: Any = None,
     title: str | None = None,
     select: Pattern | None = None,
+    history: Any = None,
+    spectra: bool = False,
 ) -> Report:
     """Writes one HTML file about a source's parameters and buffers, to be opened in a browser.
 
@@ -65,11 +70,17 @@ def report(
     device, sparse, quantized, ...) are listed without statistics.
 
     Args:
-        source: whatever has parameters: a module, a TorchScript module, a state dict, a checkpoint's path.
+        source: whatever has parameters: a module, a TorchScript module, a state dict, a checkpoint's path; a
+            Monitor stands for its model, with its history.
         path: where to write; an existing file is replaced, once the new one is complete.
         against: another source; the report then shows what changed from it to ``source``, as
             ``compare(against, source)``.
         select: only what ``ParamTable.select`` takes with this pattern, of both sources.
+        history: a :class:`Monitor`, or its ``history``: the report then shows where training stands, layers
+            over steps, and in words what left its course (:func:`departures`).
+        spectra: shows the largest singular value and the stable rank of each matrix beside those of other
+            layers, as :func:`spectrum` finds them without condition: products of each matrix with a few
+            vectors, some tens of times.
         title: the report's heading; by default the file's name or the model's class.
 
     Returns:
@@ -77,7 +88,8 @@ def report(
 
     Raises:
         ImportError: jinja2 or plotly is not installed (``pip install "pyparam[report]"``).
-        TypeError, ValueError: for what is no source, as ``measure`` and ``compare``.
+        TypeError, ValueError: for what is no source, as ``measure`` and ``compare``; for a Monitor whose
+            model is gone, or a history of anything else than records.
         ValueError: where the path is no regular file, such as a device or a pipe.
         OSError: where the file cannot be written.
     """
@@ -85,6 +97,9 @@ def report(
     check_installed()
     where = Path(os.fsdecode(os.fspath(path)))
     writable("report", where)
+    if isinstance(source, Monitor):
+        source, history = _model_of(source), source if history is None else history
+    records = _records(history)
     label = _label(source)
     seen = survey(source, select)
     found = findings_of(seen)
@@ -92,14 +107,37 @@ def report(
     if against is not None:
         other = _label(against)
         compared = (other if other != label else f"the other {other}", *_compared(against, seen, select))
+    singular = spectrum(seen.table, condition=False) if spectra else None
     heading = title if title is not None else label
     text = page(
         title=heading,
-        data=packed(seen, found, title=heading, made=_made(), against=compared),
+        data=packed(
+            seen, found, title=heading, made=_made(), against=compared, history=records, spectrum=singular
+        ),
     )
     with replacing("report", where) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
     return Report(where, tuple(found), None if compared is None else compared[1])
+
+
+def _model_of(monitor: Monitor) -> Any:
+    if monitor.model is None:
+        raise ValueError(
+            "report: the Monitor's model is gone; pass the model itself, and history=monitor.history"
+        )
+    return monitor.model
+
+
+def _records(history: Any) -> list[Record]:
+    if history is None:
+        return []
+    records = history.history if isinstance(history, Monitor) else history
+    if not isinstance(records, (list, tuple)) or not all(isinstance(one, Record) for one in records):
+        raise TypeError(
+            f"report: history is a {type(history).__name__}; expected a Monitor or its history, a list of "
+            "Records"
+        )
+    return [record for record in records if len(record.weights)]
 
 
 def _label(source: Any) -> str:

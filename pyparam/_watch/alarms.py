@@ -30,6 +30,12 @@ class Alarms:
         self.found: list[Alarm] = []
         self._sounding: dict[int, set[tuple[str, str]]] = {}  # by the number of the optimizer
 
+    def without_rules(self) -> Alarms:
+        """What was found, for a copy that watches nothing: rules and functions need not be picklable."""
+        made = Alarms((), "warn")
+        made.found = list(self.found)
+        return made
+
     def look(
         self, record: Record, before: Sequence[Record], optimizer: Optimizer, model: Any, stacklevel: int
     ) -> Record:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from pyparam._measure.stats import Stats
 from pyparam._sources.table import ParamTable
+from pyparam._watch.between import Between
 
 if TYPE_CHECKING:
     from pyparam._watch.monitor import Monitor
@@ -31,31 +33,47 @@ class Attached:
         """The last step after which all weights were seen to be finite."""
         self._every = monitor.every
         self._checks = monitor.check == "every"
+        self._between = Between()
         self._pending: PendingStep | None = None
+        self._gone = False
+        self._running: RemovableHandle | None = None
         self._handles = (
             optimizer.register_step_pre_hook(self.before_step),
             optimizer.register_step_post_hook(self.after_step),
         )
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._gone:
+            return
         # A step under torch.compile is traced, and what measures it must not be.
         before = self._before
         if torch.compiler.is_compiling():
             before = torch.compiler.disable(before)  # type: ignore[no-untyped-call]
-        before(optimizer, args, kwargs)
+        self._running = self._handles[0]
+        try:
+            before(optimizer, args, kwargs)
+        finally:
+            self._running = None
 
     def after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._gone:
+            return
         after = self._after
         if torch.compiler.is_compiling():
             after = torch.compiler.disable(after)  # type: ignore[no-untyped-call]
-        after(optimizer)
+        self._running = self._handles[1]
+        try:
+            after(optimizer)
+        finally:
+            self._running = None
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._checks or self.step % self._every == 0:
+        measured = self._between.stands_out(optimizer) or self.step % self._every == 0
+        if measured or self._checks:
             self._pending = None
             given = (*args, kwargs.get("closure"))  # the optimizer itself among them
             closure = any(argument is not optimizer and callable(argument) for argument in given)
-            self._pending = self.monitor._begin(self, optimizer, closure)
+            self._pending = self.monitor._begin(self, optimizer, measured, closure)
 
     def _after(self, optimizer: Optimizer) -> None:
         pending = self._pending
@@ -66,8 +84,14 @@ class Attached:
         self.monitor._end(self, pending, optimizer)
 
     def remove(self) -> None:
+        """Of the hooks that the optimizer is just going through, when something that was called detaches, one
+        has to stay: it does nothing and holds nothing any more."""
         for handle in self._handles:
-            handle.remove()
+            if handle is not self._running:
+                handle.remove()
+        self._gone = True
+        self._pending = None
+        del self.monitor
 
 
 class PendingStep:

@@ -25,11 +25,13 @@ from pyparam._watch.alarms import Alarms, OnAlarm
 from pyparam._watch.attached import Attached, PendingStep, grad_scale_of, held, hooked, left_out
 from pyparam._watch.copies import Copies
 from pyparam._watch.gradients import all_finite, gradients_of
-from pyparam._watch.records import NonFinite, NonFiniteError, Record
+from pyparam._watch.noise import gradient_noise
+from pyparam._watch.records import NonFinite, NonFiniteError, Record, share_names
 from pyparam._watch.replaced import Holdings
 from pyparam._watch.replicas import Replicas
 from pyparam._watch.rules import Alarm, Rule
 from pyparam._watch.spectral import Spectral
+from pyparam._watch.writers import Writers
 
 _NAMED = 4
 
@@ -46,8 +48,11 @@ class Monitor:
         pyparam.plot(monitor.history)
 
     Steps count from 0, and step 0 is measured. Gradients are measured before the step is made (with a
-    closure, after it: those of its last evaluation), weights after it. In between nothing is read: a step
-    that is not measured costs two calls of a function that does nothing.
+    closure, after it: those of its last evaluation), weights after it. At other steps no value is read. One
+    of them is measured all the same, in a process of its own (not under ``torch.distributed``), where a
+    learning rate is 5 times that of the step before, or where another number of parameters has a gradient
+    than at all of the 5 steps before: a spike of one step, or a layer frozen by mistake, is named with its
+    own step.
 
     A measured step keeps a copy of the weights for the update-to-weight ratios, in a buffer that is made once
     and freed by ``detach``. Parameters may come, go, be replaced or freed of their gradients at any time:
@@ -88,6 +93,7 @@ class Monitor:
         histogram: bool = False,
         updates: bool = True,
         spectral: bool = False,
+        noise: bool = False,
         group: Any = None,
         alarms: Iterable[Rule] = (),
         on_alarm: OnAlarm = "warn",
@@ -96,7 +102,7 @@ class Monitor:
         """
         Args:
             model: an ``nn.Module``, or any other source of live parameters.
-            every: measures the steps whose number it divides.
+            every: measures the steps whose number it divides, and those that stand out (see above).
             grad: measures gradients too.
             on_nonfinite: "raise" a :class:`NonFiniteError` (for a gradient before the step is made: the
                 weights are as they were), "warn" once when a quantity stops being finite, or a function that
@@ -110,6 +116,8 @@ class Monitor:
                 ``record.stable_rank``): found by iteration at the first measured step, and from there on by
                 one more step of subspace iteration from the vectors of the measured step before, with its
                 residual as ``record.sigma_error``. Two products of each matrix with four vectors.
+            noise: measures how noisy gradients are (``record.gradient_noise``), from the moments that Adam
+                and its like keep: one more pass over each of them.
             alarms: rules that look at each record: :class:`GradientSpike`, :class:`UpdateRatio`,
                 :class:`NoGradient` and their like, ``pyparam.DEFAULT_RULES`` for all of them, or your own.
             on_alarm: "warn" when a rule finds something it had not found at the measured step before, or a
@@ -139,6 +147,7 @@ class Monitor:
         self.on_nonfinite: OnNonFinite = on_nonfinite
         self.histogram = bool(histogram)
         self.updates = bool(updates)
+        self.noise = bool(noise)
         self._replicas = Replicas(group)
         self.seconds = 0.0
         self.first_nonfinite: NonFinite | None = None
@@ -154,9 +163,14 @@ class Monitor:
         self._attached: list[weakref.ref[Attached]] = []
         self._count = 0
         self._made = 0  # records, also those that are no longer kept
-        self._logged: dict[int, int] = {}  # how many of them a writer had
+        self._writers = Writers()
         self._copies = Copies()
         self._spectral = Spectral() if spectral else None
+
+    @property
+    def model(self) -> Any:
+        """What it measures; None where that is gone."""
+        return self._model if self._model is not None or self._weak is None else self._weak()
 
     @property
     def history(self) -> list[Record]:
@@ -169,8 +183,7 @@ class Monitor:
 
     def _not_yet_in(self, writer: Any) -> list[Record]:
         """The records that were made since this writer was last asked for, of those that are kept."""
-        new = min(self._made - self._logged.get(id(writer), 0), len(self._records))
-        self._logged[id(writer)] = self._made
+        new = min(self._writers.not_yet(writer, self._made), len(self._records))
         return list(self._records)[len(self._records) - new :]
 
     # --- optimizers ----------------------------------------------------------------------------------------
@@ -189,8 +202,7 @@ class Monitor:
         stepping = hooked(optimizer)
         if any(attached.optimizer() is stepping for attached in self._alive()):
             raise ValueError(f"Monitor: this {type(stepping).__name__} is attached already")
-        if self._model is None:
-            self._model = None if self._weak is None else self._weak()
+        self._model = self.model
         if self._model is None:
             raise ValueError("Monitor: its model is gone; make a new Monitor of the model there is now")
         own = held(stepping)
@@ -242,12 +254,16 @@ class Monitor:
         self.detach()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings and what was measured; neither the model nor optimizers, which live elsewhere."""
+        """Settings and what was measured; no model, optimizers, writers or functions: they live elsewhere."""
         return {
             **self.__dict__,
             "_model": None,
             "_weak": None,
             "_attached": [],
+            "_writers": Writers(),
+            "_alarms": self._alarms.without_rules(),
+            "on_record": None,
+            "on_nonfinite": self.on_nonfinite if isinstance(self.on_nonfinite, str) else "warn",
             "_copies": Copies(),
             "_spectral": None if self._spectral is None else Spectral(),
             "_replicas": Replicas(None),
@@ -255,8 +271,7 @@ class Monitor:
         }
 
     def __repr__(self) -> str:
-        model = self._model if self._weak is None or self._model is not None else self._weak()
-        of = "no model" if model is None else type(model).__name__
+        of = "no model" if self.model is None else type(self.model).__name__
         steps = ", ".join(str(attached.step) for attached in self._alive())
         state = f"attached, next step {steps}" if steps else "not attached"
         taken = f", {self.seconds / len(self._records) * 1e3:.3g} ms each" if self._records else ""
@@ -264,14 +279,14 @@ class Monitor:
 
     # --- a step --------------------------------------------------------------------------------------------
 
-    def _begin(self, at: Attached, optimizer: Optimizer, closure: bool) -> PendingStep | None:
+    def _begin(self, at: Attached, optimizer: Optimizer, measured: bool, closure: bool) -> PendingStep | None:
         """Before a step that is measured, or checked."""
         if left_out(optimizer):
             return None
         require_memory("Monitor")
         start = time.perf_counter()
-        pending = PendingStep(at.step % self.every == 0, closure, grad_scale_of(optimizer))
-        table = self._table(at, optimizer, pending.measured)
+        pending = PendingStep(measured, closure, grad_scale_of(optimizer))
+        table = self._table(at, optimizer, measured)
         if pending.measured and self.updates:
             pending.before, read = read_of(table, self._copies.of)
             if read.left_out:
@@ -322,10 +337,13 @@ class Monitor:
         sigma = error = None
         if self._spectral is not None:
             sigma, error = self._spectral.of(pending.table, weights)
+        variance = signal = None
+        if self.noise:
+            variance, signal = gradient_noise(optimizer, pending.table)
         if self._records:
-            _share_names(weights, self._records[-1].weights)
+            share_names(weights, self._records[-1].weights)
             if gradients is not None and self._records[-1].gradients is not None:
-                _share_names(gradients, self._records[-1].gradients)
+                share_names(gradients, self._records[-1].gradients)
         self._tell_left_out(pending)
         seconds = pending.seconds + time.perf_counter() - start
         self.seconds += seconds
@@ -342,6 +360,8 @@ class Monitor:
                 left_out=pending.left_out,
                 sigma_max=sigma,
                 sigma_error=error,
+                gradient_variance=variance,
+                gradient_signal=signal,
                 learning_rates=tuple(float(group.get("lr", 0.0)) for group in optimizer.param_groups),
             )
         )
@@ -481,9 +501,3 @@ def _positive(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"Monitor: {name} must be positive, got {value}")
     return value
-
-
-def _share_names(stats: Stats, earlier: Stats) -> None:
-    """Equal lists of names become one list, so that a history holds them once."""
-    if stats._names == earlier._names:
-        stats._names = earlier._names

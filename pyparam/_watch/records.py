@@ -49,6 +49,11 @@ class Record:
     rest]``, float64 [rows]; NaN for a vector, or where a value is not finite."""
     sigma_error: Tensor | None = None
     """Within this of ``sigma_max`` there is a singular value, float64 [rows]: the residual."""
+    gradient_variance: Tensor | None = None
+    """With ``noise=True`` the trace of the covariance of each row's gradients, from Adam's moments, float64
+    [rows]; NaN where there are none."""
+    gradient_signal: Tensor | None = None
+    """The square of the norm of their mean, float64 [rows]; an estimate, below zero where noise hides it."""
 
     @property
     def stable_rank(self) -> Tensor | None:
@@ -57,11 +62,22 @@ class Record:
             return None
         return torch.where(self.sigma_max > 0, (self.weights.l2 / self.sigma_max).square(), math.nan)
 
+    @property
+    def gradient_noise(self) -> Tensor | None:
+        """Variance over signal, float64 [rows]: McCandlish et al.'s simple noise scale (2018), in batches.
+
+        With batches so many times as large, a step would gain half of what it would with exact gradients.
+        Infinite where noise hides the signal, NaN where nothing is known.
+        """
+        if self.gradient_variance is None or self.gradient_signal is None:
+            return None
+        return _quotient(self.gradient_variance, self.gradient_signal)
+
     def scalars(self, by: By | None = "role") -> dict[str, float]:
         """What a log shows of this step: of each group and of all together the root mean squares of weights
         (``weights/attn.q_proj``) and of gradients, update over weight (``updates/...``), the number of
-        values that are not finite, the learning rates, and with spectra the largest singular value
-        (``sigma_max/...``).
+        values that are not finite, the learning rates, with spectra the largest singular value
+        (``sigma_max/...``) and with noise the noise scale (``noise/...``).
 
         Args:
             by: the groups, as of ``Stats.by``; None for each parameter by itself.
@@ -78,6 +94,8 @@ class Record:
             told |= self._ratios(members)
         if self.sigma_max is not None:
             told |= self._sigmas(weights)
+        if self.gradient_variance is not None and self.gradient_signal is not None:
+            told |= self._noise(weights)
         bad = self.weights.total.nonfinite
         if self.gradients is not None:
             bad += self.gradients.total.nonfinite
@@ -92,6 +110,20 @@ class Record:
         sigma = self.sigma_max.nan_to_num(-1).tolist()
         most = {label: max(sigma[position[n]] for n in names) for label, names in members.items()}
         return {f"sigma_max/{label}": value for label, value in most.items() if value >= 0}
+
+    def _noise(self, weights: Stats) -> dict[str, float]:
+        assert self.gradient_variance is not None
+        assert self.gradient_signal is not None
+        members = weights.members if isinstance(weights, Grouped) else {n: [n] for n in weights.names}
+        position = self.weights._positions()
+        told = {}
+        for label, names in {**members, "total": self.weights.names}.items():
+            rows = [position[name] for name in names]
+            both = [column[rows].nansum() for column in (self.gradient_variance, self.gradient_signal)]
+            scale = float(_quotient(*both))
+            if math.isfinite(scale):
+                told[f"noise/{label}"] = scale
+        return told
 
     def _ratios(self, members: Mapping[str, list[str]]) -> dict[str, float]:
         assert self.update_norms is not None
@@ -138,9 +170,20 @@ class Record:
         return "\n".join(lines)
 
 
+def _quotient(variance: Tensor, signal: Tensor) -> Tensor:
+    hidden = torch.where(variance > 0, math.inf, math.nan)
+    return torch.where(signal > 0, variance / signal, hidden)
+
+
 def _figures(what: str, stats: Stats, scale: float) -> dict[str, float]:
     rows = [*stats, stats.total]
     return {f"{what}/{row.name}": row.rms / scale for row in rows if math.isfinite(row.rms)}
+
+
+def share_names(stats: Stats, earlier: Stats) -> None:
+    """Equal lists of names become one list, so that a history holds them once."""
+    if stats._names == earlier._names:
+        stats._names = earlier._names
 
 
 def _largest(stats: Stats) -> str:

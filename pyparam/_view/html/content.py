@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,9 +20,13 @@ from pyparam._inspect.nodes import ModuleNode, Node
 from pyparam._measure.columns import COUNTS as STAT_COUNTS
 from pyparam._measure.columns import VALUES
 from pyparam._measure.rows import finite_or_none
+from pyparam._measure.spectra import Spectrum
 from pyparam._view.about import NOT_LISTED, About, about
 from pyparam._view.html.pack import Packer
+from pyparam._view.html.roles import add_roles
 from pyparam._view.html.strips import add_strips
+from pyparam._view.html.training import add_training
+from pyparam._watch.records import Record
 
 # What the page tells of smaller types, in this order.
 PRECISIONS = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -43,11 +47,13 @@ def packed(
     title: str,
     made: str,
     against: tuple[str, Comparison, list[str]] | None,
+    history: Sequence[Record] = (),
+    spectrum: Spectrum | None = None,
 ) -> str:
     """The data of a report as text for the page.
 
     ``against`` is what the source was compared with: its name, the comparison (other first), and the names
-    that could not be compared.
+    that could not be compared. ``history`` is what a Monitor measured, ``spectrum`` of the source's matrices.
     """
     packer = Packer()
     outline, root = inspect(seen.source).__pyparam_outline__()
@@ -58,6 +64,9 @@ def packed(
     _add_rows(packer, header, seen)
     _add_statistics(packer, header, seen)
     add_strips(packer, seen)
+    header["roles"] = add_roles(packer, seen, spectrum)
+    if history:
+        header["training"] = add_training(packer, seen.names, history)
     header["modules"] = nodes
     header["findings"] = _findings(seen, found)
     if against is not None:

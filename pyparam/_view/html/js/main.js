@@ -36,6 +36,8 @@
     const map = new pyparam.Map(model);
     pyparam.showFindings(model, table);
     pyparam.showChanges(model, table);
+    pyparam.showTraining(model);
+    pyparam.showRoles(model);
     pyparam.listModule = (node) => {
       $("filter").value = "";
       table.text = "";
