@@ -27,6 +27,7 @@ from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import pyparam
+from pyparam._sources.part import part_of
 
 SECONDS = 5  # how long a collective, or a rank, is waited for
 FIGURES = (
@@ -225,6 +226,50 @@ def replicas(r: Ranks) -> None:
     diverged = pyparam.fingerprint(plain, group=dist.group.WORLD).diverged
     assert diverged == [("down.bias", (2,))], diverged
     assert pyparam.fingerprint(filled(), group=dist.group.WORLD).diverged == []
+    saved_in_pieces(r, square)
+
+
+def saved_in_pieces(r: Ranks, square: DeviceMesh) -> None:
+    """What ``dcp.save`` of several ranks writes is the whole: uneven, replicated, of an optimizer, and as
+    safetensors."""
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_state_dict
+
+    line = init_device_mesh("cpu", (4,), mesh_dim_names=("one",))
+    whole = filled().state_dict()
+    for name, model in (
+        ("uneven", fsdp2(filled(), line)),
+        ("hybrid", fsdp2(filled(), square)),
+        ("columns", columns(filled(), line)),
+    ):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.25)
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        now, of_optimizer = get_state_dict(model, optimizer)
+        state = {"model": now, "optimizer": of_optimizer, "step": 17}
+        dcp.save(state, checkpoint_id=str(r.folder / name))
+        gathered = {key: t.full_tensor() if isinstance(t, DTensor) else t for key, t in now.items()}
+        moment = of_optimizer["state"]["up.weight"]["exp_avg"].full_tensor()
+        if r.rank == 0:
+            opened = pyparam.open(r.folder / name)
+            read = {key: opened[f"model.{key}"] for key in whole}
+            assert all(torch.equal(read[key], gathered[key]) for key in whole), name
+            assert torch.equal(opened["optimizer.state.up.weight.exp_avg"], moment)
+            assert opened.extras["step"] == 17
+            assert any(value == 0.25 for value in opened.extras.values())
+            assert pyparam.compare(part_of(opened, "model"), gathered).equal
+            pieces = sum(0 not in piece.sizes for piece in opened.pieces("model.up.weight"))
+            assert pieces == {"uneven": 4, "hybrid": 2, "columns": 3}[name], pieces
+            assert pyparam.measure(opened)["model.up.weight"].numel == 35
+        dist.barrier()
+    model = fsdp2(filled(), line)
+    writer = dcp.HuggingFaceStorageWriter(str(r.folder / "hf"), save_distributed=True)
+    dcp.save(model.state_dict(), storage_writer=writer)
+    if r.rank == 0:
+        assert pyparam.compare(r.folder / "hf", whole).equal
+        assert pyparam.open(r.folder / "hf").format == "torch.distributed.checkpoint (safetensors)"
+    dist.barrier()
 
 
 def mistakes(r: Ranks) -> None:

@@ -209,8 +209,12 @@ def test_plain_models_have_no_scheme():
 def test_a_group_out_of_range():
     state, _, _ = gptq(4, False)
     state["l.g_idx"][0] = 9
+    (one,) = quantized(table_of(state)).logical
     with pytest.raises(ValueError, match=r"l.g_idx has a group outside its 2 groups"):
-        dequantized(table_of(state))
+        one.values()
+    found = pyparam.compare(state, {"l.weight": torch.zeros(one.shape)}, dequantize=True)
+    assert found.unread == {"l.weight": "l.g_idx has a group outside its 2 groups"}
+    assert not found.equal
 
 
 @pytest.mark.filterwarnings("ignore")

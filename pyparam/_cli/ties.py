@@ -47,7 +47,10 @@ def ties(
     with mistakes():
         with working(f"looking for ties in {source}"):
             table = table_of(
-                load(source, meta=meta, arguments=arguments), buffers=buffers, remove_duplicate=False
+                load(source, meta=meta, arguments=arguments),
+                buffers=buffers,
+                remove_duplicate=False,
+                values=False,
             )
             found = ties_of(table)
         shared = _shared_bytes(table) if found else 0

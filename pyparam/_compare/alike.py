@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pyparam._base.words import dtype_name, shape_text
-from pyparam._compare.comparison import Comparison
-from pyparam._sources.table import ParamTable
+from pyparam._sources.stand_in import Values
+
+if TYPE_CHECKING:
+    from pyparam._compare.comparison import Comparison
 
 # Elements that are converted at once: what this costs in memory.
 _PIECE = 1 << 22
@@ -18,7 +21,7 @@ _DIMENSIONS = 5
 _SAMPLE = 4096
 
 
-def recognised(found: Comparison, a: ParamTable, b: ParamTable) -> tuple[dict[str, str], dict[str, str]]:
+def recognised(found: Comparison, a: Values, b: Values) -> tuple[dict[str, str], dict[str, str]]:
     """What is recognised of pairs that differ, by name; and of those the ones that are casts."""
     casts = {}
     for name, dtypes in found.dtype_changed.items():
@@ -26,14 +29,14 @@ def recognised(found: Comparison, a: ParamTable, b: ParamTable) -> tuple[dict[st
             casts[name] = words
     told = dict(casts)
     for name in found.shape_changed:
-        if words := _moved(a[name], b[name]):
+        if _may_move(a.layout(name), b.layout(name)) and (words := _moved(a[name], b[name])):
             told[name] = words
     # What lies on a device is not waited for.
     for name in found.changed() if found.is_read else ():
         if name not in found or name in told:
             continue
-        one, other = a[name], b[name]
-        if one.dim() == 2 and one.shape[0] == one.shape[1] and same(one.t(), other):
+        shape = a.layout(name).shape
+        if len(shape) == 2 and shape[0] == shape[1] and same(a[name].t(), b[name]):
             told[name] = "a transposed"
     return told, casts
 
@@ -60,10 +63,10 @@ def cast_words(
 
 def rounds_to(a: Tensor, b: Tensor) -> bool:
     """Whether ``b`` is ``a`` rounded to its dtype."""
-    return all(_same_bits(x.to(b.dtype), y) for x, y in _pieces(a, b))
+    return all(_same_bits(x.to(b.dtype), y) for x, y in pieces(a, b))
 
 
-def _pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def pieces(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Both in pieces of the same elements, as contiguous vectors on one device."""
     a, b = a.detach(), b.detach()
     if a.is_contiguous() and b.is_contiguous() and a.dim():
@@ -103,13 +106,15 @@ def same(a: Tensor, b: Tensor) -> bool:
         x, y = x[:64], y[:64].to(a.device)
         if not _same_bits(x, y):
             return False
-    return all(_same_bits(x, y) for x, y in _pieces(a, b))
+    return all(_same_bits(x, y) for x, y in pieces(a, b))
+
+
+def _may_move(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.numel() == b.numel()
 
 
 def _moved(a: Tensor, b: Tensor) -> str:
     """Whether b is a with its dimensions in another order, or the same elements under another shape."""
-    if a.dtype != b.dtype or a.numel() != b.numel():
-        return ""
     if a.dim() == b.dim() and 2 <= a.dim() <= _DIMENSIONS:
         for order in itertools.permutations(range(a.dim())):
             # Equal shapes are what a row of figures is for.
@@ -120,7 +125,7 @@ def _moved(a: Tensor, b: Tensor) -> str:
     return ""
 
 
-def within(found: Comparison, a: ParamTable, b: ParamTable, atol: float, rtol: float) -> dict[str, str]:
+def within(found: Comparison, a: Values, b: Values, atol: float, rtol: float) -> dict[str, str]:
     """Of the pairs of one dtype that differ, those of which ``torch.allclose`` is true."""
     words = within_words(atol, rtol)
     return {
@@ -136,7 +141,7 @@ def within_words(atol: float, rtol: float) -> str:
 
 def is_close(a: Tensor, b: Tensor, atol: float, rtol: float) -> bool:
     """``torch.allclose`` of two tensors of one dtype."""
-    for x, y in _pieces(a, b):
+    for x, y in pieces(a, b):
         if x.dtype.is_floating_point and x.dtype.itemsize < 4:
             x, y = x.float(), y.float()
         elif x.dtype == torch.bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Sequence
@@ -13,15 +14,17 @@ from pyparam._base.native import _C
 from pyparam._base.rename import Rule, renamed, suggested
 from pyparam._compare.alike import recognised, within, within_words
 from pyparam._compare.comparison import Comparison
-from pyparam._compare.structure import Restructured, restructured
+from pyparam._compare.stream import read_in_batches
+from pyparam._compare.structure import restructured
 from pyparam._compare.whole_compare import Asked, Side, compare_whole
 from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._share.readable import REFUSALS, refused_by
 from pyparam._sources import path as paths
-from pyparam._sources.distributed import DistributedCheckpoint
+from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.quantized import dequantized
 from pyparam._sources.saved import Saved, is_on_disk, saved
-from pyparam._sources.table import ByName, ParamTable, Pattern, matcher, taken
+from pyparam._sources.stand_in import Values
+from pyparam._sources.table import ParamTable, Pattern
 
 __all__ = ["compare"]
 
@@ -76,7 +79,7 @@ def compare(
             ``torch.allclose``; the one of ``atol`` and ``rtol`` that is left out is 0.
         rtol: see ``atol``.
         dequantize: compares quantized parameters (bitsandbytes, GPTQ, AWQ, compressed-tensors, fp8 with
-            scales, MXFP4, NVFP4) by the values they stand for, float32, which are held in memory.
+            scales, MXFP4, NVFP4) by the values they stand for, float32, some of them in memory at a time.
         select: only what ``ParamTable.select`` takes with this pattern, of each side once names are changed.
 
     DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
@@ -103,27 +106,19 @@ def compare(
             raise ValueError(f"compare: {what} must be a number from 0 on, got {tolerance}")
     a, b = (paths.open(source) if paths.accepts(source) else source for source in (a, b))
     rules = [rename, rename_a], [rename, rename_b]
-    if select is not None:
-        a, b = (_picked(source, own, select) for source, own in zip((a, b), rules, strict=True))
-    # A checkpoint in pieces is read whole only where its other side is: beside parts, in slices.
-    pieces = [source if isinstance(source, DistributedCheckpoint) else None for source in (a, b)]
-    states = [
-        None if lies is not None else _renamed(_state(source, dequantize), own, select)
-        for source, lies, own in zip((a, b), pieces, rules, strict=True)
-    ]
-    for state in states:
-        if state is not None:
-            refuse_flat("compare", state.table)
-    if any(state is not None and has_parts(state.table) for state in states):
-        return _of_parts(states, pieces, rules, cast, Asked(atol, rtol))
     sides = [
-        _renamed(_state(source, dequantize), own, select) if state is None else state
-        for source, state, own in zip((a, b), states, rules, strict=True)
+        _renamed(_state(source, dequantize), own, select) for source, own in zip((a, b), rules, strict=True)
     ]
+    for side in sides:
+        refuse_flat("compare", side.table)
+    if any(has_parts(side.table) for side in sides):
+        return _of_parts(sides, cast, Asked(atol, rtol))
     tables = sides[0].table, sides[1].table
     if select is not None and not (len(tables[0]) or len(tables[1])):
         raise ValueError(f"compare: nothing matches {select!r} on either side")
-    (table_a, table_b), found, unread = _read(*tables, is_on_disk(a), is_on_disk(b))
+    read = functools.partial(_read, disk_a=is_on_disk(a), disk_b=is_on_disk(b))
+    made = dequantize or any(isinstance(source, Checkpoint) and source.makes_tensors for source in (a, b))
+    (table_a, table_b), found, unread = read_in_batches(*tables, read) if made else read(*tables)
     comparison = Comparison(table_a, table_b, found)
     comparison.unread = unread
     for name in unread:
@@ -132,35 +127,22 @@ def compare(
         elif name not in tables[0]:
             comparison.unexpected.append(name)
     _compare_values(comparison, *sides)
-    comparison.recognised, casts = recognised(comparison, table_a, table_b)
+    values = Values(table_a), Values(table_b)
+    comparison.recognised, casts = recognised(comparison, *values)
     if cast:
         comparison.accepted |= casts
     if atol is not None or rtol is not None:
-        comparison.accepted |= within(comparison, table_a, table_b, atol or 0.0, rtol or 0.0)
-    comparison.structure = _structure(comparison, table_a, table_b)
+        comparison.accepted |= within(comparison, *values, atol or 0.0, rtol or 0.0)
+    if comparison.missing or comparison.unexpected or comparison.shape_changed:
+        comparison.structure = restructured(comparison.missing, comparison.unexpected, *values)
     if comparison.missing and comparison.unexpected:
         comparison.suggestion = suggested(tables[0].names, tables[1].names)
     return comparison
 
 
-def _of_parts(
-    states: Sequence[Saved | None],
-    pieces: Sequence[DistributedCheckpoint | None],
-    rules: Sequence[list[Rule]],
-    cast: bool,
-    asked: Asked,
-) -> Comparison:
+def _of_parts(states: Sequence[Saved], cast: bool, asked: Asked) -> Comparison:
     """The comparison where parameters of a side lie on several ranks."""
-    sides = []
-    for state, source, own in zip(states, pieces, rules, strict=True):
-        if state is not None:
-            sides.append(Side(state.table))
-            continue
-        assert source is not None
-        names = list(source)
-        sides.append(
-            Side.lazy(source, renamed(names, [rule for rule in own if rule is not None], verb="compare"))
-        )
+    sides = [Side(state.table) for state in states]
     found = compare_whole(sides[0], sides[1], asked)
     comparison = Comparison(sides[0].table, sides[1].table, found.columns)
     comparison.unread = found.unread
@@ -171,36 +153,15 @@ def _of_parts(
         changed = set(comparison.changed())
         close = [name for name in found.close if name in changed]
         comparison.accepted |= dict.fromkeys(close, within_words(*asked.tolerance))
-    values = [
-        Saved(side.table, {}, {}) if state is None else state
-        for side, state in zip(sides, states, strict=True)
-    ]
-    _compare_values(comparison, *values)
+    _compare_values(comparison, *states)
     if comparison.missing and comparison.unexpected:
         comparison.suggestion = suggested(sides[0].table.names, sides[1].table.names)
     return comparison
 
 
 def _state(source: Any, dequantize: bool) -> Saved:
-    state = saved(source)
-    return state._replace(table=dequantized(state.table)) if dequantize else state
-
-
-def _structure(comparison: Comparison, a: ParamTable, b: ParamTable) -> list[Restructured]:
-    if not (comparison.missing or comparison.unexpected or comparison.shape_changed):
-        return []
-    return restructured(comparison.missing, comparison.unexpected, a, b)
-
-
-def _picked(source: Any, rules: list[Rule], select: Pattern) -> Any:
-    """A checkpoint in pieces without what a pattern leaves out, which is then not read."""
-    by_name = matcher(select)
-    if not isinstance(source, DistributedCheckpoint) or not isinstance(by_name, ByName):
-        return source
-    names = list(source)
-    new = renamed(names, [rule for rule in rules if rule is not None], verb="compare")
-    kept = [names[i] for i in taken(new, by_name)]
-    return source.picked(kept, kept)
+    state = saved(source, values=False)
+    return state._replace(table=dequantized(state.table, source)) if dequantize else state
 
 
 def _renamed(side: Saved, rules: list[Rule], select: Pattern | None) -> Saved:

@@ -22,8 +22,9 @@ from pyparam._sources.table import ParamTable
 
 __all__ = ["Comparison", "Difference"]
 
-# The columns of the op, in its order.
+# The columns of the op, in its order (csrc/kernels/compare.h).
 VALUES = ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
+COUNTS = ("numel", "differing", "nonfinite", "first")
 SORTABLE = (*VALUES, "differing", "nonfinite")
 _SHOWN = 10
 _ROLES = 24

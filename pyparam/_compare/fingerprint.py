@@ -222,12 +222,12 @@ def fingerprint(source: Any, *, group: Any = None) -> Fingerprint:
     if path.accepts(source):
         source = path.open(source)
     batches = source.batches(_BATCH) if isinstance(source, Checkpoint) and group is None else None
+    state = saved(source, values=batches is None)
+    refuse_flat("fingerprint", state.table)
     if batches is not None:
-        return _of_batches(source, batches)
-    state = saved(source)
-    table = state.table
-    refuse_flat("fingerprint", table)
-    result = _taken(table, group, is_on_disk(source))
+        result = _of_batches(source, batches)
+    else:
+        result = _taken(state.table, group, is_on_disk(source))
     # As text, so that what is read back from JSON compares with what is taken anew.
     result.values = {name: repr(value) for name, value in state.values.items()}
     result.unseen = state.unseen

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from pyparam._base.words import plain
-from pyparam._sources.table import ParamTable
+from pyparam._compare.alike import pieces
+from pyparam._sources.stand_in import Values
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _PROJECTIONS = (
@@ -62,9 +63,10 @@ class Restructured(NamedTuple):
 
 
 def restructured(
-    missing: Sequence[str], unexpected: Sequence[str], a: ParamTable, b: ParamTable
+    missing: Sequence[str], unexpected: Sequence[str], a: Values, b: Values
 ) -> list[Restructured]:
-    """What is found among names that one side alone has. ``a`` and ``b`` hold the readable tensors."""
+    """What is found among names that one side alone has. ``a`` and ``b`` hold the readable tensors, of which
+    one after the other is asked for."""
     own = [[n for n in names if n in table] for names, table in ((missing, a), (unexpected, b))]
     made: list[Restructured] = []
     for side in (0, 1):
@@ -90,7 +92,7 @@ def restructured(
 Found = tuple[Sequence[str], str, float, str]
 
 
-def _stacked(parts: Sequence[str], wholes: Sequence[str], a: ParamTable, b: ParamTable) -> Iterator[Found]:
+def _stacked(parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
     """``experts.0.up.weight`` ... against one tensor with a dimension more."""
     groups: dict[tuple[str, str], dict[int, str]] = {}
     for name in parts:
@@ -101,30 +103,29 @@ def _stacked(parts: Sequence[str], wholes: Sequence[str], a: ParamTable, b: Para
         if len(members) < 2 or sorted(members) != list(range(len(members))):
             continue
         names = [members[i] for i in range(len(members))]
-        tensors = [a[name] for name in names]
-        shape = tensors[0].shape
-        if any(tensor.shape != shape for tensor in tensors):
+        shape = a.layout(names[0]).shape
+        if any(a.layout(name).shape != shape for name in names):
             continue
         words = set(after.split(".")) - {"weight"}
         for whole in wholes:
-            stack = b[whole]
-            fits = stack.dim() == len(shape) + 1 and len(stack) == len(tensors)
+            stack = b.layout(whole).shape
+            fits = len(stack) == len(shape) + 1 and stack[0] == len(names)
             if not fits or not whole.startswith(before.rstrip(".").rpartition(".")[0]):
                 continue
             plainly = whole in (f"{before}{after}", f"{before}{after.removesuffix('.weight')}") or (
                 whole.startswith(before) and words <= set(re.split(r"[._]", whole))
             )
             for more in ("", ", transposed") if len(shape) == 2 else ("",):
-                views = [tensor.t() for tensor in tensors] if more else tensors
-                if stack.shape[1:] != views[0].shape:
+                if stack[1:] != (shape[::-1] if more else shape):
                     continue
-                rel = _distance(iter(views), iter(stack))
+                views = ((a[name].t() if more else a[name]) for name in names)
+                rel = _distance(views, iter(b[whole]))
                 if rel == 0 or (plainly and rel < 1):
                     yield names, whole, rel, f"{len(names):,} experts or blocks stacked into one{more}"
                     break
 
 
-def _fused(parts: Sequence[str], wholes: Sequence[str], a: ParamTable, b: ParamTable) -> Iterator[Found]:
+def _fused(parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
     """``q``, ``k`` and ``v`` against one tensor in their module that holds them one after the other."""
     known = set(parts)
     by_module: dict[str, list[str]] = {}
@@ -142,35 +143,33 @@ def _fused(parts: Sequence[str], wholes: Sequence[str], a: ParamTable, b: ParamT
             names = [".".join(filter(None, (above, word, last))) for word in words]
             if not known.issuperset(names):
                 continue
-            tensors = [a[n] for n in names]
-            found = _concatenated(tensors, [w for w in by_module.get(above, ()) if w.endswith(last)], b)
+            found = _concatenated(names, [w for w in by_module.get(above, ()) if w.endswith(last)], a, b)
             if found is not None:
                 whole, rel, more = found
                 yield names, whole, rel, f"{', '.join(words)} in one{more}"
                 break
 
 
-def _concatenated(tensors: list[Tensor], wholes: list[str], b: ParamTable) -> tuple[str, float, str] | None:
+def _concatenated(names: list[str], wholes: list[str], a: Values, b: Values) -> tuple[str, float, str] | None:
     best: tuple[str, float, str] | None = None
-    rest = tensors[0].shape[1:]
-    if tensors[0].dim() == 0 or any(t.dim() != tensors[0].dim() or t.shape[1:] != rest for t in tensors):
+    shapes = [tuple(a.layout(name).shape) for name in names]
+    rest = shapes[0][1:]
+    if not all(shapes) or any(shape[1:] != rest for shape in shapes):
         return None
-    lengths = [len(tensor) for tensor in tensors]
+    lengths = [shape[0] for shape in shapes]
     for whole in wholes:
-        fused = b[whole]
-        options: list[tuple[Tensor, str]] = [(fused, "")]
-        if fused.dim() == 2:
-            options.append((fused.t(), ", transposed"))
-        for tensor, more in options:
-            if tensor.dim() != tensors[0].dim() or tensor.shape != (sum(lengths), *rest):
+        fused = tuple(b.layout(whole).shape)
+        for more in ("", ", transposed") if len(fused) == 2 else ("",):
+            if (fused[::-1] if more else fused) != (sum(lengths), *rest):
                 continue
-            rel = _distance(iter(tensors), iter(torch.split(tensor, lengths)))
+            tensor = b[whole].t() if more else b[whole]
+            rel = _distance((a[name] for name in names), iter(torch.split(tensor, lengths)))
             if rel < 1 and (best is None or rel < best[1]):
                 best = whole, rel, more
     return best
 
 
-def _merged(parts: Sequence[str], a: ParamTable, b: ParamTable) -> Iterator[Found]:
+def _merged(parts: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
     """``x.lora_A``, ``x.lora_B`` and ``x.base_layer`` (or ``x``) against the ``x`` they were merged into.
 
     The scale, which is no part of a state, is the one that leaves least.
@@ -190,11 +189,12 @@ def _merged(parts: Sequence[str], a: ParamTable, b: ParamTable) -> Iterator[Foun
         whole = next((n for n in (wanted, wanted.removeprefix("base_model.model.")) if n in b), None)
         if whole is None:
             continue
+        first, second, shape = (tuple(a.layout(n).shape) for n in (name, up, base))
+        if len(first) != 2 or len(second) != 2 or shape != tuple(b.layout(whole).shape):
+            continue
+        if (second[0], first[1]) != shape:
+            continue
         low, high, old, new = (t.detach() for t in (a[name], a[up], a[base], b[whole]))
-        if low.dim() != 2 or high.dim() != 2 or old.shape != new.shape:
-            continue
-        if (len(high), low.shape[1]) != tuple(old.shape):
-            continue
         product = high.double() @ low.double()
         change = new.double() - old.double()
         size = float(product.square().sum())
@@ -217,9 +217,9 @@ def _distance(parts: Iterator[Tensor], wholes: Iterator[Tensor]) -> float:
         if x.dtype == y.dtype and torch.equal(x, y):
             norm += float(x.double().square().sum()) if difference else 0.0
             continue
-        left, right = x.double(), y.double()
-        difference += float((left - right).square().sum())
-        norm += float(left.square().sum())
+        for left, right in pieces(x, y):
+            difference += float((left.double() - right.double()).square().sum())
+            norm += float(left.double().square().sum())
         if difference > norm:
             return float("inf")
     if difference == 0:

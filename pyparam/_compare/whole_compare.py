@@ -11,12 +11,14 @@ from torch import Tensor
 
 from pyparam._base.native import _C
 from pyparam._compare.alike import cast_words, is_close, rounds_to
+from pyparam._compare.matching import matched
 from pyparam._parts.exchange import added, minimum, ordered, unordered
 from pyparam._parts.meeting import Meeting
 from pyparam._parts.parts import Parts, local_of, parts_of, split
 from pyparam._parts.place import Place
 from pyparam._share.readable import unreadable_in
 from pyparam._sources.distributed import DistributedCheckpoint
+from pyparam._sources.stand_in import is_stand_in, place_of, value_of
 from pyparam._sources.table import ParamTable
 
 _COUNTS = 4  # finite, differing, nonfinite, first (csrc/kernels/cpu/part_compare.h)
@@ -24,30 +26,16 @@ _FIRST = 3
 
 
 class Side:
-    """One of two sources: what its entries are, and any block of one."""
+    """One of two sources: what its entries are, and any block of one that is a stand-in."""
 
-    def __init__(self, table: ParamTable, source: DistributedCheckpoint | None = None) -> None:
+    def __init__(self, table: ParamTable) -> None:
         self.table = table
-        self._lazy = source
-        self._stored: dict[str, str] = {}
-        if source is not None:
-            self._stored = dict(zip(table.names, source, strict=True))
-
-    @classmethod
-    def lazy(cls, source: DistributedCheckpoint, names: list[str]) -> Side:
-        """A checkpoint in pieces, under other names, of which nothing is read but what is asked for."""
-        infos = [source.tensor_info(name) for name in source]
-        shapes = [torch.empty(info.shape, dtype=info.dtype, device="meta") for info in infos]
-        return cls(ParamTable(names, shapes), source)
-
-    @property
-    def is_lazy(self) -> bool:
-        return self._lazy is not None
+        self.is_lazy = any(map(is_stand_in, table.tensors))
 
     def unread(self) -> dict[str, str]:
         """The entries whose values cannot be read here, and why."""
         if self.is_lazy:
-            return {}
+            return unreadable_in(self.table)
         _, kind_of, first = split(self.table)
         odd = unreadable_in(self.table._take(first))
         if not odd:
@@ -55,13 +43,6 @@ class Side:
         names = self.table.names
         reasons = [odd.get(names[row], "") for row in first]
         return {names[i]: reasons[kind] for i, kind in enumerate(kind_of.tolist()) if reasons[kind]}
-
-    def read(self, name: str, place: Place, dtype: torch.dtype) -> Tensor:
-        """This rank's block of an entry of a checkpoint."""
-        assert self._lazy is not None
-        out = torch.empty(place.sizes, dtype=dtype, device="cpu")
-        self._lazy.read(self._stored[name], place.offsets, place.sizes, out)
-        return out
 
 
 class _Pairs:
@@ -93,12 +74,12 @@ class _Pairs:
         """What of a side is whole is cut to this rank's block, and read where it is in a file."""
         for at, side in enumerate(self.sides):
             blocks, tensors = self.blocks[at], self.tables[at].tensors
-            for i in range(len(blocks)) if side.is_lazy else self.rows(lambda kind, at=at: kind.is_cut(at)):  # type: ignore[misc]
-                place = self.parts.place(i)
-                if side.is_lazy:
-                    blocks[i] = side.read(self.names[i], place, tensors[i].dtype)
-                else:
-                    blocks[i] = _narrowed(tensors[i].detach(), place)
+            cut = set(self.rows(lambda kind, at=at: kind.is_cut(at)))  # type: ignore[misc]
+            for i in range(len(blocks)) if side.is_lazy else sorted(cut):
+                if is_stand_in(tensors[i]):
+                    blocks[i] = _read(tensors[i], self.parts.place(i))
+                elif i in cut:
+                    blocks[i] = _narrowed(tensors[i].detach(), self.parts.place(i))
 
     def moved_rows(self) -> list[int]:
         return self.rows(lambda kind: kind.moves)
@@ -126,6 +107,16 @@ class _PairKind:
     def is_cut(self, at: int) -> bool:
         """Whether a side has the whole where the other has a part."""
         return bool(self.place.ranks) and not self._both[at].ranks
+
+
+def _read(tensor: Tensor, place: Place) -> Tensor:
+    """This rank's block of a stand-in: of a checkpoint in pieces, no more is read."""
+    source, name = place_of(tensor) or (None, "")
+    if not isinstance(source, DistributedCheckpoint):
+        return _narrowed(value_of(tensor).detach(), place)
+    out = torch.empty(place.sizes, dtype=tensor.dtype, device="cpu")
+    source.read(name, place.offsets, place.sizes, out)
+    return out
 
 
 def _narrowed(tensor: Tensor, place: Place) -> Tensor:
@@ -160,28 +151,9 @@ _FORTH, _BACK, _CLOSE, _QUESTIONS = 0, 1, 2, 3
 
 def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
     """The comparison of two sources of which each rank holds parts."""
-    names_a, names_b = a.table.names, b.table.names
-    at = _positions(names_b, "b")
-    _positions(names_a, "a")
     unread = b.unread() | a.unread()
-    found: dict[str, Any] = {key: [] for key in ("in_a", "in_b", "retyped", "reshaped_a", "reshaped_b")}
-    found["missing"] = [i for i, name in enumerate(names_a) if name not in at]
-    known = set(names_a)
-    found["unexpected"] = [j for j, name in enumerate(names_b) if name not in known]
+    found = matched(a.table, b.table, unread)
     tensors_a, tensors_b = a.table.tensors, b.table.tensors
-    for i, name in enumerate(names_a):
-        j = at.get(name)
-        if j is None or name in unread:
-            continue
-        x, y = tensors_a[i], tensors_b[j]
-        if x.shape != y.shape:
-            found["reshaped_a"].append(i)
-            found["reshaped_b"].append(j)
-            continue
-        if x.dtype != y.dtype:
-            found["retyped"].append(len(found["in_a"]))
-        found["in_a"].append(i)
-        found["in_b"].append(j)
     retyped = set(found["retyped"])
     pairs = _Pairs(a, b, found["in_a"], found["in_b"])
     parts = pairs.parts
@@ -206,9 +178,6 @@ def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
         answers = _answers(one, other, counts, retyped, asked)
     values, all_counts, answers = _united(parts, sums, counts, largest, answers)
     found["values"], found["counts"] = values, all_counts
-    shapes = [parts.kinds[kind].whole for kind in parts.kind_of.tolist()]
-    found["sizes"] = torch.tensor([n for shape in shapes for n in shape], dtype=torch.int64, device="cpu")
-    found["ends"] = torch.tensor([len(shape) for shape in shapes], dtype=torch.int64, device="cpu").cumsum(0)
     casts = {}
     for row in retyped:
         one_type, other_type = tensors_a[found["in_a"][row]].dtype, tensors_b[found["in_b"][row]].dtype
@@ -252,12 +221,3 @@ def _united(
         parts.of_rows([math.prod(place.whole) for place in parts.kinds]),
     )
     return values, all_counts, least[3]
-
-
-def _positions(names: list[str], label: str) -> dict[str, int]:
-    at: dict[str, int] = {}
-    for i, name in enumerate(names):
-        if name in at:
-            raise ValueError(f"compare: {label} has two parameters named {name!r}; names must be unique")
-        at[name] = i
-    return at

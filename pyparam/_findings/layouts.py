@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
 from pyparam._findings.numbers import numbers
+from pyparam._sources.stand_in import device_of
 from pyparam._sources.table import ParamTable
 
 
@@ -65,4 +66,4 @@ def _shape(tensor: Tensor) -> Shape:
     sizes: tuple[int, ...] | None = None
     if not is_lazy(tensor) and not tensor.is_nested:
         sizes = tuple(int(size) if isinstance(size, int) else -1 for size in tensor.shape)
-    return Shape(sizes, tensor.dtype, tensor.device)
+    return Shape(sizes, tensor.dtype, device_of(tensor))

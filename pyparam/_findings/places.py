@@ -138,7 +138,7 @@ def unreadable(seen: Survey) -> Iterator[Finding]:
 
 def _empty(seen: Survey, row: int) -> bool:
     tensor = seen.tensors[row]
-    return bool(tensor.is_meta or torch.nn.parameter.is_lazy(tensor))
+    return bool(seen.layouts[row].device.type == "meta" or torch.nn.parameter.is_lazy(tensor))
 
 
 def _counted(counts: dict[str, int]) -> str:

@@ -26,6 +26,7 @@ from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.chosen import picked, selected
 from pyparam._sources.optimizer import is_state
+from pyparam._sources.stand_in import value_of, with_values
 from pyparam._sources.table import ParamTable, Pattern
 from pyparam._sources.tied import Tie
 
@@ -75,9 +76,11 @@ class Survey:
         return self.table.tensors
 
     def values(self, row: int) -> Tensor:
-        """The values of a row, to be looked at one by one. A DTensor is gathered: all its ranks ask for it,
-        as they have the same statistics."""
-        tensor: Any = self.table._tensor(row).detach()
+        """The values of a row, to be looked at one by one; those of a stand-in are made anew.
+
+        A DTensor is gathered: all its ranks ask for it, as they have the same statistics.
+        """
+        tensor: Any = value_of(self.table._tensor(row)).detach()
         kind = dtensor_type()
         whole: Tensor = tensor.full_tensor() if kind is not None and isinstance(tensor, kind) else tensor
         return whole
@@ -295,10 +298,10 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
     # Before anyone holds a tensor of it, so that pages of its files are given back as they are read.
     maps = source.spare_maps() if isinstance(source, Checkpoint) else []
     streamed = _streamed(source) if isinstance(source, Checkpoint) and select is None else None
-    table = table_of(source, buffers=True, remove_duplicate=False)
+    table = table_of(source, buffers=True, remove_duplicate=False, values=False)
     if select is not None:
         table = selected(table, select)
-    parameters = table_of(source, remove_duplicate=False)
+    parameters = table_of(source, remove_duplicate=False, values=False)
     is_buffer = [False] * len(table)
     if select is not None or len(parameters) != len(table):
         known = set(parameters.names)
@@ -308,14 +311,20 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
     everything = torch.arange(len(table), dtype=torch.int64, device="cpu")
     layout = tie_sets(table).layout if len(table) else everything
     # A program in a file tells buffers from parameters, of which alone it streams.
-    if streamed is not None and len(streamed) == len(table):
-        stats, wanted = streamed, everything
+    if streamed is not None and len(streamed) + len(streamed.unread) == len(table):
+        stats, unreadable = streamed, unreadable | streamed.unread
+        wanted = everything
+        if streamed.unread:
+            told = [name not in streamed.unread for name in table.names]
+            wanted = everything[torch.tensor(told, dtype=torch.bool, device="cpu")]
     else:
         first = layout == everything
         if unreadable:
             first &= torch.tensor([name not in unreadable for name in table.names], device="cpu")
         wanted = everything[first]
         some = table if len(wanted) == len(table) else table._take(wanted.tolist())
+        if isinstance(source, Checkpoint) and source.makes_tensors:
+            some = with_values(some)
         stats, read = read_of(some, lambda part: measure_strictly(part, quantiles=QUANTILES, maps=maps))
         unreadable |= read.left_out
         if read.left_out:

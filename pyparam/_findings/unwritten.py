@@ -9,6 +9,8 @@ from torch import nn
 from pyparam._base.words import plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
+from pyparam._sources.stand_in import is_stand_in
+from pyparam._sources.table import ParamTable
 from pyparam.init._written import STALE_HUGE, STALE_SUBNORMAL, uninitialized
 
 
@@ -18,7 +20,9 @@ def unwritten(seen: Survey) -> Iterator[Finding]:
     The version counter alone says too little (see ``uninitialized``), so it is asked only about parameters
     whose values look wrong.
     """
-    suspects = [(row, seen.table._tensor(row)) for row in seen.layouts.odd]
+    suspects = [
+        (row, tensor) for row in seen.layouts.odd if not is_stand_in(tensor := seen.table._tensor(row))
+    ]
     lazy = [row for row, tensor in suspects if nn.parameter.is_lazy(tensor)]
     meta = [row for row, tensor in suspects if tensor.is_meta and not nn.parameter.is_lazy(tensor)]
     if lazy:
@@ -61,8 +65,13 @@ def _raw(seen: Survey) -> Iterator[Finding]:
     suspects = seen.those(seen.of_part("model") & odd)
     if not suspects:
         return
-    found = uninitialized(seen.table._take(suspects))
-    certain = [name for name in found if name in set(found.certain)]
+    made = [row for row in suspects if is_stand_in(seen.table._tensor(row))]
+    found = uninitialized(seen.table._take([row for row in suspects if row not in set(made)]))
+    reasons = {name: found.reasons[name] for name in found if name in set(found.certain)}
+    for row in made:
+        own = uninitialized(ParamTable.for_verb([seen.names[row]], [seen.values(row)]))
+        reasons |= {name: own.reasons[name] for name in own if name in set(own.certain)}
+    certain = list(reasons)
     if certain:
         yield Finding(
             "never-initialised",
@@ -71,7 +80,7 @@ def _raw(seen: Survey) -> Iterator[Finding]:
             f"never written",
             "They hold the mark that pyparam.init.to_empty leaves: loading or initialising forgot them.",
             tuple(certain),
-            {name: found.reasons[name] for name in certain},
+            reasons,
             "initialize_ or load them.",
         )
     if not isinstance(seen.source, nn.Module):

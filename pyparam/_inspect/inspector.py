@@ -397,7 +397,7 @@ class Inspector:
         if recurse:
             pairs = list(self.__node.table(buffers=buffers, remove_duplicate=remove_duplicate))
             if buffers:
-                parameters = set(self.__node.table(buffers=False, remove_duplicate=False).names)
+                parameters = set(self.__node.listing(buffers=False, remove_duplicate=False).names)
                 pairs = [pair for pair in pairs if pair[0] not in parameters]
         else:
             pairs = self.__node.own_tensors(buffers=buffers)
@@ -494,7 +494,7 @@ class Inspector:
 
     def _ipython_key_completions_(self) -> list[str]:
         keys = self.__keys()
-        names = self.__node.table(buffers=False, remove_duplicate=True).names
+        names = self.__node.listing(buffers=False, remove_duplicate=True).names
         return [*keys, *names[:10_000]]
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

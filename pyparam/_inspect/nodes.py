@@ -17,6 +17,7 @@ from pyparam._base.native import _C
 from pyparam._inspect.outline import module_label, outline_of_module, outline_of_table
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.stand_in import value_of, with_values
 from pyparam._sources.table import ParamTable
 
 Pairs: TypeAlias = "list[tuple[str, Tensor]]"
@@ -91,6 +92,8 @@ class ModuleNode:
     def table(self, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
         return table_of(self.module, buffers=buffers, remove_duplicate=remove_duplicate)
 
+    listing = table
+
     def outline(self) -> _C.Outline:
         return outline_of_module(self.module)
 
@@ -100,16 +103,23 @@ class ModuleNode:
 
 
 class Tree:
-    """A source without modules: its table, and the tree that the table's names describe."""
+    """A source without modules: its table, which may list stand-ins, and the tree that its names describe."""
 
-    __slots__ = ("buffers", "checkpoint", "label", "outline", "table")
+    __slots__ = ("buffers", "checkpoint", "has_stand_ins", "label", "outline", "table")
 
     def __init__(
-        self, table: ParamTable, buffers: frozenset[str], label: str, checkpoint: Checkpoint | None = None
+        self,
+        table: ParamTable,
+        buffers: frozenset[str],
+        label: str,
+        checkpoint: Checkpoint | None = None,
+        *,
+        has_stand_ins: bool = False,
     ) -> None:
         self.table = table._keep()
         self.checkpoint = checkpoint
         self.buffers = buffers
+        self.has_stand_ins = has_stand_ins
         self.label = label
         self.outline = outline_of_table(table, buffers)
 
@@ -137,7 +147,7 @@ class TreeNode:
 
     def tensor(self, key: str) -> Tensor | None:
         entry = self.tree.outline.own_entry(self.index, key)
-        return None if entry < 0 else self.tree.outline.entry_tensor(entry)
+        return None if entry < 0 else value_of(self.tree.outline.entry_tensor(entry))
 
     def child(self, key: str) -> TreeNode | None:
         index = self.tree.outline.child(self.index, key)
@@ -146,7 +156,7 @@ class TreeNode:
     def own_tensors(self, *, buffers: bool) -> Pairs:
         outline = self.tree.outline
         return [
-            (outline.entry_key(entry), outline.entry_tensor(entry))
+            (outline.entry_key(entry), value_of(outline.entry_tensor(entry)))
             for entry in range(*outline.own_entries(self.index))
             if outline.entry_is_buffer(entry) == buffers
         ]
@@ -163,16 +173,22 @@ class TreeNode:
 
     def sliced(self, entries: list[tuple[str, Tensor | Node]], label: str) -> TreeNode:
         keys = tuple(key for key, _ in entries)
-        whole, parameters = (self.table(buffers=b, remove_duplicate=False) for b in (True, False))
+        whole, parameters = (self.listing(buffers=b, remove_duplicate=False) for b in (True, False))
         rows = [
             (name, tensor)
             for name, tensor in whole
             if name in keys or name.startswith(tuple(key + "." for key in keys))
         ]
         buffers = frozenset(name for name, _ in rows).difference(parameters.names)
-        return TreeNode(Tree(_table(rows, remove_duplicate=False), buffers, label), 0, label)
+        table = _table(rows, remove_duplicate=False)
+        return TreeNode(Tree(table, buffers, label, has_stand_ins=self.tree.has_stand_ins), 0, label)
 
     def table(self, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
+        made = self.listing(buffers=buffers, remove_duplicate=remove_duplicate)
+        return with_values(made) if self.tree.has_stand_ins else made
+
+    def listing(self, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
+        """The table, with stand-ins where the tree has them."""
         whole, skipped = self.tree.table, frozenset() if buffers else self.tree.buffers
         if self.index == 0 and not skipped and not remove_duplicate:
             return whole
@@ -221,9 +237,11 @@ def node_of(source: Any) -> Node:
     if isinstance(source, torch._C.ScriptModule):
         return ModuleNode(torch.jit._recursive.wrap_cpp_module(source))  # type: ignore[no-untyped-call]
     # An iterator gives its tensors once, so it is asked once; only what names its buffers is asked twice.
-    table = table_of(source, buffers=True, remove_duplicate=False)
+    table = table_of(source, buffers=True, remove_duplicate=False, values=False)
     buffers: frozenset[str] = frozenset()
     if hasattr(source, "named_buffers"):
         parameters = table_of(source, buffers=False, remove_duplicate=False)
         buffers = frozenset(table.names).difference(parameters.names)
-    return TreeNode(Tree(table, buffers, label, source if isinstance(source, Checkpoint) else None))
+    file = source if isinstance(source, Checkpoint) else None
+    lists = file is not None and file.makes_tensors
+    return TreeNode(Tree(table, buffers, label, file, has_stand_ins=lists))

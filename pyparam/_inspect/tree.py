@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name
+from pyparam._sources.stand_in import device_of
 
 # A model nested deeper is cut there unless a depth is asked for: its lines would be mostly indentation.
 DEEPEST = 256
@@ -49,7 +50,7 @@ class Entry:
 
     @property
     def device(self) -> str:
-        return str(self.tensor.device)
+        return str(device_of(self.tensor))
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -23,6 +23,7 @@ from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._share.readable import REFUSALS, read_of, refused_by, without_frames
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.stand_in import Untold
 from pyparam._sources.table import ParamTable
 
 _BATCH = 128 << 20
@@ -178,8 +179,16 @@ def _measure_batches(
 ) -> Stats:
     """Measures a checkpoint whose tensors take memory of their own, some of them at a time."""
     found: list[tuple[int, Stats]] = []
+    untold: dict[str, Untold] = {}
     for names in batches:
-        table = ParamTable.for_verb(names, [source[name] for name in names])
+        made: dict[str, Tensor] = {}
+        for name in names:
+            try:
+                made[name] = source[name]
+            except Untold as error:
+                untold[name] = error
+        table = ParamTable.for_verb(list(made), list(made.values()))
+        del made
         found.append((1, measure_strictly(table, histogram=histogram, quantiles=quantiles)))
         del table
         # Halves of about one size are joined, so that each row is copied a logarithm of times.
@@ -187,7 +196,11 @@ def _measure_batches(
             (n, first), (m, second) = found[-2:]
             found[-2:] = [(n + m, first + second)]
     empty = measure_strictly(ParamTable([], []), histogram=histogram, quantiles=quantiles)
-    return sum((stats for _, stats in found[1:]), found[0][1]) if found else empty
+    whole = sum((stats for _, stats in found[1:]), found[0][1]) if found else empty
+    if untold and not len(whole):
+        raise next(iter(untold.values()))
+    whole._unread = {name: str(error) for name, error in untold.items()}
+    return whole
 
 
 def _measure_shared(

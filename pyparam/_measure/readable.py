@@ -13,6 +13,7 @@ from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.chosen import nothing_matches, picked, selected
 from pyparam._sources.gguf import GGUFCheckpoint
 from pyparam._sources.quantized import Logical, quantized
+from pyparam._sources.stand_in import Untold
 from pyparam._sources.table import ParamTable, Pattern
 
 
@@ -42,7 +43,7 @@ def measure_dequantized(
         source = path.open(source)
     if isinstance(source, GGUFCheckpoint):  # which gives values, of all its types
         return *measure_readable(source, select=select, **options), [], []
-    found = quantized(table_of(source))
+    found = quantized(table_of(source, values=False), source)
     chosen, rest = found.logical, found.rest.names
     if select is not None:
         names = set(_matching([one.name for one in chosen], select))
@@ -57,7 +58,13 @@ def measure_dequantized(
     stats, _ = measure_some(others, **options)
     unread = stats.unread
     for one in chosen:
-        stats = stats + measure_strictly(ParamTable([one.name], [one.values()]), **options)
+        try:
+            value = one.values()
+        except Untold as error:
+            unread[one.name] = str(error)
+            continue
+        stats = stats + measure_strictly(ParamTable([one.name], [value]), **options)
+        del value
         if opened:
             for name in one.stored:
                 source.release(name)

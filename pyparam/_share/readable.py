@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from pyparam._base.native import _C
 from pyparam._parts.place import dtensor_type
 from pyparam._share.ties import is_wrapper
+from pyparam._sources.stand_in import is_stand_in
 from pyparam._sources.table import ParamTable
 
 T = TypeVar("T")
@@ -94,7 +95,7 @@ def unreadable_in(table: ParamTable) -> dict[str, str]:
         name, tensor = table.names[row], table._tensor(row)
         if is_lazy(tensor):
             reasons[name] = "its lazy module has not run"
-        elif tensor.is_meta:
+        elif tensor.is_meta and not is_stand_in(tensor):
             reasons[name] = "it is on the meta device"
         elif tensor.is_nested:
             reasons[name] = "it is a nested tensor"
@@ -106,6 +107,6 @@ def unreadable_in(table: ParamTable) -> dict[str, str]:
             continue  # a whole of which each rank has a part
         elif row in odd and is_wrapper(tensor):
             reasons[name] = f"it is a {type(tensor).__name__}, whose values are elsewhere"
-        elif _C.extent_error(tensor) is not None:
+        elif not tensor.is_meta and _C.extent_error(tensor) is not None:
             reasons[name] = "its memory was freed"
     return reasons

@@ -71,7 +71,7 @@ def unique_bytes(source: Any, *, buffers: bool = False) -> int:
     A strided view counts for the bytes of its elements, not for the buffer around them. Where a tie is not
     exact the answer is an upper bound.
     """
-    return tie_sets(table_of(source, buffers=buffers, remove_duplicate=False)).total_bytes
+    return tie_sets(table_of(source, buffers=buffers, remove_duplicate=False, values=False)).total_bytes
 
 
 def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
@@ -98,7 +98,7 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
         >>> [tie.names for tie in pyparam.ties(net)]
         [('2.weight', '4.weight'), ('2.bias', '4.bias')]
     """
-    return ties_of(table_of(source, buffers=buffers, remove_duplicate=False))
+    return ties_of(table_of(source, buffers=buffers, remove_duplicate=False, values=False))
 
 
 def ties_of(table: ParamTable, sets: _C.TieSets | None = None) -> list[Tie]:

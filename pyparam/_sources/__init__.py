@@ -45,7 +45,9 @@ KINDS: tuple[ModuleType, ...] = (
 )
 
 
-def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = True) -> ParamTable:
+def table_of(
+    source: Any, *, buffers: bool = False, remove_duplicate: bool = True, values: bool = True
+) -> ParamTable:
     """Coerces a source to a table; nothing else in the package asks what a source is.
 
     Args:
@@ -55,6 +57,8 @@ def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = Tru
             buffers, remove_duplicate)`` that gives a table.
         buffers: lists buffers too, where the source tells them from parameters.
         remove_duplicate: lists a tensor with several names once, where PyTorch's ``named_parameters`` does.
+        values: False for who asks for names, shapes and dtypes, or for one value after the other: of a
+            checkpoint whose tensors are put together or dequantized it lists stand-ins (``stand_in``).
 
     Raises:
         TypeError: for what is no source, or holds something that is not a tensor where a tensor must be.
@@ -62,6 +66,8 @@ def table_of(source: Any, *, buffers: bool = False, remove_duplicate: bool = Tru
     """
     if path.accepts(source):
         source = path.open(source)
+    if not values and isinstance(source, checkpoint.Checkpoint) and source.makes_tensors:
+        return source.listing()
     for kind in KINDS:
         if kind.accepts(source):
             table: ParamTable = kind.table(source, buffers=buffers, remove_duplicate=remove_duplicate)

@@ -10,7 +10,10 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _END = b"PK\x05\x06"
 _END64 = b"PK\x06\x06"
@@ -73,19 +76,36 @@ class Archive:
             self._broken(f"its member {name!r} has {member.size} bytes, at most {most} were expected")
         if member.method == _STORED:
             return self._bytes(self.place(name) - self._begin, member.size)
-        self._unpacked += member.size
+        self.count_unpacked(name)
+        return self.unpacked(name, self._bytes(self.place(name) - self._begin, member.packed))
+
+    def start(self, name: str, most: int) -> bytes:
+        """A member's first bytes, unpacked."""
+        member = self._member(name)
+        data = self._bytes(self.place(name) - self._begin, min(member.packed, most))
+        return data if member.method == _STORED else self._inflated(name, data, min(member.size, most))[0]
+
+    def count_unpacked(self, name: str) -> None:
+        """Raises ValueError where the compressed members that were counted unpack to too much together."""
+        self._unpacked += self._member(name).size
         allowed = MOST_UNPACKED + 20 * self.length
         if self._unpacked > allowed:
             self._broken(f"its compressed members unpack to more than {allowed} bytes")
-        packed = self._bytes(self.place(name) - self._begin, member.packed)
+
+    def unpacked(self, name: str, packed: Buffer) -> bytes:
+        """A compressed member's bytes, from those that lie in the file; needs no open file."""
+        size = self._member(name).size
+        data, ended = self._inflated(name, packed, size + 1)
+        if len(data) != size or not ended:
+            self._broken(f"its member {name!r} does not unpack to the {size} bytes it says")
+        return data
+
+    def _inflated(self, name: str, packed: Buffer, most: int) -> tuple[bytes, bool]:
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            data = inflate.decompress(packed, member.size + 1)
+            return inflate.decompress(packed, most), inflate.eof
         except zlib.error as error:
             self._broken(f"its member {name!r} cannot be unpacked: {error}")
-        if len(data) != member.size or not inflate.eof:
-            self._broken(f"its member {name!r} does not unpack to the {member.size} bytes it says")
-        return data
 
     def place(self, name: str) -> int:
         """Where a member's bytes begin in the file."""

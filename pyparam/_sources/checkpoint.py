@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -16,7 +16,11 @@ from pyparam._base.closest import missing
 from pyparam._base.native import _C
 from pyparam._base.wrappers import Names
 from pyparam._sources.mapped import MappedFile
+from pyparam._sources.stand_in import listed
 from pyparam._sources.table import ParamTable
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class CheckpointWarning(UserWarning):
@@ -78,6 +82,7 @@ class Checkpoint(Mapping[str, Tensor]):
         "_by_name",
         "_closed",
         "_extras",
+        "_format",
         "_live",
         "_makes_tensors",
         "_metadata",
@@ -118,6 +123,22 @@ class Checkpoint(Mapping[str, Tensor]):
         self._table: weakref.ref[ParamTable] | None = None
         self._closed = False
         self._makes_tensors = False
+        self._format = ""
+
+    @property
+    def format(self) -> str:
+        """What its files are written in, such as "safetensors"; "" where no file was opened for it."""
+        return self._format
+
+    def written_in(self, format: str) -> Self:
+        """The same checkpoint, of which is known what it is written in."""
+        self._format = format
+        return self
+
+    def over(self, parts: Collection[Checkpoint]) -> Self:
+        """The same checkpoint, which puts these together: what is known of them holds of it."""
+        self._makes_tensors = any(part.makes_tensors for part in parts)
+        return self.written_in(", ".join(dict.fromkeys(part.format for part in parts if part.format)))
 
     @property
     def path(self) -> Path:
@@ -189,6 +210,17 @@ class Checkpoint(Mapping[str, Tensor]):
         if batch:
             yield batch
 
+    @property
+    def makes_tensors(self) -> bool:
+        """Whether its tensors take memory of their own: they are put together or dequantized."""
+        return self._makes_tensors
+
+    def listing(self) -> ParamTable:
+        """All of it as a table, in which tensors that would take memory of their own are stand-ins."""
+        if not self._makes_tensors:
+            return self.table()
+        return ParamTable.for_verb(list(self), [listed(self, name) for name in self])
+
     def spare_maps(self) -> list[tuple[int, int]]:
         """Address and size of the mapped files whose pages a reader may give back behind itself.
 
@@ -238,11 +270,22 @@ class Checkpoint(Mapping[str, Tensor]):
         versions = {} if prefix else self._versions
         if prefix.removesuffix(".") in self._versions:
             versions = {"": self._versions[prefix.removesuffix(".")]}
-        made = Checkpoint(
-            self._path, self._parts, places=places, metadata=self._metadata, extras=extras, versions=versions
+        made = self._blank()
+        Checkpoint.__init__(
+            made,
+            self._path,
+            self._parts,
+            places=places,
+            metadata=self._metadata,
+            extras=extras,
+            versions=versions,
         )
         made._makes_tensors = self._makes_tensors
-        return made
+        return made.written_in(self._format)
+
+    def _blank(self) -> Checkpoint:
+        """What ``picked`` makes a checkpoint of. A part of a program is none: it only lists tensors."""
+        return Checkpoint.__new__(Checkpoint)
 
     def _listed(self, *, buffers: bool, remove_duplicate: bool) -> list[str]:
         """The names a table has. Only a program tells parameters from buffers, and repeats from tensors."""

@@ -49,6 +49,11 @@ class DistributedCheckpoint(Checkpoint):
         self._whole = part
         self._makes_tensors = True
 
+    def _blank(self) -> DistributedCheckpoint:
+        made = DistributedCheckpoint.__new__(DistributedCheckpoint)
+        made._whole = self._whole
+        return made
+
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold the pieces."""
@@ -305,7 +310,8 @@ def open_directory(path: Path) -> DistributedCheckpoint:
     """
     listed = Reader(path).read()
     extras = {name: _extra(piece, listed.here) for name, piece in listed.others.items()}
-    return DistributedCheckpoint(path, _Part(path, listed.wholes), metadata=listed.told, extras=extras)
+    made = DistributedCheckpoint(path, _Part(path, listed.wholes), metadata=listed.told, extras=extras)
+    return made.written_in("torch.distributed.checkpoint")
 
 
 def _extra(piece: Piece, here: bool) -> Any:
@@ -355,7 +361,8 @@ def open_shards(path: Path, shards: Sequence[Checkpoint]) -> DistributedCheckpoi
         shape = tuple(max(ends) for ends in zip(*([o + s for o, s in box] for box in boxes), strict=True))
         check_cover(path, name, shape, pieces)
         wholes[name] = Whole(dtypes[name], shape, tuple(pieces))
-    return DistributedCheckpoint(path, _Part(path, wholes), extras={})
+    made = DistributedCheckpoint(path, _Part(path, wholes), extras={})
+    return made.written_in("torch.distributed.checkpoint (safetensors)")
 
 
 def _saved_offsets(shard: Checkpoint) -> dict[str, tuple[int, ...]]:

@@ -75,7 +75,7 @@ def _joined(path: Path, components: dict[str, Checkpoint]) -> Checkpoint:
             places[f"{component}.{name}"] = position * count + len(parts) + part
         extras |= {f"{component}.{name}": value for name, value in opened.extras.items()}
         parts += opened._parts
-    return Checkpoint(path, parts, places=places, extras=extras)
+    return Checkpoint(path, parts, places=places, extras=extras).over(components.values())
 
 
 def beside(path: Path, files: Collection[Path]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ asked for the values of quantized blocks alone.
 
 from __future__ import annotations
 
+import itertools
 import math
 import struct
 import weakref
@@ -18,6 +19,7 @@ from torch import Tensor
 from pyparam._sources.bounds import Names
 from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
 from pyparam._sources.mapped import MappedFile
+from pyparam._sources.stand_in import Untold
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -113,6 +115,11 @@ class GGUFCheckpoint(Checkpoint):
         self._gguf = part
         self._makes_tensors = True
 
+    def _blank(self) -> GGUFCheckpoint:
+        made = GGUFCheckpoint.__new__(GGUFCheckpoint)
+        made._gguf = self._gguf
+        return made
+
     def stored_type(self, name: str) -> str:
         """What the format calls a tensor's type: "F32", "Q4_K", ... Raises KeyError for an unknown name."""
         _, position = self._place(name)
@@ -169,7 +176,7 @@ class _Part:
             import gguf
             import numpy
         except ImportError:
-            raise ValueError(
+            raise Untold(
                 f"{self.path}: the values of {row.name!r} ({block.name}) need the package gguf "
                 "(pip install pyparam[gguf])"
             ) from None
@@ -180,7 +187,7 @@ class _Part:
         try:
             values = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType(row.kind))
         except (NotImplementedError, ValueError) as error:
-            raise ValueError(
+            raise Untold(
                 f"{self.path}: the values of {row.name!r} ({block.name}) cannot be told: {error}"
             ) from None
         made = torch.from_numpy(numpy.ascontiguousarray(values, dtype=numpy.float32)).reshape(row.shape)
@@ -239,6 +246,10 @@ class _Header:
             if begin + row.begin + row.nbytes > file.size:
                 self._fail(f"entry {row.name!r} reaches beyond the end: the file is truncated")
             self.rows.append(row._replace(begin=begin + row.begin))
+        full = sorted((row for row in self.rows if row.nbytes), key=lambda row: row.begin)
+        for row, after in itertools.pairwise(full):
+            if row.begin + row.nbytes > after.begin:
+                self._fail(f"the bytes of {row.name!r} and {after.name!r} overlap")
         self._data.release()
 
     def _row(self) -> _Row:

@@ -15,6 +15,7 @@ from pyparam._sources import (
     distributed_metadata,
     exported_archive,
     gguf,
+    numpy_file,
     pickled,
     safetensors,
     script_archive,
@@ -34,7 +35,6 @@ _FOREIGN = (
         "a Git LFS pointer: the checkpoint itself was not downloaded (git lfs pull)",
     ),
     (b"\x89HDF", "an HDF5 file, which is not supported"),
-    (b"\x93NUMPY", "a numpy array: load it with numpy, and pass torch.from_numpy of it"),
     (b"\x1f\x8b", "compressed with gzip: unpack it first"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd: unpack it first"),
 )
@@ -52,6 +52,8 @@ def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "r
       from buffers as the program does. Nothing of the program is run. For the live program, pass what
       ``torch.jit.load`` or ``torch.export.load`` gives.
     - a GGUF file: a ``Checkpoint`` whose quantized tensors are float32, made when they are asked for.
+    - an array or an archive of arrays of numpy (``.npy``, ``.npz``): a ``Checkpoint``; the one array of a
+      file is named "0".
     - a directory of torch.distributed.checkpoint: a ``Checkpoint`` whose tensors are put together from
       pieces.
 
@@ -103,19 +105,21 @@ def _open_by_content(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
         if start.startswith(magic) and not safetensors.looks_like(start, size):
             raise ValueError(f"{path} is {what}")
     if start.startswith(gguf.MAGIC) and not safetensors.looks_like(start, size):
-        return gguf.open_file(path, file)
+        return gguf.open_file(path, file).written_in("GGUF")
+    if start.startswith(numpy_file.MAGIC):
+        return numpy_file.open_array(path, file)
     if start.startswith(_ZIP):
         return _open_zip(path, file, listing)
     if text and path.suffix == ".safetensors" and not safetensors.looks_like(start, size):
         raise ValueError(f"{path} is text, not a safetensors file: it begins with {text!r}")
     if safetensors.looks_like(start, size) or path.suffix == ".safetensors":
-        return safetensors.open_file(path, file)
+        return safetensors.open_file(path, file).written_in("safetensors")
     if path.suffix == ".json" and start.lstrip()[:1] == b"{":
         return sharded.open_index(path, functools.partial(_open_file, listing=listing))
     if pickled.is_legacy(start):
-        return pickled.open_legacy(path, file, listing=listing)
+        return pickled.open_legacy(path, file, listing=listing).written_in("PyTorch (before 1.6)")
     if pickled.is_tar(start):
-        return pickled.open_tar(path, file, listing=listing)
+        return pickled.open_tar(path, file, listing=listing).written_in("PyTorch (tar, before 0.1.10)")
     if start.startswith(_PICKLE):
         raise ValueError(f"{path} is refused: it is a pickle that torch.save did not write, and may run code")
     if path.suffix == ".onnx":
@@ -143,11 +147,13 @@ def _text(start: bytes) -> str:
 def _open_zip(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
     archive = Archive(path, file)
     if script_archive.is_torchscript(archive):
-        return script_archive.open_archive(path, file, archive)
+        return script_archive.open_archive(path, file, archive).written_in("TorchScript")
     if exported_archive.is_exported(archive):
-        return exported_archive.open_archive(path, file, archive)
+        return exported_archive.open_archive(path, file, archive).written_in("exported program (.pt2)")
     if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in archive.members):
-        return pickled.open_zip(path, file, archive, listing=listing)
+        return pickled.open_zip(path, file, archive, listing=listing).written_in("PyTorch (zip archive)")
+    if numpy_file.is_npz(archive):
+        return numpy_file.open_archive(path, file, archive)
     raise ValueError(f"{path} is a zip archive, and not one that torch wrote: it has no data.pkl")
 
 

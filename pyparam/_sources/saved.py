@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime, timedelta
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from pyparam._base.native import _C
 from pyparam._sources import checkpoint, nested, path, script, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.inert import Attributes, Kept
+from pyparam._sources.programs import Program
 from pyparam._sources.table import ParamTable
 from pyparam._sources.unpickle import Reference
 
@@ -39,20 +41,20 @@ class Saved(NamedTuple):
     """What else there is, which nothing here looks into: name to what it is."""
 
 
-def saved(source: Any) -> Saved:
+def saved(source: Any, *, values: bool = True) -> Saved:
     """What ``state_dict()`` of a module lists, and of any other source all that it has.
 
     So a model and its checkpoint have the same names, also where hooks or methods of the model's own choose
     them: parameters and persistent buffers, tied ones under each of their names. What a module saves that is
     no tensor (extra state, the packed parameters of quantized modules) is taken apart as a checkpoint is. A
-    table is taken as it is.
+    table is taken as it is. With ``values=False`` the table may list stand-ins, as that of ``table_of``.
     """
     if isinstance(source, nn.Module) and not script.accepts(source):
         return _of_module(source)
     if path.accepts(source):
         source = path.open(source)
-    if type(source) is Checkpoint:
-        return _with_others(table_of(source), source.extras)
+    if isinstance(source, Checkpoint) and not isinstance(source, Program):
+        return _with_others(table_of(source, values=values), source.extras)
     if isinstance(source, Mapping) and not checkpoint.accepts(source):
         others: dict[str, Any] = {}
         table = table_of(source)
@@ -122,12 +124,32 @@ def _take_apart(name: str, tensor: Tensor, found: dict[str, Tensor], others: dic
 def _with_others(table: ParamTable, others: Mapping[str, Any]) -> Saved:
     values: dict[str, Any] = {}
     unseen: dict[str, str] = {}
-    for name, value in others.items():
+    for name, value in _unfolded(others):
         try:
             values[name] = _Plain().form(value)
         except (_NotPlainError, TypeError):  # a key or an item that has no hash as plain data
             unseen[name] = f"a {type(value).__name__}"
     return Saved(table, values, unseen)
+
+
+_MOST_UNFOLDED = 100_000
+
+
+def _unfolded(others: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Entries of dicts under dotted names, as formats have them that keep no dicts."""
+    left = [_MOST_UNFOLDED]  # dicts may share dicts: what is more stays whole
+
+    def below(name: str, value: Any, deepest: int) -> Iterator[tuple[str, Any]]:
+        left[0] -= 1
+        plain = type(value) in (dict, OrderedDict) and all(type(key) in (str, int) for key in value)
+        if not plain or not value or not deepest or left[0] < len(value):
+            yield name, value
+            return
+        for key, inner in value.items():
+            yield from below(f"{name}.{key}", inner, deepest - 1)
+
+    for name, value in others.items():
+        yield from below(name, value, 32)
 
 
 class _NotPlainError(Exception):

@@ -218,7 +218,8 @@ def _combined(
     numbers = {file_name: number for number, file_name in enumerate(shards)}
     places = {name: shards[file]._places[name] * len(shards) + numbers[file] for name, file in found}
     parts = [shard._parts[0] for shard in shards.values()]
-    return Checkpoint(path, parts, places=places, metadata={**together, **metadata}, extras=extras)
+    made = Checkpoint(path, parts, places=places, metadata={**together, **metadata}, extras=extras)
+    return made.over(shards.values())
 
 
 def _listed(paths: Iterable[Path]) -> str:

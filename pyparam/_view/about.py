@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyparam._base.native import _C
@@ -91,7 +90,7 @@ def about(node: Node, outline: _C.Outline) -> About:
         held = sum(outline.holding(0, buffers).bytes for buffers in (False, True))
         facts = [*_file(source, held), *facts_of(source.extras, source.metadata)]
         facts += beside(source.path, source.files)
-    facts += _quantized(node.tree.table)
+    facts += _quantized(node.tree.table, source)
     elsewhere = _elsewhere(shares, listed)
     if len(shares) == 1 and shares[0].kind == "model" and not elsewhere:
         return About([], facts, shares[0])
@@ -124,8 +123,8 @@ def _held(outline: _C.Outline, names: Collection[str]) -> tuple[int, int, int]:
     return sum(h.tensors for h in both), sum(h.unique for h in both), sum(h.bytes for h in both)
 
 
-def _quantized(table: ParamTable) -> Iterator[tuple[str, str]]:
-    found = quantized(table)
+def _quantized(table: ParamTable, source: Checkpoint | None) -> Iterator[tuple[str, str]]:
+    found = quantized(table, source)
     for scheme in dict.fromkeys(one.scheme for one in found.logical):
         alike = [one for one in found.logical if one.scheme == scheme]
         values, stored = sum(one.numel for one in alike), sum(one.nbytes for one in alike)
@@ -145,30 +144,10 @@ def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:
         total = sum(os.stat(file).st_size for file in files)
     except OSError:
         return
-    yield (
-        "file",
-        f"{_format(source.path, next(iter(files), None))}, {plural(len(files), 'file')}, {size(total)}",
-    )
+    yield "file", f"{source.format or 'no file'}, {plural(len(files), 'file')}, {size(total)}"
     if total > _TIMES * held + _SPARE + _EACH * len(source):
         yield (
             NOT_LISTED,
             f"{size(total - held)} of the {size(total)} are none of the tensors above: storage saved whole "
             "beside its views, or what is no tensor",
         )
-
-
-def _format(path: Path, first: Path | None) -> str:
-    """What a checkpoint is written in, by what its first file begins with."""
-    if first is None:
-        return "no file"
-    if first.suffix == ".distcp" or (path / ".metadata").exists():
-        return "torch.distributed.checkpoint"
-    with open(first, "rb") as file:
-        start = file.read(16)
-    if start.startswith(b"PK"):
-        return "PyTorch (zip archive)"
-    if start.startswith(b"GGUF"):
-        return "GGUF"
-    if start[8:9] == b"{":
-        return "safetensors"
-    return "PyTorch (before 1.6)"

@@ -17,7 +17,7 @@ def lines_of(source: Any, *, local: bool) -> Iterator[str]:
     """With ``local``, how much of the wholes is here; always, whose counts are of parts alone."""
     if not isinstance(source, (nn.Module, Mapping, ParamTable)):
         return
-    table = table_of(source)
+    table = table_of(source, values=False)
     if is_flat(table):
         yield "flattened by FullyShardedDataParallel: the counts are of this rank's part of the parameters"
     if local and has_parts(table):

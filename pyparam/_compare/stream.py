@@ -1,0 +1,76 @@
+"""``compare`` of what is put together or dequantized: some values in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from pyparam._compare.comparison import COUNTS, VALUES
+from pyparam._compare.matching import matched
+from pyparam._share.readable import unreadable_in
+from pyparam._sources.stand_in import Untold, is_stand_in, value_of
+from pyparam._sources.table import ParamTable
+
+BATCH = 128 << 20
+"""Bytes of values that are made at a time, or one pair, if that is more."""
+
+Reading: TypeAlias = "tuple[tuple[ParamTable, ParamTable], dict[str, Any], dict[str, str]]"
+
+
+def read_in_batches(
+    a: ParamTable, b: ParamTable, read: Callable[[ParamTable, ParamTable], Reading]
+) -> Reading:
+    """What ``read`` gives of two tables, where stand-ins are asked for their values a batch at a time."""
+    unread = unreadable_in(b) | unreadable_in(a)
+    pairs = matched(a, b, unread)
+    rows_of = list(zip(pairs["in_a"], pairs["in_b"], strict=True))
+    tensors = a.tensors, b.tensors
+    names = a.names
+    row_of = {names[i]: row for row, (i, _) in enumerate(rows_of)}
+    values = torch.zeros(len(rows_of), len(VALUES), dtype=torch.float64, device="cpu")
+    counts = torch.zeros(len(rows_of), len(COUNTS), dtype=torch.int64, device="cpu")
+    for rows in _batches([_made_bytes(tensors[0][i]) + _made_bytes(tensors[1][j]) for i, j in rows_of]):
+        one: dict[str, Tensor] = {}
+        other: dict[str, Tensor] = {}
+        for i, j in (rows_of[row] for row in rows):
+            try:
+                pair = value_of(tensors[0][i]), value_of(tensors[1][j])
+            except Untold as error:
+                unread[names[i]] = str(error)
+                continue
+            one[names[i]], other[names[i]] = pair
+        (table, _), found, refused = read(_table(one), _table(other))
+        unread |= refused
+        at = torch.tensor([row_of[table.names[i]] for i in found["in_a"]], dtype=torch.int64, device="cpu")
+        values[at], counts[at] = found["values"].cpu(), found["counts"].cpu()
+    kept = torch.tensor(
+        [row for name, row in row_of.items() if name not in unread], dtype=torch.int64, device="cpu"
+    )
+    left_a, left_b = (t._take([i for i, name in enumerate(t.names) if name not in unread]) for t in (a, b))
+    pairs = matched(left_a, left_b, ())
+    return (left_a, left_b), {**pairs, "values": values[kept], "counts": counts[kept]}, unread
+
+
+def _made_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.dtype.itemsize if is_stand_in(tensor) else 0
+
+
+def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Rows in their order, of about ``BATCH`` bytes that are made."""
+    rows: list[int] = []
+    held = 0
+    for row, size in enumerate(sizes):
+        if rows and held + size > BATCH:
+            yield rows
+            rows, held = [], 0
+        rows.append(row)
+        held += size
+    if rows:
+        yield rows
+
+
+def _table(tensors: dict[str, Tensor]) -> ParamTable:
+    return ParamTable.for_verb(list(tensors), list(tensors.values()))
