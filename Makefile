@@ -5,6 +5,7 @@
 #   PIP_FLAGS     more options for pip install, such as an index with CPU-only builds of torch
 #   PYTEST_FLAGS  more options for pytest: make test PYTEST_FLAGS="-k ties -x"
 #   MAX_JOBS      parallel compiles
+#   TEST_JOBS     processes that share the tests, a file of them at a time; 0: pytest's own does them all
 #   CUDA_ARCHS    the GPUs that make cuda compiles for
 #   CUDA_PIP_FLAGS  more options for pip install in the CUDA build's environment
 PYTHON ?= python3
@@ -16,10 +17,12 @@ CUDA_ARCHS ?= 8.0;9.0+PTX
 CUDA_PIP_FLAGS ?=
 MAX_JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export MAX_JOBS
+TEST_JOBS ?= 0
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_FLAGS)
 requirements = $(PY) .ci/requirements.py $(1) | $(PIP) --requirement /dev/stdin
+SHARED := -m "not slow" --numprocesses $(TEST_JOBS) --dist loadfile --benchmark-disable
 CUDA_PY := $(CUDA_VENV)/bin/python
 CUDA_PIP := $(CUDA_PY) -m pip --disable-pip-version-check install --quiet --constraint constraints-cuda.txt $(CUDA_PIP_FLAGS)
 SOURCES := $(shell find csrc -type f) setup.py
@@ -27,13 +30,14 @@ CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 PYTHON_TREES := pyparam tests benchmarks docs .ci setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all style lint guards docs wheel sdist test-wheel test-sdist matrix format bench bench-compare bench-record sanitize cuda test-cuda bench-cuda clean
+.PHONY: help demo test test-all style stubs lint guards docs wheel sdist test-wheel test-sdist matrix format bench bench-compare bench-record sanitize cuda test-cuda bench-cuda clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      show the two demo models, and write a report of one with faults planted in it"
 	@echo "make test      the test suite (make test-all: also what takes many seconds or gigabytes)"
-	@echo "make lint      clang-format, ruff, mypy, stubtest, and warnings as errors (make style: what needs no build)"
+	@echo "make lint      clang-format, ruff, mypy, stubtest, and warnings as errors (make style: what needs no build;"
+	@echo "               make stubs: the rest)"
 	@echo "make guards    the instructions that the hot paths take, against the recorded table"
 	@echo "make docs      the documentation, into build/site"
 	@echo "make wheel     a wheel into dist/, for the PyTorch that it is built with (make sdist: the sources)"
@@ -110,7 +114,7 @@ demo: $(VENV)/.report $(VENV)/.installed $(VENV)/.built
 	@$(PY) -m pyparam report pyparam._cli.demo:planted --title "The demo network, with faults" -o $(CURDIR)/build/demo.html; test $$? -eq 1
 
 test: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
-	PYTHONPATH=. $(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
+	PYTHONPATH=. $(PY) -m pytest $(SHARED) $(PYTEST_FLAGS)
 
 test-all: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest $(PYTEST_FLAGS)
@@ -130,8 +134,10 @@ style: $(VENV)/.lint
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
+lint: style stubs
+
 # Warnings are errors in this build, whose objects lie by themselves unless they are in the other one too.
-lint: style $(VENV)/.installed $(VENV)/.built
+stubs: $(VENV)/.lint $(VENV)/.installed $(VENV)/.built
 	@PYPARAM_WERROR=1 $(PY) setup.py --quiet build_ext --build-lib build/werror-lib
 	$(PY) -m mypy.stubtest pyparam._C --allowlist .ci/stubtest-allowed --ignore-unused-allowlist
 
@@ -169,7 +175,7 @@ test-wheel: $(VENV)/.test wheel
 	mkdir -p build/wheel/tree
 	git ls-files --cached --others --exclude-standard | grep -v "^pyparam/" | tar -cf - -T - | tar -xf - -C build/wheel/tree
 	$(call installed,build/wheel/venv,dist/*.whl)
-	cd build/wheel/tree && ../venv/bin/python -c 'import sys, pytest; sys.exit(pytest.console_main())' -m "not slow" $(PYTEST_FLAGS)
+	cd build/wheel/tree && ../venv/bin/python -c 'import sys, pytest; sys.exit(pytest.console_main())' $(SHARED) $(PYTEST_FLAGS)
 
 # The source distribution in a folder of its own: a wheel is built of it, which compiles everything, and is tried.
 test-sdist: $(VENV)/.test sdist
@@ -200,7 +206,7 @@ sanitize: $(VENV)/.test $(VENV)/.installed
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:detect_odr_violation=0 \
 	UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
 	PYPARAM_EXPECT_SANITIZE=1 \
-	$(VENV)/bin/pytest -m "not slow and not unsanitized" $(PYTEST_FLAGS)
+	$(VENV)/bin/pytest $(SHARED) -m "not slow and not unsanitized" $(PYTEST_FLAGS)
 
 # The CUDA build: another PyTorch, another environment, and a build of its own, which needs a toolkit of that
 # PyTorch's major version, and no GPU.
@@ -208,7 +214,7 @@ $(CUDA_VENV)/.made: constraints-cuda.txt
 	@command -v nvcc >/dev/null || test -n "$$CUDA_HOME" || $(call stop,no CUDA toolkit: nvcc is not on the path and CUDA_HOME names none)
 	$(PYTHON) -m venv $(CUDA_VENV)
 	$(CUDA_PIP) torch numpy "setuptools>=77" wheel ninja "safetensors>=0.4" "rich>=13" "typer>=0.12" \
-	  "pytest>=8" "pytest-benchmark>=4" "hypothesis>=6"
+	  "pytest>=8" "pytest-benchmark>=4" "pytest-xdist>=3.6" "hypothesis>=6"
 	@touch $@
 
 build/cuda/.built: $(SOURCES) $(CUDA_VENV)/.made .ci/nvcc
@@ -225,7 +231,7 @@ ELSEWHERE := instruction_set_does_not_count or any_vector_unit
 
 cuda: build/cuda/.built
 	$(CUDA_RUN)/python .ci/check_cuda.py build/cuda/temp
-	$(CUDA_RUN)/pytest -m "not slow" -k "not ($(ELSEWHERE))" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
+	$(CUDA_RUN)/pytest $(SHARED) -k "not ($(ELSEWHERE))" $(CUDA_TESTS) $(wildcard tests/test_bodies*.py) tests/test_device_table.py \
 	  tests/test_flatten_ops.py tests/test_init_fill.py tests/test_measure.py tests/test_measure_op.py tests/test_norm.py tests/test_fingerprint.py tests/test_fingerprint_class.py \
 	  $(PYTEST_FLAGS)
 

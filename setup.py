@@ -107,8 +107,9 @@ def flags() -> tuple[list[str], list[str]]:
     link_flags = ["-fopenmp"]
     if enabled("PYPARAM_SANITIZE"):
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-        # vptr and function checks need the type information of torch's own classes, which it hides.
-        compile_flags += [*sanitize, "-fno-sanitize=vptr", "-fno-omit-frame-pointer", "-O1", "-g"]
+        # vptr and function checks need the type information of torch's own classes, which it hides. A report
+        # names functions and lines, which -g1 has.
+        compile_flags += [*sanitize, "-fno-sanitize=vptr", "-fno-omit-frame-pointer", "-O1", "-g1"]
         link_flags += sanitize
     elif enabled("PYPARAM_DEBUG"):
         compile_flags += ["-O1", "-g", "-UNDEBUG"]

@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import pytest
 import torch
+from faces import is_face
 
 from pyparam._base.native import _C
 
@@ -30,7 +31,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"PYPARAM_REQUIRE_CUDA=1, but {without_cuda()}", returncode=3)
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are selected by
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if is_face(item.path):
+            item.add_marker(pytest.mark.unsanitized)
     reason = without_cuda()
     for item in items:
         marker = item.get_closest_marker("cuda")

@@ -77,7 +77,6 @@ def imported(folder: Path) -> subprocess.CompletedProcess[str]:
 RELEASE = torch.__version__.partition("+")[0]
 
 
-@pytest.mark.unsanitized
 @pytest.mark.parametrize("other", ["2.12.0+cpu", "2.13.0.dev20260101", f"{RELEASE}a0+git1234567"])
 def test_another_torch_is_said_before_the_extension_is_loaded(copy: Path, other: str) -> None:
     (copy / "pyparam" / "_C.built").write_text(f"torch {other}\ncuda None\n")
@@ -91,7 +90,6 @@ def test_another_torch_is_said_before_the_extension_is_loaded(copy: Path, other:
     )
 
 
-@pytest.mark.unsanitized
 def test_another_cuda_is_said_before_the_extension_is_loaded(copy: Path) -> None:
     (copy / "pyparam" / "_C.built").write_text(f"torch {torch.__version__}\ncuda 9.2\n")
     done = imported(copy)
@@ -100,7 +98,6 @@ def test_another_cuda_is_said_before_the_extension_is_loaded(copy: Path) -> None
     assert f"with CUDA 9.2, and this is PyTorch {torch.__version__} with {here}" in done.stderr
 
 
-@pytest.mark.unsanitized
 def test_the_same_torch_with_another_label_is_the_same(copy: Path) -> None:
     (copy / "pyparam" / "_C.built").write_text(f"torch {RELEASE}+other\ncuda None\n")
     assert imported(copy).returncode == 7

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import pyparam
 
 # What the libraries warn of is not ours to mend.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.unsanitized]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def data(count: int = 32) -> TensorDataset:

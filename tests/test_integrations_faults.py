@@ -11,7 +11,7 @@ from faulty_training import ODD_STEPS, STEPS, Transformer
 import pyparam
 
 # What the libraries warn of is not ours to mend.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.unsanitized]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.mark.parametrize("at", [STEPS, ODD_STEPS], ids=["measured", "between"])

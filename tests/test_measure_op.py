@@ -316,3 +316,9 @@ def test_the_histogram_op() -> None:
 def test_native_bindings_take_a_table() -> None:
     table = _C.ParamTable(["x"], [torch.ones(3)])
     assert _C.measure(table, False, False, [], True).counts[0, 0] == 3
+
+
+def test_progress_counts_what_whole_chunks_hold() -> None:
+    pyparam.measure([torch.ones((1 << 22) + 1), torch.ones(3)])
+    done, in_all = _C.measure_progress()
+    assert (done, in_all) == (4 << 22, 4 * ((1 << 22) + 4))

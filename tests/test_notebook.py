@@ -105,7 +105,6 @@ def test_stats_point_out_what_is_not_finite() -> None:
     assert read(unused._repr_html_()).notes == ["2 without a gradient"]
 
 
-@pytest.mark.unsanitized
 def test_fifty_thousand_rows_are_cheap_and_short() -> None:
     model = mixture()
     inspector, stats = pyparam.inspect(model), pyparam.measure(model)
@@ -152,7 +151,6 @@ CLASSIC = """
 """
 
 
-@pytest.mark.unsanitized
 @pytest.mark.parametrize(
     ("sheet", "classes"),
     [(JUPYTERLAB, "jp-RenderedHTMLCommon jp-RenderedHTML jp-OutputArea-output"), (CLASSIC, "rendered_html")],

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from faces import FACES, is_face
 
 import pyparam
 
@@ -23,7 +27,6 @@ def run(code: str, path: Path, **variables: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.unsanitized
 def test_without_the_extension_the_import_says_how_to_build_it(tmp_path: Path) -> None:
     shutil.copytree(
         Path(pyparam.__file__).parent,
@@ -38,7 +41,6 @@ def test_without_the_extension_the_import_says_how_to_build_it(tmp_path: Path) -
     assert "pip install --no-build-isolation ." in done.stderr
 
 
-@pytest.mark.unsanitized
 def test_importing_loads_neither_the_command_line_nor_plots() -> None:
     code = "import sys, pyparam; print([m for m in ('rich', 'typer', 'matplotlib', 'pandas') if m in sys.modules])"
     done = run(code, ROOT)
@@ -69,3 +71,19 @@ def test_a_torch_that_is_too_old_or_missing_is_said(tmp_path: Path) -> None:
     # Of another length: Python would take the bytecode of a file of the same second and size.
     (fake / "__init__.py").write_text("raise ImportError('there is none')\n")
     assert "PyTorch is not importable in this environment" in run(code, tmp_path).stderr
+
+
+def native_names(files: Iterable[Path]) -> set[str]:
+    return {name for file in files for name in re.findall(r"\b_C\.(\w+)", file.read_text(encoding="utf-8"))}
+
+
+def test_faces_call_nothing_native_that_the_sanitizers_do_not_see() -> None:
+    """Their tests do not run under the sanitizers; those of what lies below do."""
+    package = Path(pyparam.__file__).parent
+    rooms = ("_cli", "_view", "integrations")
+    faces = [file for room in rooms for file in (package / room).rglob("*.py")]
+    assert len(faces) > 20
+    tests = [file for file in Path(__file__).parent.glob("test_*.py") if not is_face(file)]
+    below = set(package.rglob("*.py")) - set(faces)
+    assert native_names(faces) <= native_names([*below, *tests])
+    assert all(any(fnmatch(file.stem, face) for file in Path(__file__).parent.glob("*.py")) for face in FACES)

@@ -93,7 +93,6 @@ def test_one_parameter_and_names_that_are_no_formulas(kind) -> None:
     assert png(one).startswith(b"\x89PNG")
 
 
-@pytest.mark.unsanitized
 @pytest.mark.parametrize("kind", KINDS)
 def test_thousands_of_parameters_are_put_together_quickly(kind) -> None:
     model = mixture(layers=6, experts=256)

@@ -19,9 +19,6 @@ from pyparam._cli.demo import mixture
 
 RESPONSE = 100  # milliseconds
 
-# The sanitizers are loaded before every process, Chromium too.
-pytestmark = pytest.mark.unsanitized
-
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):

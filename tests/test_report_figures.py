@@ -16,10 +16,6 @@ import pyparam
 from pyparam._view.html.pack import unpack
 from pyparam._view.html.strips import NOT_FINITE, ZERO, norms_of
 
-# The sanitizers are loaded before every process, Chromium too.
-browser = pytest.mark.unsanitized
-
-
 # --- norms of rows and columns -------------------------------------------------------------------------------
 
 
@@ -122,7 +118,6 @@ def page(driver, written):
     assert complaints(driver) == []
 
 
-@browser
 def test_a_normal_is_one_hump_on_the_linear_axis(page):
     page.go("#/parameter/h.0.linear1.weight")
     drawn = "const p = document.querySelectorAll('#page .chart')[0]; return [p.layout.xaxis.title.text, p.data[0].y]"
@@ -136,7 +131,6 @@ def test_a_normal_is_one_hump_on_the_linear_axis(page):
     assert page.run(title) == "value, signed logarithmic"
 
 
-@browser
 def test_few_far_values_are_named_beside_a_linear_axis(driver, tmp_path):
     values = torch.linspace(-1, 1, 10_000, device="cpu", dtype=torch.float32)
     values[5] = 1000.0
@@ -148,7 +142,6 @@ def test_few_far_values_are_named_beside_a_linear_axis(driver, tmp_path):
     assert notes == ["1 beyond, up to 1,000"]
 
 
-@browser
 def test_the_table_has_l2_largest_and_nonfinite(page, model):
     heads = page.run("return [...document.querySelectorAll('.head .cell')].map((c) => c.textContent)")
     assert heads == [
@@ -167,7 +160,6 @@ def test_the_table_has_l2_largest_and_nonfinite(page, model):
     assert page.run(largest) == pytest.approx(float(pyparam.measure(model).max_abs.nan_to_num().max()))
 
 
-@browser
 def test_the_whole_head_of_a_column_sorts(page):
     from selenium.webdriver import ActionChains
 
@@ -179,7 +171,6 @@ def test_the_whole_head_of_a_column_sorts(page):
     assert head.get_attribute("aria-sort") == "descending"
 
 
-@browser
 def test_a_module_unites_what_is_below_it(page, model):
     united = "const u = pyparam.report.table.rows.all.of(pyparam.report.model.node(arguments[0])); return u"
     for name in ("h.0", "h.1.self_attn", "wte"):
@@ -202,7 +193,6 @@ def test_a_module_unites_what_is_below_it(page, model):
     assert page.run(shown) == sum(p.numel() for p in model.h[0].linear1.parameters())
 
 
-@browser
 def test_a_module_shows_its_figures_and_its_distribution(page):
     cells = "const l = [...document.querySelectorAll('.body .line.module')].find((l) => l.textContent.includes('wte')); return [l.querySelector('.cell.std').textContent, l.querySelector('canvas').hidden]"
     text, hidden = page.run(cells)
@@ -214,7 +204,6 @@ def test_a_module_shows_its_figures_and_its_distribution(page):
     assert page.run(painted) != logarithmic
 
 
-@browser
 def test_a_matrix_shows_strips(page):
     page.go("#/parameter/h.2.linear2.weight")  # all zero
     assert "zero in 64 cells" in page.one(".stripped").text
@@ -229,7 +218,6 @@ def test_a_matrix_shows_strips(page):
     assert page.all(".strip") == []
 
 
-@browser
 def test_paper_has_the_whole_map_and_every_line(page):
     page.one("#theme").click()
     page.one("#close-all").click()
@@ -250,7 +238,6 @@ def test_paper_has_the_whole_map_and_every_line(page):
     page.one("#theme").click()
 
 
-@browser
 def test_it_prints(page):
     lines = "return pyparam.report.table.items.length"
     count = page.run(lines)
