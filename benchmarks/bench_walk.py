@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from making import pairs_maker, state_maker
 from models import MODELS
 from pairing import seconds, versus
-from torch import Tensor, nn
+from torch import nn
 
 import pyparam
 
@@ -96,50 +95,23 @@ def test_load_state_dict(benchmark: Any, model: tuple[str, nn.Module]) -> None:
     print(f"\nload_state_dict, {name}: {pair}")
 
 
-def object_maker(state: Any) -> Callable[[], Any]:
-    """A loop that makes the objects of a state dict and does nothing else: what CPython and torch charge."""
-
-    def split(names: Any) -> list[tuple[str, str]]:
-        return [(name[: name.rfind(".") + 1], name[name.rfind(".") + 1 :]) for name in names]
-
-    entries = [(*parts, tensor) for parts, tensor in zip(split(state), state.values(), strict=True)]
-    metadata = [
-        (*parts, local) for parts, local in zip(split(state._metadata), state._metadata.values(), strict=True)
-    ]
-    detach = Tensor.detach
-
-    def loop() -> Any:
-        made: Any = OrderedDict()
-        for owner, key, tensor in entries:
-            made[owner + key] = detach(tensor)
-        made._metadata = OrderedDict()
-        for owner, key, local in metadata:
-            made._metadata[owner + key] = local.copy()
-        return made
-
-    return loop
+MAKERS: dict[str, Callable[[nn.Module], Callable[[], Any]]] = {
+    "state_dict": lambda m: state_maker(m.state_dict(keep_vars=True)),
+    "list(named_parameters)": lambda m: pairs_maker(list(m.named_parameters())),
+    "list(named_modules)": lambda m: pairs_maker(list(m.named_modules())),
+}
 
 
-def without_collector(job: Callable[[], Any]) -> Callable[[], Any]:
-    def run() -> Any:
-        gc.disable()
-        try:
-            return job()
-        finally:
-            gc.enable()
-
-    return run
-
-
-def test_state_dict_beside_a_loop_that_makes_the_same_objects(
-    benchmark: Any, model: tuple[str, nn.Module]
+@pytest.mark.parametrize("job", list(MAKERS))
+def test_beside_a_loop_that_makes_the_same_objects(
+    benchmark: Any, model: tuple[str, nn.Module], job: str
 ) -> None:
-    """The peer walks nothing: it is given names in two pieces and the tensors. Aim: 1.3 times its time."""
+    """The peer walks nothing: see making.py. Aim: 1.3 times its time."""
     name, built = model
-    loop = without_collector(object_maker(built.state_dict(keep_vars=True)))
-    assert comparable(pyparam.state_dict(built)) == comparable(loop())
-    pair = versus(benchmark, lambda: pyparam.state_dict(built), loop, rounds=ROUNDS[name], floor=1 / 1.3)
-    print(f"\nstate_dict beside a loop that makes its objects, {name}: {pair}")
+    ours, loop = JOBS[job][0], MAKERS[job](built)
+    assert comparable(ours(built)) == comparable(loop())
+    pair = versus(benchmark, lambda: ours(built), loop, rounds=ROUNDS[name], floor=1 / 1.3)
+    print(f"\n{job} beside a loop that makes its objects, {name}: {pair}")
 
 
 INDEX_FLOORS = {"mixture": 30, "tree": 100, "chain": 20, "mlp": 2}

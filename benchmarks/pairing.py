@@ -52,6 +52,15 @@ def keep(ours: float, peer: float) -> None:
             lines.write(json.dumps({"name": name, "ours": ours, "peer": peer, "ratio": ratio}) + "\n")
 
 
+def affordable(rounds: int, seconds_a_round: float) -> int:
+    """Of so many rounds those that PYPARAM_SECONDS leaves time for, and one at the least: where benchmarks are
+    run in several processes, these are the rounds."""
+    limit = os.environ.get("PYPARAM_SECONDS")
+    if limit is None or seconds_a_round <= 0:
+        return rounds
+    return max(1, min(rounds, int(float(limit) / seconds_a_round)))
+
+
 def versus(
     benchmark: Any,
     ours: Callable[[], Any],
@@ -69,8 +78,7 @@ def versus(
     """
     if rounds < 1:
         raise ValueError(f"versus: rounds must be positive, got {rounds}")
-    ours()
-    peer()
+    rounds = affordable(rounds, seconds(ours) + seconds(peer))
     ours_times: list[float] = []
     peer_times: list[float] = []
     for i in range(rounds):
@@ -86,7 +94,8 @@ def versus(
         name = benchmark.name
         benchmark.extra_info.update(ratio=round(pair.ratio, 3), peer=pair.peer, floor=floor)
         # pytest-benchmark's own table takes rounds of its own.
-        benchmark.pedantic(ours, rounds=min(rounds, 5), iterations=1)
+        if benchmark.enabled:
+            benchmark.pedantic(ours, rounds=min(rounds, 5), iterations=1)
     aim = "" if floor is None else f" (floor {floor:g}×)"
     print(f"\n{name}: {readable(pair.ours)} against {readable(pair.peer)}: {pair.ratio:.3g}×{aim}")
     return pair

@@ -18,12 +18,22 @@ void bind_fingerprint(pybind11::module_& m) {
   m.def(
       "fingerprint",
       [both](const ParamTable& table, bool release_pages) -> py::object {
-        check_operands("fingerprint", "tensors", table.tensors);
+        std::optional<cpu::HashOperands> operands;
+        {
+          py::gil_scoped_release release;
+          operands = operands_of(table);
+        }
+        if (operands.has_value()) {
+          check_initialized("fingerprint", "tensors", table.tensors, operands->empty);
+        } else {
+          check_operands("fingerprint", "tensors", table.tensors);
+        }
         at::Tensor digests;
         TableFingerprint found;
         {
           py::gil_scoped_release release;
-          digests = digests_of(table, release_pages);
+          digests = operands.has_value() ? cpu::fingerprint(table.tensors, *operands, release_pages)
+                                         : digests_of(table, release_pages);
           if (digests.is_cpu()) found = fingerprint_of(table, digests);
         }
         return digests.is_cpu() ? py::object(both(found)) : py::cast(digests);

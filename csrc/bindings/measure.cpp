@@ -11,9 +11,12 @@
 #include <optional>
 #include <utility>
 
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/measure.h"
+#include "kernels/cpu/norm.h"
 #include "kernels/cpu/summaries.h"
 #include "kernels/extent.h"
+#include "kernels/flatten.h"
 #include "table/apart.h"
 #include "table/gradients.h"
 #include "table/layouts.h"
@@ -44,8 +47,7 @@ std::string type_name(const at::Tensor& tensor) {
 const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Tensor>& tensors,
                                      LayoutColumns* layouts = nullptr,
                                      ApartCheck* memory = nullptr) {
-  if (layouts != nullptr) layouts->reserve(tensors.size());
-  if (memory != nullptr) memory->reserve(tensors.size());
+  if (memory != nullptr) memory->resize(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     prefetch_ahead(tensors, i);
     const at::Tensor& tensor = tensors[i];
@@ -59,7 +61,7 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
                       "] is on the meta device and has no values");
     require_extent(tensor, [&] { return c10::str(verb, ": tensors[", i, "]"); });
     if (layouts != nullptr) layouts->append(tensor);
-    if (memory != nullptr) memory->append(tensor);
+    if (memory != nullptr) memory->take(i, tensor);
   }
   return tensors;
 }
@@ -114,21 +116,22 @@ struct Measurement {
   std::vector<int64_t> missing;
 };
 
-// Nothing where some of the tensors may share memory and the caller wants those that are `apart`
-// only.
-std::optional<Measurement> measure(const ParamTable& table, bool grad, bool histogram,
-                                   const FileMaps& maps, bool apart) {
+// The tensors as the CPU's kernels read them, in one pass and without the dispatcher, where it
+// would bring them there and do nothing else. Of no tensors an op says what it gives.
+std::optional<cpu::ElementList> read_ordinary(const std::vector<at::Tensor>& tensors,
+                                              const cpu::ElementList::Notes& notes) {
+  if (tensors.empty() || !dispatch_is_plain()) return std::nullopt;
+  return cpu::ElementList::of_ordinary(tensors, notes);
+}
+
+// Through the dispatcher, but for mapped files.
+Measured measure_by_op(const std::vector<at::Tensor>& tensors, bool histogram,
+                       const FileMaps& maps) {
   static const auto of_all =
       op<std::tuple<at::Tensor, at::Tensor>(at::TensorList)>("pyparam::measure");
   static const auto with_bins =
       op<std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>(
           at::TensorList)>("pyparam::measure_histogram");
-  const Gradients found = grad ? gradients(table) : Gradients{};
-  LayoutColumns layouts;
-  ApartCheck memory;
-  const std::vector<at::Tensor>& tensors =
-      plain("measure", grad ? found.present : table.tensors, &layouts, apart ? &memory : nullptr);
-  if (apart && !memory.apart()) return std::nullopt;
   Measured out;
   if (!maps.empty()) {
     out = measure_tensors(tensors, histogram, maps);
@@ -138,14 +141,41 @@ std::optional<Measurement> measure(const ParamTable& table, bool grad, bool hist
   } else {
     std::tie(out.values, out.counts) = of_all.call(tensors);
   }
-  return Measurement{out, std::move(layouts), found.missing};
+  return out;
+}
+
+// Nothing where some of the tensors may share memory and the caller wants those that are `apart`
+// only.
+std::optional<Measurement> measure(const ParamTable& table, bool grad, bool histogram,
+                                   const FileMaps& maps, bool apart) {
+  // In two names: a conditional of both would copy the table's list.
+  const Gradients found = grad ? gradients(table) : Gradients{};
+  const std::vector<at::Tensor>& tensors = grad ? found.present : table.tensors;
+  {
+    LayoutColumns layouts;
+    ApartCheck memory;
+    if (const auto list = read_ordinary(tensors, {&layouts, apart ? &memory : nullptr})) {
+      if (apart && !memory.apart()) return std::nullopt;
+      return Measurement{measure_elements(*list, histogram, maps), std::move(layouts),
+                         found.missing};
+    }
+  }
+  LayoutColumns layouts;
+  ApartCheck memory;
+  plain("measure", tensors, &layouts, apart ? &memory : nullptr);
+  if (apart && !memory.apart()) return std::nullopt;
+  return Measurement{measure_by_op(tensors, histogram, maps), std::move(layouts), found.missing};
 }
 
 at::Tensor total_norm(const ParamTable& table, double p, bool grad) {
   static const auto handle = op<at::Tensor(at::TensorList, double)>("pyparam::total_norm");
-  // In two names: a conditional of both would copy the table's list.
+  // In two names, as above.
   const Gradients found = grad ? gradients(table) : Gradients{};
   const std::vector<at::Tensor>& tensors = grad ? found.present : table.tensors;
+  if (const auto list = read_ordinary(tensors, {})) {
+    check_order("total_norm", p);
+    return cpu::total_norm(*list, p, false);
+  }
   return handle.call(plain("total_norm", tensors), p);
 }
 

@@ -23,20 +23,25 @@ void refuse_wrapper(const char* verb, const char* list, size_t index, const at::
 
 }  // namespace
 
+void check_initialized(const char* verb, const char* list, at::TensorList tensors,
+                       const std::vector<size_t>& empty) {
+  if (empty.empty()) return;
+  // To C++ an UninitializedParameter is an empty tensor.
+  const auto uninitialized =
+      py::module_::import("torch.nn.parameter").attr("UninitializedTensorMixin");
+  for (const size_t i : empty) {
+    TORCH_CHECK_VALUE(!py::isinstance(py::cast(tensors[i]), uninitialized), verb, ": ", list, "[",
+                      i, "] is not initialised yet (a lazy module's); run the module once first");
+  }
+}
+
 void check_operands(const char* verb, const char* list, at::TensorList tensors) {
-  py::object uninitialized;
   for (size_t i = 0; i < tensors.size(); ++i) {
     prefetch_ahead(tensors, i);
     const at::Tensor& tensor = tensors[i];
     if (tensor.key_set().has(c10::DispatchKey::Python)) refuse_wrapper(verb, list, i, tensor);
     check_strided(verb, list, static_cast<int64_t>(i), tensor);
-    if (tensor.numel() == 0) {
-      // To C++ an UninitializedParameter is an empty tensor.
-      if (!uninitialized)
-        uninitialized = py::module_::import("torch.nn.parameter").attr("UninitializedTensorMixin");
-      TORCH_CHECK_VALUE(!py::isinstance(py::cast(tensor), uninitialized), verb, ": ", list, "[", i,
-                        "] is not initialised yet (a lazy module's); run the module once first");
-    }
+    if (tensor.numel() == 0) check_initialized(verb, list, tensors, {i});
     TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": ", list, "[", i,
                       "] is on the meta device and has no data; load or initialise it first");
   }

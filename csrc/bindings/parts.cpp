@@ -40,7 +40,6 @@ CutOf numbers_of(const Given& column) {
 
 LayoutColumns layouts_of(const ParamTable& table) {
   LayoutColumns layouts;
-  layouts.reserve(table.size());
   for (const at::Tensor& tensor : table.tensors) layouts.append(tensor);
   return layouts;
 }

@@ -12,30 +12,33 @@ ChunkPlan plan_chunks(const std::vector<int64_t>& numels, int64_t chunk_elements
         "pyparam internal error, please report: a chunk of no elements was asked for");
   }
   ChunkPlan plan;
-  const auto tensors = static_cast<int64_t>(numels.size());
+  const size_t tensors = numels.size();
   size_t count = 0;
-  for (int64_t numel : numels)
-    count += static_cast<size_t>((numel + chunk_elements - 1) / chunk_elements);
-  plan.chunks.reserve(count);
-  plan.first.reserve(numels.size() + 1);
+  // Most tensors are no larger than a chunk, and a division takes longer than all else here.
+  for (const int64_t numel : numels) {
+    count +=
+        static_cast<size_t>(numel <= chunk_elements ? numel > 0 : 1 + (numel - 1) / chunk_elements);
+  }
+  plan.chunks.resize(count);
+  plan.first.resize(tensors + 1);
   plan.groups.push_back(0);
+  Chunk* chunk = plan.chunks.data();
+  const auto done = [&] { return static_cast<int64_t>(chunk - plan.chunks.data()); };
   int64_t in_group = 0;
-  for (int64_t t = 0; t < tensors; ++t) {
-    plan.first.push_back(static_cast<int64_t>(plan.chunks.size()));
+  for (size_t t = 0; t < tensors; ++t) {
+    plan.first[t] = done();
     for (int64_t begin = 0; begin < numels[t]; begin += chunk_elements) {
       const int64_t length = std::min(chunk_elements, numels[t] - begin);
-      plan.chunks.push_back({t, begin, length});
+      *chunk++ = {static_cast<int64_t>(t), begin, length};
       in_group += length;
       if (in_group >= group_elements) {
-        plan.groups.push_back(static_cast<int64_t>(plan.chunks.size()));
+        plan.groups.push_back(done());
         in_group = 0;
       }
     }
   }
-  plan.first.push_back(static_cast<int64_t>(plan.chunks.size()));
-  if (plan.groups.back() != static_cast<int64_t>(plan.chunks.size())) {
-    plan.groups.push_back(static_cast<int64_t>(plan.chunks.size()));
-  }
+  plan.first[tensors] = done();
+  if (plan.groups.back() != done()) plan.groups.push_back(done());
   return plan;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "kernels/cpu/isa.h"
 
@@ -69,8 +70,7 @@ void set_difference(Natural& out, const Natural& a, const Natural& b) {
   out.trim();
 }
 
-// high + low, each times 2^exponent; high has 53 bits and is the nearest float64, low what it
-// leaves.
+// high + low, each times 2^exponent; high is the nearest float64, low what it leaves.
 struct Pair {
   double high = 0;
   double low = 0;
@@ -95,8 +95,17 @@ PYPARAM_INLINE Pair pair_of_top(unsigned __int128 top, int exponent, bool sticky
 PYPARAM_INLINE Pair pair_of(unsigned __int128 n, int exponent) {
   const auto high = static_cast<uint64_t>(n >> 64);
   const auto low = static_cast<uint64_t>(n);
-  if ((high | low) == 0) return {};
-  const int shift = high != 0 ? __builtin_clzll(high) : 64 + __builtin_clzll(low);
+  // Up to 100 bits are two numbers of float64, whose sum is rounded once. The high one need not
+  // have 53 bits then: powers of two change nothing that is calculated with it.
+  constexpr int kHalf = 48;
+  if (high >> (100 - 64) == 0) {
+    const double upper = 0x1p48 * static_cast<double>(static_cast<int64_t>(n >> kHalf));
+    const auto lower =
+        static_cast<double>(static_cast<int64_t>(low & ((uint64_t{1} << kHalf) - 1)));
+    const double sum = upper + lower;
+    return {sum, lower - (sum - upper), exponent};
+  }
+  const int shift = __builtin_clzll(high);
   return pair_of_top(n << shift, exponent - shift, false);
 }
 
@@ -159,21 +168,75 @@ void write_no_sums(double* values) {
   values[kL1] = values[kL2] = values[kM2] = values[kMeanLow] = values[kExponent] = 0;
 }
 
+// Four numbers, of which a processor divides, or takes the root of, all in the time of one. The
+// steps are those of `over` and `root`.
+struct FourPairs {
+  double high[4], low[4];
+};
+
+PYPARAM_INLINE FourPairs over(const FourPairs& p, double n, double inverse) {
+  FourPairs out;
+  for (int i = 0; i < 4; ++i) {
+    const double first = p.high[i] / n;
+    const double rest = (__builtin_fma(-first, n, p.high[i]) + p.low[i]) * inverse;
+    out.high[i] = first + rest;
+    out.low[i] = (first - out.high[i]) + rest;
+  }
+  return out;
+}
+
+// The roots of p * 2^exponent.
+PYPARAM_INLINE void roots(const FourPairs& p, const int (&exponents)[4], double (&out)[4]) {
+  FourPairs even;
+  double scales[4];
+  bool in_range = true;
+  for (int i = 0; i < 4; ++i) {
+    const int odd = exponents[i] & 1;
+    const int half = (exponents[i] - odd) / 2;
+    even.high[i] = p.high[i] * (1 + odd);
+    even.low[i] = p.low[i] * (1 + odd);
+    in_range = in_range && half >= -1022 && half <= 1023;
+    scales[i] = power_of_two(half);
+  }
+  for (int i = 0; i < 4; ++i) {
+    const double first = std::sqrt(even.high[i]);
+    const double correction =
+        (__builtin_fma(-first, first, even.high[i]) + even.low[i]) / (2 * first);
+    out[i] = first + correction;
+  }
+  for (int i = 0; i < 4; ++i) {
+    out[i] = even.high[i] == 0 ? 0 : out[i];
+    if (in_range) {
+      out[i] *= scales[i];
+    } else if (out[i] != 0) {
+      out[i] = scaled(out[i], (exponents[i] - (exponents[i] & 1)) / 2);
+    }
+  }
+}
+
 PYPARAM_INLINE void write_rounded(const RowSums& sums, double* values, int64_t count) {
   const auto n = static_cast<double>(count);
-  const double inverse = 1 / n;
-  const Pair mean = over(sums.total, n, inverse);
-  const Pair about_mean = over(sums.spread, n, inverse);
+  const auto [total, squares, spread] = std::tie(sums.total, sums.squares, sums.spread);
+  const FourPairs by_count =
+      over({{total.high, squares.high, spread.high, 0}, {total.low, squares.low, spread.low, 0}}, n,
+           1 / n);
+  const Pair about_mean{by_count.high[2], by_count.low[2], spread.exponent};
+  // Of one value nothing is known.
+  const Pair variance = count < 2 ? Pair{} : over(about_mean, n - 1, 1 / (n - 1));
+  double root_of[4];
+  roots({{squares.high, by_count.high[1], variance.high, 0},
+         {squares.low, by_count.low[1], variance.low, 0}},
+        {squares.exponent, squares.exponent, variance.exponent, 0}, root_of);
   const int64_t exponent = scaling_exponent(values[kMaxAbs]);
   const auto shift = static_cast<int>(exponent);
   const double sign = sums.negative ? -1 : 1;
-  values[kMean] = sign * scaled(mean.high, mean.exponent);
-  values[kMeanLow] = sign * scaled(mean.low, mean.exponent - shift);
+  values[kMean] = sign * scaled(by_count.high[0], total.exponent);
+  values[kMeanLow] = sign * scaled(by_count.low[0], total.exponent - shift);
   values[kL1] = sums.l1;
-  values[kL2] = root(sums.squares, 0);
-  values[kRms] = root(over(sums.squares, n, inverse), 0);
+  values[kL2] = root_of[0];
+  values[kRms] = root_of[1];
   values[kM2] = scaled(about_mean.high, about_mean.exponent - 2 * shift);
-  values[kStd] = count < 2 ? not_a_number() : root(over(about_mean, n - 1, 1 / (n - 1)), 0);
+  values[kStd] = count < 2 ? not_a_number() : root_of[2];
   values[kExponent] = static_cast<double>(exponent);
 }
 
@@ -348,9 +411,10 @@ void write_sums(const Numbers& sums, double* values, const int64_t* counts) {
 void write_sums(const Window& sums, double* values, const int64_t* counts) {
   const int64_t n = counts[kFinite];
   if (n == 0) return write_no_sums(values);
-  const unsigned __int128 total = magnitude_of(sums.values);
+  const uint64_t total = magnitude_of(sums.values);
   const auto squares = static_cast<unsigned __int128>(sums.squares);
-  const unsigned __int128 spread = static_cast<uint64_t>(n) * squares - total * total;
+  const unsigned __int128 spread =
+      static_cast<uint64_t>(n) * squares - static_cast<unsigned __int128>(total) * total;
   write_row_sums({pair_of(total, sums.exponent), pair_of(squares, 2 * sums.exponent),
                   pair_of(spread, 2 * sums.exponent), sums.values < 0,
                   scaled(static_cast<double>(sums.magnitudes), sums.exponent)},

@@ -164,6 +164,49 @@ struct Sums {
   bool untouched() const { return magnitudes.untouched(); }
 };
 
+// Windows added up by their exponents. Adding to one is three additions of integers, where limbs
+// take dozens.
+class Windows {
+ public:
+  // A window of so many values at the most.
+  void add(const Window& window, int64_t count, Sums& spilled) {
+    if (window.empty) return;
+    Slot& slot = slots_[window.exponent - kLeast];
+    slot.count += count;
+    if (slot.count > kMostValues) {
+      spill(slot, window.exponent, spilled);
+      slot.count = count;
+    }
+    slot.values += window.values;
+    slot.magnitudes += window.magnitudes;
+    slot.squares += window.squares;
+  }
+  void spill(Sums& to) {
+    for (int i = 0; i < kExponents; ++i) spill(slots_[i], i + kLeast, to);
+  }
+
+ private:
+  struct Slot {
+    int64_t values = 0;
+    int64_t magnitudes = 0;
+    __int128 squares = 0;
+    int64_t count = 0;
+  };
+  static void spill(Slot& slot, int exponent, Sums& to) {
+    if (slot.count == 0) return;
+    to.add(Window{exponent, false, slot.values, slot.magnitudes, slot.squares});
+    slot = {};
+  }
+
+  // Those of float32 values, whose own are from -126 to 127.
+  static constexpr int kLeast = -126 - Window::kBits + 1;
+  static constexpr int kExponents = 254;
+  // Values and magnitudes stay within 63 bits.
+  static constexpr int64_t kMostValues = int64_t{1} << (62 - Window::kBits);
+  static_assert(Window::kCountBits <= 62 - Window::kBits);
+  Slot slots_[kExponents];
+};
+
 struct Numbers {
   Number values, magnitudes, squares;
 };

@@ -1,6 +1,8 @@
 #include "kernels/spans.h"
 
+#include <algorithm>
 #include <array>
+#include <cstring>
 #include <utility>
 
 namespace pyparam {
@@ -36,6 +38,38 @@ bool in_order_and_apart(const std::vector<Span>& spans) {
   return true;
 }
 
+// The lists that this thread asked about last. Training asks about the same two again and again,
+// the parameters and their gradients, and comparing with what was asked before takes a fraction of
+// sorting. The answer is one of the spans alone, so it holds wherever they are equal.
+class Asked {
+ public:
+  // Whether some of the spans met, where that is known.
+  const bool* find(const std::vector<Span>& spans) const {
+    for (const List& list : lists_) {
+      if (list.spans.size() == spans.size() &&
+          std::memcmp(list.spans.data(), spans.data(), spans.size() * sizeof(Span)) == 0)
+        return &list.met;
+    }
+    return nullptr;
+  }
+  // Takes the place of the older list.
+  void keep(std::vector<Span> spans, bool met) {
+    lists_[next_] = {std::move(spans), met};
+    next_ = (next_ + 1) % lists_.size();
+  }
+
+  static constexpr size_t kFew = 512;  // are sorted as quickly
+  static constexpr size_t kMost = size_t{1} << 17;
+
+ private:
+  struct List {
+    std::vector<Span> spans;
+    bool met = false;
+  };
+  std::array<List, 2> lists_;
+  size_t next_ = 0;
+};
+
 }  // namespace
 
 Span span_of(const at::Tensor& tensor) {
@@ -45,10 +79,22 @@ Span span_of(const at::Tensor& tensor) {
 }
 
 bool any_meet(std::vector<Span>& spans) {
+  spans.erase(
+      std::remove_if(spans.begin(), spans.end(), [](const Span& span) { return span.empty(); }),
+      spans.end());
   // As most lists lie.
   if (in_order_and_apart(spans)) return false;
+  static thread_local Asked asked;
+  const bool remembers = spans.size() > Asked::kFew && spans.size() <= Asked::kMost;
+  if (remembers) {
+    if (const bool* met = asked.find(spans)) return *met;
+  }
+  std::vector<Span> given;
+  if (remembers) given = spans;
   sort(spans);
-  return !in_order_and_apart(spans);
+  const bool met = !in_order_and_apart(spans);
+  if (remembers) asked.keep(std::move(given), met);
+  return met;
 }
 
 }  // namespace pyparam

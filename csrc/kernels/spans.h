@@ -28,8 +28,8 @@ inline int64_t reach_of(const at::Tensor& tensor) {
 
 Span span_of(const at::Tensor& tensor);
 
-// Whether any two of the spans, none of them empty, have a byte in common. Takes them in any order,
-// and leaves them in another.
+// Whether any two of the spans have a byte in common. Takes them in any order, and leaves those
+// that are not empty in another.
 bool any_meet(std::vector<Span>& spans);
 
 }  // namespace pyparam

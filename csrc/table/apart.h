@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/impl/COW.h>
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -12,36 +13,41 @@
 
 namespace pyparam {
 
-// Takes tensors in and says at last whether no byte can be in two of them. "Not apart" is a guess
-// to be looked into (table/ties.h): bounding intervals met, or a tensor's memory has no address to
-// compare. Tensors without memory are apart from all.
+// Takes a list of tensors in and says at last whether no byte can be in two of them. "Not apart" is
+// a guess to be looked into (table/ties.h): bounding intervals met, or a tensor's memory has no
+// address to compare. Tensors without memory are apart from all.
 class ApartCheck {
  public:
-  void reserve(size_t tensors) { spans_.reserve(tensors); }
+  // Of so many tensors, each to be taken by its place, on whatever thread.
+  void resize(size_t tensors) { spans_.resize(tensors); }
 
-  void append(const at::Tensor& tensor) {
-    if (!known_) return;
+  void take(size_t place, const at::Tensor& tensor) {
     if (tensor.layout() != at::kStrided || !tensor.has_storage()) return;
     if (tensor.numel() == 0) return;
     const c10::StorageImpl& storage =
         *tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
-    // Lazy clones have one address and two memories; what another device calls an address may not
-    // be one. Neither occurs in the lists that this check is to be quick for.
-    const at::DataPtr& data = storage.data_ptr();
+    // What another device calls an address may not be one.
     if (!tensor.is_cpu() && !tensor.is_cuda()) known_ = false;
-    if (tensor.is_cpu() && c10::impl::cow::is_cow_data_ptr(data)) known_ = false;
-    if (data.get() == nullptr) return;
+    const auto* data = static_cast<const char*>(storage.data_ptr().get());
+    if (data == nullptr) return;
     const auto unit = static_cast<int64_t>(tensor.itemsize());
-    const char* begin = static_cast<const char*>(data.get()) + tensor.storage_offset() * unit;
     const int64_t reach = tensor.is_contiguous() ? tensor.numel() : reach_of(tensor);
-    spans_.push_back({begin, begin + reach * unit});
+    take(place, storage, data + tensor.storage_offset() * unit, reach * unit);
+  }
+
+  // The same of a tensor of which all that is known already.
+  void take(size_t place, const c10::StorageImpl& storage, const char* begin, int64_t bytes) {
+    // Lazy clones have one address and two memories. They do not occur in the lists that this check
+    // is to be quick for.
+    if (c10::impl::cow::is_cow_data_ptr(storage.data_ptr())) known_ = false;
+    spans_[place] = {begin, begin + bytes};
   }
 
   bool apart() { return known_ && !any_meet(spans_); }
 
  private:
   std::vector<Span> spans_;
-  bool known_ = true;
+  std::atomic<bool> known_{true};
 };
 
 }  // namespace pyparam

@@ -6,7 +6,7 @@
 
 #include <atomic>
 
-#include "kernels/cpu/fingerprint.h"
+#include "kernels/flatten.h"
 #include "kernels/operands.h"
 
 namespace pyparam {
@@ -65,6 +65,11 @@ at::Tensor digests_of(const ParamTable& table, bool release_pages) {
   if (table.size() == 0) return at::empty({0, 2}, at::TensorOptions(at::kLong));
   const bool direct = release_pages && all_in_memory(table.tensors);
   return direct ? cpu::fingerprint(table.tensors, true) : op.call(table.tensors);
+}
+
+std::optional<cpu::HashOperands> operands_of(const ParamTable& table) {
+  if (!dispatch_is_plain()) return std::nullopt;
+  return cpu::read_ordinary_operands(table.tensors);
 }
 
 TableFingerprint fingerprint_of(const ParamTable& table, const at::Tensor& digests) {

@@ -19,4 +19,18 @@ inline bool is_ordinary(const c10::TensorImpl& impl) {
   return (impl.key_set().raw_repr() & ~kOrdinaryKeys.raw_repr()) == 0;
 }
 
+// The same of a tensor in this machine's memory, whose strides and sizes are numbers.
+constexpr c10::DispatchKeySet kOrdinaryCpuKeys({c10::DispatchKey::CPU,
+                                                c10::DispatchKey::AutogradCPU,
+                                                c10::DispatchKey::AutocastCPU,
+                                                c10::DispatchKey::ADInplaceOrView});
+
+// `also` are keys that it may have beside those. An undefined tensor has none.
+inline bool is_ordinary_cpu(const c10::TensorImpl& impl, c10::DispatchKeySet also = {}) {
+  const c10::DispatchKeySet keys = impl.key_set();
+  return (keys.raw_repr() & ~(kOrdinaryCpuKeys | also).raw_repr()) == 0 &&
+         keys.has(c10::DispatchKey::CPU) && impl.has_storage() &&
+         !impl.has_symbolic_sizes_strides();
+}
+
 }  // namespace pyparam

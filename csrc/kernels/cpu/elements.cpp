@@ -11,6 +11,7 @@
 
 #include "kernels/cpu/formats.h"
 #include "kernels/extent.h"
+#include "table/ordinary.h"
 #include "table/prefetch.h"
 
 namespace pyparam::cpu {
@@ -86,6 +87,68 @@ ElementList::ElementList(const char* op, at::TensorList tensors) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     if (numels_[i] < 0) take(op, i, tensors[i]);
   }
+}
+
+// False for a tensor that has anything of its own, lies elsewhere or lacks memory.
+PYPARAM_INLINE bool ElementList::take_ordinary(size_t i, const at::Tensor& tensor,
+                                               ApartCheck* memory) {
+  const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  if (!is_ordinary_cpu(impl)) return false;
+  const at::ScalarType dtype = c10::typeMetaToScalarType(impl.dtype());
+  const auto format = stored_format(dtype);
+  if (!format.has_value()) return false;
+  const int64_t numel = impl.numel();
+  Elements& e = elements_[i];
+  e.format = *format;
+  e.is_complex = c10::isComplexType(dtype);
+  e.values = e.is_complex ? 2 * numel : numel;
+  numels_[i] = e.values;
+  if (numel == 0) return true;
+  if (!impl.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
+  // Dense: its elements fill as many places, the first of them at its offset.
+  const c10::StorageImpl& storage = *impl.unsafe_storage().unsafeGetStorageImpl();
+  const auto* base = static_cast<const char*>(storage.data());
+  const uint64_t item = impl.itemsize();
+  const auto offset = static_cast<uint64_t>(impl.storage_offset());
+  uint64_t needed = 0;
+  if (__builtin_mul_overflow(offset + static_cast<uint64_t>(numel), item, &needed) ||
+      needed > storage.nbytes() || base == nullptr)
+    return false;
+  e.data = base + offset * item;
+  if (memory != nullptr) memory->take(i, storage, e.data, static_cast<int64_t>(item) * numel);
+  return true;
+}
+
+std::optional<ElementList> ElementList::of_ordinary(at::TensorList tensors, const Notes& notes) {
+  ElementList list;
+  list.elements_.resize(tensors.size());
+  list.numels_.resize(tensors.size());
+  if (notes.layouts != nullptr) notes.layouts->resize(tensors.size());
+  if (notes.memory != nullptr) notes.memory->resize(tensors.size());
+  constexpr size_t kBlock = LayoutColumns::kBlock;
+  std::atomic<bool> odd{false};
+  const auto read_block = [&](size_t block) {
+    const size_t begin = block * kBlock;
+    const size_t end = std::min(begin + kBlock, tensors.size());
+    LayoutColumns::Block* layouts =
+        notes.layouts == nullptr ? nullptr : &notes.layouts->block(block);
+    if (layouts != nullptr) layouts->reserve(end - begin);
+    for (size_t i = begin; i < end; ++i) {
+      prefetch_ahead(tensors, i);
+      if (!list.take_ordinary(i, tensors[i], notes.memory)) {
+        odd = true;
+        return;
+      }
+      if (layouts != nullptr) layouts->append(tensors[i]);
+    }
+  };
+  at::parallel_for(0, static_cast<int64_t>((tensors.size() + kBlock - 1) / kBlock), 1,
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t block = begin; block < end && !odd; ++block)
+                       read_block(static_cast<size_t>(block));
+                   });
+  if (odd) return std::nullopt;
+  return list;
 }
 
 // An ordinary tensor over dense memory. False, and -1 for its numel, for any other.

@@ -6,11 +6,14 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernels/chunks.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/logical.h"
+#include "table/apart.h"
+#include "table/layouts.h"
 #include "table/prefetch.h"
 
 namespace pyparam::cpu {
@@ -24,6 +27,9 @@ struct Elements {
   Format format = Format::kFloat;
   bool is_complex = false;
   int32_t strided = -1;  // index of its view, -1 where its memory is dense
+
+  int64_t numel() const { return is_complex ? values / 2 : values; }
+  int64_t bytes() const { return values * value_size(format); }
 };
 
 // Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of
@@ -32,6 +38,16 @@ struct Elements {
 class ElementList {
  public:
   ElementList(const char* op, at::TensorList tensors);
+
+  // What else is written down of each tensor while it is read.
+  struct Notes {
+    LayoutColumns* layouts = nullptr;
+    ApartCheck* memory = nullptr;
+  };
+  // All that a verb has to know, in one pass over a list of ordinary tensors, which is what almost
+  // every list is: tensors that an op of the dispatcher would bring to the CPU's kernel as they
+  // are. None where some tensor is another one, or not to be read; `notes` are not to be used then.
+  static std::optional<ElementList> of_ordinary(at::TensorList tensors, const Notes& notes);
 
   size_t size() const { return elements_.size(); }
   const Elements& operator[](size_t i) const { return elements_[i]; }
@@ -59,6 +75,8 @@ class ElementList {
   }
 
  private:
+  ElementList() = default;
+  bool take_ordinary(size_t i, const at::Tensor& tensor, ApartCheck* memory);
   bool take_plainest(size_t i, const at::Tensor& tensor);
   void take(const char* op, size_t i, const at::Tensor& tensor);
 

@@ -5,12 +5,14 @@
 // order: a value is a multiple of 2^-23 of its own power of two, and the sum is below 2^11 times
 // the largest. A square has 48 bits, too many for one sum; it is cut into a multiple of a fixed
 // unit and the rest. Adding it to a large power of two leaves the multiple, and subtracting gives
-// the rest (Ogita, Rump and Oishi 2005). Values of fewer powers of two than that are a level; a run
-// is summed level by level, and has one or two.
+// the rest (Ogita, Rump and Oishi 2005). Cutting the rest once more, and the values too, holds for
+// 39 powers of two; of bfloat16, whose squares have 16 bits, a lane holds the 64 that it gets as
+// they are for 15. Of float64 values all that is added is cut so: the values, their magnitudes,
+// their squares rounded to float64, and what that rounding leaves, which a fused multiplication
+// gives.
 //
-// Of float64 values all that is added is cut so: the values, their magnitudes, their squares
-// rounded to float64, and what that rounding leaves, which a fused multiplication gives. A level
-// spans 15 exponents.
+// What measuring a block (lanes_exact_target.h) could not sum so, because its values span more, is
+// summed here level by level: the values of so many powers of two at a time.
 #include "kernels/cpu/exact.h"
 
 #include <algorithm>
@@ -234,10 +236,6 @@ void add_run(exact::Sums& to, const T* x, int64_t n) {
 
 }  // namespace
 
-void add_exactly(exact::Sums& to, const double* x, int64_t n) {
-  for (int64_t i = 0; i < n; i += kExactRun) add_run(to, x + i, std::min(kExactRun, n - i));
-}
-
 namespace {
 
 // A run's exact sums in the window's units: see there.
@@ -246,20 +244,24 @@ void add_run(exact::Window& window, const ExactRun& run) {
   constexpr int kRest = 2 * kLowest - 39;
   const int exponent = run.exponent - 127;
   const double scale = power_of_two(kLowest - exponent);
-  window.values += static_cast<int64_t>(run.sum * scale);
-  window.magnitudes += static_cast<int64_t>(run.magnitudes * scale);
-  const auto high = static_cast<int64_t>(run.squares * power_of_two(39 - 2 * exponent));
-  const auto low = static_cast<int64_t>(run.squares_rest * scale * scale);
+  window.values += static_cast<int64_t>(run.values[0] * scale);
+  window.magnitudes += static_cast<int64_t>(run.magnitudes[0] * scale);
+  const auto high = static_cast<int64_t>(run.squares[0] * power_of_two(39 - 2 * exponent));
+  const auto low = static_cast<int64_t>(run.squares[1] * scale * scale);
   window.squares += (static_cast<__int128>(high) << kRest) + low;
 }
 
-}  // namespace
-
-void add_runs(exact::Sums& to, exact::Window& window, const ExactRun* runs, const float* x,
-              int64_t n) {
+template <typename T>
+void add_all(exact::Sums& to, exact::Window& window, const ExactRun* runs, const T* x, int64_t n) {
   for (int64_t i = 0; i < n; i += kExactRun, ++runs) {
-    if (!runs->exact) {
+    if (runs->kind == ExactRun::kUnknown) {
       add_run(to, x + i, std::min(kExactRun, n - i));
+      continue;
+    }
+    if (runs->kind == ExactRun::kParts) {
+      for (const double part : runs->values) to.values.add(part);
+      for (const double part : runs->magnitudes) to.magnitudes.add(part);
+      for (const double part : runs->squares) to.squares.add(part);
       continue;
     }
     const int exponent = runs->exponent - 127 - kLowest;
@@ -271,6 +273,17 @@ void add_runs(exact::Sums& to, exact::Window& window, const ExactRun* runs, cons
     window.exponent = exponent;
     add_run(window, *runs);
   }
+}
+
+}  // namespace
+
+void add_runs(exact::Sums& to, exact::Window& window, const ExactRun* runs, const float* x,
+              int64_t n) {
+  add_all(to, window, runs, x, n);
+}
+void add_runs(exact::Sums& to, exact::Window& window, const ExactRun* runs, const double* x,
+              int64_t n) {
+  add_all(to, window, runs, x, n);
 }
 
 }  // namespace pyparam::cpu

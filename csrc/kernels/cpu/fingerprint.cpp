@@ -1,10 +1,12 @@
 // pyparam::fingerprint on the CPU: 128 bits a tensor, over element type, shape and bytes.
 #include "kernels/cpu/fingerprint.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -14,6 +16,7 @@
 #include "kernels/cpu/pages.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/operands.h"
+#include "table/ordinary.h"
 
 namespace pyparam::cpu {
 namespace {
@@ -29,12 +32,6 @@ char* scratch() {
   return buffer.get();
 }
 
-// What the pass over the bytes needs of a tensor, gathered in one place.
-struct Operand {
-  const char* bytes;  // null where the order in memory is not the logical one
-  hash::Sums description;
-};
-
 hash::Sums hash_reordered(const at::Tensor& tensor, const Chunk& chunk) {
   const LogicalView view(tensor);
   const int64_t size = view.itemsize();
@@ -47,39 +44,70 @@ at::Tensor empty_digests(at::TensorList tensors, c10::DeviceType device) {
                    at::TensorOptions().dtype(at::kLong).device(device));
 }
 
+void set_operand(HashOperands& read, size_t t, const at::Tensor& tensor) {
+  const auto shape = tensor.sizes();
+  read.sizes[t] = tensor.numel() * static_cast<int64_t>(tensor.itemsize());
+  read.operands[t] = {
+      tensor.is_contiguous() ? static_cast<const char*>(tensor.const_data_ptr()) : nullptr,
+      hash::describe_tensor(static_cast<int>(tensor.scalar_type()), shape.data(),
+                            static_cast<int64_t>(shape.size()))};
+}
+
 at::Tensor fingerprint_meta(at::TensorList tensors) { return empty_digests(tensors, at::kMeta); }
 
 at::Tensor fingerprint_op(at::TensorList tensors) { return fingerprint(tensors, false); }
 
 }  // namespace
 
-at::Tensor fingerprint(at::TensorList tensors, bool release_pages) {
-  const auto count = static_cast<int64_t>(tensors.size());
-  std::vector<int64_t> sizes(tensors.size());
-  std::vector<Operand> operands(tensors.size());
-  for (int64_t t = 0; t < count; ++t) {
-    prefetch_ahead(tensors, static_cast<size_t>(t));
-    const at::Tensor& tensor = tensors[t];
-    check_readable("fingerprint", "tensors", t, tensor);
-    const auto shape = tensor.sizes();
-    sizes[t] = tensor.numel() * static_cast<int64_t>(tensor.itemsize());
-    operands[t] = {
-        tensor.is_contiguous() ? static_cast<const char*>(tensor.const_data_ptr()) : nullptr,
-        hash::describe_tensor(static_cast<int>(tensor.scalar_type()), shape.data(),
-                              static_cast<int64_t>(shape.size()))};
+std::optional<HashOperands> read_ordinary_operands(at::TensorList tensors) {
+  HashOperands read;
+  read.sizes.resize(tensors.size());
+  read.operands.resize(tensors.size());
+  std::atomic<bool> odd{false};
+  at::parallel_for(0, static_cast<int64_t>(tensors.size()), 4096, [&](int64_t begin, int64_t end) {
+    for (auto t = static_cast<size_t>(begin); t < static_cast<size_t>(end); ++t) {
+      prefetch_ahead(tensors, t);
+      if (!is_ordinary_cpu(*tensors[t].unsafeGetTensorImpl()) || !has_extent(tensors[t])) {
+        odd = true;
+        return;
+      }
+      set_operand(read, t, tensors[t]);
+    }
+  });
+  if (odd) return std::nullopt;
+  for (size_t t = 0; t < read.sizes.size(); ++t) {
+    if (read.sizes[t] == 0) read.empty.push_back(t);
   }
-  const ChunkPlan plan = plan_chunks(sizes, kChunkBytes, kChunkBytes);
+  return read;
+}
+
+at::Tensor fingerprint(at::TensorList tensors, bool release_pages) {
+  HashOperands read;
+  read.sizes.resize(tensors.size());
+  read.operands.resize(tensors.size());
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    prefetch_ahead(tensors, t);
+    check_readable("fingerprint", "tensors", static_cast<int64_t>(t), tensors[t]);
+    set_operand(read, t, tensors[t]);
+  }
+  return fingerprint(tensors, read, release_pages);
+}
+
+at::Tensor fingerprint(at::TensorList tensors, const HashOperands& read, bool release_pages) {
+  const auto count = static_cast<int64_t>(tensors.size());
+  const std::vector<HashOperands::Operand>& operands = read.operands;
+  const ChunkPlan plan = plan_chunks(read.sizes, kChunkBytes, kChunkBytes);
   const PageReleaser pages(release_pages);
   std::vector<hash::Sums> partial(plan.chunks.size());
   for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
-    const Operand& operand = operands[chunk.tensor];
+    const HashOperands::Operand& operand = operands[chunk.tensor];
     if (chunk.tensor + kBytesAhead < count)
       prefetch_bytes(operands[chunk.tensor + kBytesAhead].bytes, 2);
     partial[index] = operand.bytes == nullptr
                          ? hash_reordered(tensors[chunk.tensor], chunk)
                          : hash_bytes(operand.bytes + chunk.begin, chunk.length,
                                       static_cast<uint64_t>(chunk.begin / 8));
-    pages.release_read(tensors[chunk.tensor], chunk.begin, chunk.length);
+    if (release_pages) pages.release_read(tensors[chunk.tensor], chunk.begin, chunk.length);
   });
   at::Tensor out = empty_digests(tensors, at::kCPU);
   auto* words = reinterpret_cast<uint64_t*>(out.mutable_data_ptr<int64_t>());

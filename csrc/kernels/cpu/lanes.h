@@ -73,31 +73,44 @@ constexpr int kCountedAtOnce = 8;
 
 using Limits = std::array<uint32_t, kCountedAtOnce>;
 
-// A run of a block, whose exact sums are these where its magnitudes span few enough powers of two;
-// where not, `exact` is false and they mean nothing.
+// A run of a block and its exact sums, if its magnitudes span few enough powers of two.
 constexpr int64_t kExactRun = 1024;
-constexpr int kExactSpan = 18;  // see exact.cpp
+constexpr int kExactSpan = 18;  // of a window; see exact.cpp
 struct ExactRun {
-  double sum, magnitudes, squares, squares_rest;
+  enum Kind : uint8_t {
+    kUnknown,  // the sums mean nothing
+    kWindow,   // they are of one size, and of one number each, or two of the squares
+    kParts,    // of so many numbers each, which add up to them
+  };
+  Kind kind;
   int exponent;  // with its bias: the values are below the next power of two
-  bool exact;
+  double values[2], magnitudes[2], squares[6];
 };
 constexpr int64_t kRunsOfBlock = kBlock / kExactRun;
 
+// What sums are made for: the exponent with its bias of the largest magnitudes, 0 where nothing is
+// known of them yet, and how far magnitudes span below it. It follows the values that are measured
+// with it; where it is wrong, a run is read twice. One for values that are widened to float32 and
+// another for those that are to float64.
+struct Guess {
+  int exponent = 0;
+  uint8_t kind = 0;
+};
+
 // Blocks have 1 to kBlock values. `normal` is the smallest normal value of the type they come from.
 struct LaneKernels {
-  // All but the moments, which come of the exact sums of each run. `guess` is a float32's exponent
-  // with its bias: that of the largest magnitudes, if sums are to be exact. It follows them, and is
-  // 0 where nothing is known of them yet. `range`, unless null, gets that of the block's magnitudes
-  // if it is there for nothing: if no value is zero, infinite or NaN. Else it is left alone.
+  // All but the moments, which come of the exact sums of each run. `range`, unless null, gets that
+  // of the block's magnitudes if it is there for nothing: if no value is zero, infinite or NaN.
+  // Else it is left alone.
   Statistics (*measure_float)(const float* x, int64_t n, float normal, MagnitudeRange* range,
-                              int* guess, ExactRun* runs);
+                              Guess* guess, ExactRun* runs);
   // Of 16-bit values as they are stored; they are written out, `widened`, where the sums of some
-  // run are not exact. The same bits as widening first.
-  Statistics (*measure_half)(const void* x, int64_t n, float* widened, int* guess, ExactRun* runs);
-  Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened, int* guess,
+  // run are not known. The same bits as widening first.
+  Statistics (*measure_half)(const void* x, int64_t n, float* widened, Guess* guess,
+                             ExactRun* runs);
+  Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened, Guess* guess,
                                  ExactRun* runs);
-  Statistics (*measure_double)(const double* x, int64_t n);
+  Statistics (*measure_double)(const double* x, int64_t n, Guess* guess, ExactRun* runs);
 
   void (*widen)(Format format, const void* from, int64_t n, void* to);
   void (*narrow)(const double* from, int64_t n, float* to);

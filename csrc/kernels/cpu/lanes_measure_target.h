@@ -99,45 +99,4 @@ PYPARAM_TARGET PYPARAM_INLINE Statistics conclude(const Extremes<T>& extremes, c
   return out;
 }
 
-PYPARAM_TARGET static Statistics measure_double(const double* x, int64_t n) {
-  using V = Vectors<double>;
-  constexpr double kNormal = std::numeric_limits<double>::min();
-  typename V::Values min[V::kValues], max[V::kValues];
-  typename V::ValueBits least[V::kValues], most[V::kValues];
-  for (int i = 0; i < V::kValues; ++i) {
-    min[i] = max[i] = x[0] - typename V::Values{};
-    least[i] = V::kMagnitude - typename V::ValueBits{};
-    most[i] = typename V::ValueBits{};
-  }
-  const auto take = [&](const double* from) PYPARAM_TARGET __attribute__((always_inline)) {
-#pragma GCC unroll 16
-    for (int i = 0; i < V::kValues; ++i) {
-      typename V::Values v;
-      std::memcpy(&v, from + i * V::kPerValues, kBytes);
-      const typename V::ValueBits bits = (typename V::ValueBits)v & V::kMagnitude;
-      min[i] = v < min[i] ? v : min[i];
-      max[i] = v > max[i] ? v : max[i];
-      least[i] = bits < least[i] ? bits : least[i];
-      most[i] = bits > most[i] ? bits : most[i];
-    }
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    __builtin_prefetch(reinterpret_cast<const char*>(x + i) + kAhead);
-    __builtin_prefetch(reinterpret_cast<const char*>(x + i) + kAhead + 64);
-    take(x + i);
-  }
-  if (i < n) {
-    double rest[kLanes];
-    for (double& value : rest) value = x[0];
-    for (int lane = 0; i < n; ++i, ++lane) rest[lane] = x[i];
-    take(rest);
-  }
-  const Extremes<double> extremes{least_lane<double>(min), largest_lane<double>(max),
-                                  least_lane<int64_t>(least),
-                                  largest_lane<int64_t>(most) < V::kInfinity};
-  const auto small = [&](Statistics& out) { count_small(x, n, kNormal, out); };
-  return conclude(extremes, [x] { return x; }, small, n, kNormal, nullptr);
-}
-
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE

@@ -58,6 +58,18 @@ struct Vectors {
     return sum + x * x;
 #endif
   }
+  // x * x - square, rounded once.
+  PYPARAM_TARGET static PYPARAM_INLINE Doubles square_less(Doubles x, Doubles square) {
+#if defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 64
+    return (Doubles)_mm512_fmsub_pd((__m512d)x, (__m512d)x, (__m512d)square);
+#elif defined(__x86_64__) && PYPARAM_VECTOR_BYTES == 32
+    return (Doubles)_mm256_fmsub_pd((__m256d)x, (__m256d)x, (__m256d)square);
+#else
+    Doubles out;
+    for (int i = 0; i < kPerDoubles; ++i) out[i] = __builtin_fma(x[i], x[i], -square[i]);
+    return out;
+#endif
+  }
 };
 
 #if PYPARAM_VECTOR_BYTES > 16
@@ -95,63 +107,64 @@ PYPARAM_TARGET static PYPARAM_INLINE void widen_halves(Floats from, Wide& low, W
 #endif
 #endif
 
-// Adds sixteen lanes as a binary tree.
-PYPARAM_TARGET static inline double add_lanes(const void* vectors) {
+// Adds sixteen lanes as a binary tree: i and i + 8, then i and i + 4 ...
+using Lanes64 = Vectors<float>::Doubles;
+constexpr int kLaneVectors = Vectors<float>::kDoubles;
+
+PYPARAM_TARGET static PYPARAM_INLINE double add_lanes(const Lanes64 (&x)[kLaneVectors]) {
+#if PYPARAM_VECTOR_BYTES > 16
+  typedef double Four __attribute__((vector_size(32)));
+  typedef double Two __attribute__((vector_size(16)));
+#if PYPARAM_VECTOR_BYTES == 64
+  const Lanes64 eight = x[0] + x[1];
+  const Four four = (Four)__builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
+                    (Four)__builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+#else
+  const Four four = (x[0] + x[2]) + (x[1] + x[3]);
+#endif
+  const Two two = (Two)__builtin_shufflevector(four, four, 0, 1) +
+                  (Two)__builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+#else
   double lanes[kLanes];
-  std::memcpy(lanes, vectors, sizeof(lanes));
+  std::memcpy(lanes, x, sizeof(lanes));
   for (int width = kLanes / 2; width > 0; width /= 2) {
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
   }
   return lanes[0];
+#endif
 }
 
-template <typename T>
-PYPARAM_TARGET static inline T least_lane(const void* vectors) {
-  T lanes[kLanes];
-  std::memcpy(lanes, vectors, sizeof(lanes));
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i)
-      lanes[i] = lanes[i + width] < lanes[i] ? lanes[i + width] : lanes[i];
-  }
-  return lanes[0];
-}
-
-template <typename T>
-PYPARAM_TARGET static inline T largest_lane(const void* vectors) {
-  T lanes[kLanes];
-  std::memcpy(lanes, vectors, sizeof(lanes));
-  for (int width = kLanes / 2; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i)
-      lanes[i] = lanes[i + width] > lanes[i] ? lanes[i + width] : lanes[i];
-  }
-  return lanes[0];
-}
-
-// Of sixteen lanes of four bytes the one that `pick`, which takes two vectors, is left with. In
-// registers: for a small tensor this is much of the work.
-template <typename T, typename Vector, int kVectors, typename Pick>
-PYPARAM_TARGET static PYPARAM_INLINE T picked_lane(const Vector (&vectors)[kVectors],
-                                                   const Pick& pick) {
-#if PYPARAM_VECTOR_BYTES > 16
-  typedef T Eight __attribute__((vector_size(32)));
-  typedef T Four __attribute__((vector_size(16)));
+// Of a vector's lanes the one that `pick`, which takes two vectors, is left with. In registers: for
+// a small tensor this is much of the work.
+template <typename T, typename Vector, typename Pick>
+PYPARAM_TARGET static PYPARAM_INLINE T picked_lane(const Vector& all, const Pick& pick) {
+  typedef T Sixteen __attribute__((vector_size(16)));
 #if PYPARAM_VECTOR_BYTES == 64
-  const Vector all = vectors[0];
-  const Eight eight = pick((Eight)__builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7),
-                           (Eight)__builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15));
-#else
-  const Eight eight = pick((Eight)vectors[0], (Eight)vectors[1]);
+  typedef T Half __attribute__((vector_size(32)));
+  Half half;
+  if constexpr (sizeof(T) == 4) {
+    half = pick((Half)__builtin_shufflevector(all, all, 0, 1, 2, 3, 4, 5, 6, 7),
+                (Half)__builtin_shufflevector(all, all, 8, 9, 10, 11, 12, 13, 14, 15));
+  } else {
+    half = pick((Half)__builtin_shufflevector(all, all, 0, 1, 2, 3),
+                (Half)__builtin_shufflevector(all, all, 4, 5, 6, 7));
+  }
+#elif PYPARAM_VECTOR_BYTES == 32
+  const Vector half = all;
 #endif
-  Four four = pick((Four)__builtin_shufflevector(eight, eight, 0, 1, 2, 3),
-                   (Four)__builtin_shufflevector(eight, eight, 4, 5, 6, 7));
-  four = pick(four, (Four)__builtin_shufflevector(four, four, 2, 3, 0, 1));
-  return pick(four, (Four)__builtin_shufflevector(four, four, 1, 0, 3, 2))[0];
+#if PYPARAM_VECTOR_BYTES > 16
+  Sixteen left = pick((Sixteen)_mm256_castsi256_si128((__m256i)half),
+                      (Sixteen)_mm256_extracti128_si256((__m256i)half, 1));
 #else
-  auto left = vectors[0];
-  for (int i = 1; i < kVectors; ++i) left = pick(left, vectors[i]);
-  left = pick(left, (Vector){left[2], left[3], left[0], left[1]});
-  return pick(left, (Vector){left[1], left[0], left[3], left[2]})[0];
+  Sixteen left = all;
 #endif
+  if constexpr (sizeof(T) == 4) {
+    left = pick(left, (Sixteen){left[2], left[3], left[0], left[1]});
+    return pick(left, (Sixteen){left[1], left[0], left[3], left[2]})[0];
+  } else {
+    return pick(left, (Sixteen){left[1], left[0]})[0];
+  }
 }
 struct Least {
   template <typename Vector>

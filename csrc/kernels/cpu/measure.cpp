@@ -40,6 +40,7 @@ constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while
 struct Work {
   Scratch memory;
   exact::Sums rest;
+  Guess floats, doubles;
 
   static Work& of_this_thread() {
     static thread_local const std::unique_ptr<Work> work = std::make_unique<Work>();
@@ -66,7 +67,8 @@ struct ChunkSums {
 
 // What is not summed; the sums go to `sums`.
 Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const LaneKernels& lanes,
-                         BinCounter* counter, Scratch& memory, ChunkSums& sums) {
+                         BinCounter* counter, Work& work, ChunkSums& sums) {
+  Scratch& memory = work.memory;
   const Format format = list[chunk.tensor].format;
   const float normal = smallest_normal(format);
   // Without bins to count, 16-bit values need not be widened in memory.
@@ -75,14 +77,13 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
                               : format == Format::kBFloat16 ? lanes.measure_bfloat16
                                                             : nullptr;
   Statistics out;
-  int guess = 0;
   ExactRun runs[kRunsOfBlock];
   for (int64_t done = 0; done < chunk.length; done += kBlock) {
     const int64_t n = std::min(kBlock, chunk.length - done);
     if (measure_stored != nullptr) {
       const void* stored = list.stored(chunk.tensor, chunk.begin + done, n, memory.stored);
       auto* widened = reinterpret_cast<float*>(memory.widened);
-      const Statistics part = measure_stored(stored, n, widened, &guess, runs);
+      const Statistics part = measure_stored(stored, n, widened, &work.floats, runs);
       add_runs(sums.rest, sums.window, runs, widened, n);
       out = done == 0 ? part : joined(out, part);
       continue;
@@ -91,11 +92,11 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
     MagnitudeRange range;
     Statistics part;
     if (block.floats != nullptr) {
-      part = lanes.measure_float(block.floats, n, normal, &range, &guess, runs);
+      part = lanes.measure_float(block.floats, n, normal, &range, &work.floats, runs);
       add_runs(sums.rest, sums.window, runs, block.floats, n);
     } else {
-      part = lanes.measure_double(block.doubles, n);
-      add_exactly(sums.rest, block.doubles, n);
+      part = lanes.measure_double(block.doubles, n, &work.doubles, runs);
+      add_runs(sums.rest, sums.window, runs, block.doubles, n);
     }
     out = done == 0 ? part : joined(out, part);
     if (counter == nullptr) continue;
@@ -129,11 +130,17 @@ void release(const FileMaps& maps, const void* data, int64_t bytes) {
 #endif
 }
 
+// What a worker has read, in whatever order: all of it adds up to the same.
+struct Read {
+  Statistics found;
+  exact::Sums sums;
+  exact::Windows windows;
+};
+
 // `numbers`, unless null, gets each row's exact sums.
-Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const FileMaps& maps,
+Measured run(const ElementList& list, std::vector<BinCounter>* counters, const FileMaps& maps,
              std::vector<exact::Numbers>* numbers) {
   const ExactFloats mode;  // for what is combined and written here
-  const ElementList list("measure", tensors);
   const auto rows = static_cast<int64_t>(list.size());
   const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
   Measured out = empty_measured(rows, at::kCPU);
@@ -145,86 +152,87 @@ Measured run(at::TensorList tensors, std::vector<BinCounter>* counters, const Fi
     const Elements& e = list[row];
     double* row_values = values + row * kValueColumns;
     int64_t* row_counts = counts + row * kCountColumns;
-    write_unsummed(s, e.is_complex ? e.values / 2 : e.values, e.values * value_size(e.format),
-                   row_values, row_counts);
+    write_unsummed(s, e.numel(), e.bytes(), row_values, row_counts);
     exact::write_sums(sums, row_values, row_counts);
   };
 
   // Only tensors of several chunks need their partial results kept.
-  std::vector<int64_t> place(list.size(), -1);
+  std::vector<int64_t> place;
   int64_t kept = 0;
-  for (int64_t t = 0; t < rows; ++t) {
-    const int64_t chunks = plan.first[t + 1] - plan.first[t];
-    if (chunks > 1) {
-      place[t] = kept - plan.first[t];
-      kept += chunks;
-    }
-  }
-  std::vector<Statistics> parts(static_cast<size_t>(kept));
-  std::vector<exact::Numbers> part_sums(static_cast<size_t>(kept));
-  // What each thread has read, in whatever order: it adds up to the same.
-  std::vector<exact::Sums> read_by(static_cast<size_t>(at::get_num_threads()));
-  const LaneKernels& lanes = lane_kernels();
-  int64_t in_all = 0;
-  for (int64_t t = 0; t < rows; ++t) in_all += list[t].values * value_size(list[t].format);
-  bytes_in_all = in_all;
-  bytes_done = 0;
-  for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
-    if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
-      list.prefetch(plan.chunks[index + kAhead]);
-    BinCounter* counter = counters == nullptr ? nullptr : &counters->at(at::get_thread_num());
-    Work& work = Work::of_this_thread();
-    ChunkSums sums(work.rest);
-    const Statistics part = measure_chunk(list, chunk, lanes, counter, work.memory, sums);
-    const bool alone = plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1;
-    exact::Sums& read = read_by[static_cast<size_t>(at::get_thread_num())];
-    if (alone && numbers == nullptr && sums.windowed()) {
-      read.add(sums.window);
-      write(chunk.tensor, part, sums.window);
-    } else {
-      exact::Numbers of_chunk = sums.numbers();
-      exact::add(read, of_chunk);
-      if (alone) {
-        write(chunk.tensor, part, of_chunk);
-        if (numbers != nullptr) (*numbers)[chunk.tensor] = std::move(of_chunk);
-      } else {
-        parts[place[chunk.tensor] + index] = part;
-        part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
-      }
-    }
-    const Elements& e = list[chunk.tensor];
-    if (chunk.length == kChunk)
-      bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
-    if (!maps.empty() && e.strided < 0) {
-      release(maps, e.data + chunk.begin * value_size(e.format),
-              chunk.length * value_size(e.format));
-    }
-  });
-
-  Statistics total;
   int64_t numel = 0;
   int64_t nbytes = 0;
   for (int64_t t = 0; t < rows; ++t) {
+    numel += list[t].numel();
+    nbytes += list[t].bytes();
+    const int64_t chunks = plan.first[t + 1] - plan.first[t];
+    if (chunks <= 1) continue;
+    if (place.empty()) place.resize(list.size());
+    place[t] = kept - plan.first[t];
+    kept += chunks;
+  }
+  std::vector<Statistics> parts(static_cast<size_t>(kept));
+  std::vector<exact::Numbers> part_sums(static_cast<size_t>(kept));
+  std::vector<Read> read_by(static_cast<size_t>(at::get_num_threads()));
+  const LaneKernels& lanes = lane_kernels();
+  bytes_in_all = nbytes;
+  bytes_done = 0;
+  for_each_chunk_by_worker(plan, Pass::kReads, [&](int64_t worker) {
+    BinCounter* counter = counters == nullptr ? nullptr : &counters->at(worker);
+    Read& read = read_by[static_cast<size_t>(worker)];
+    Work& work = Work::of_this_thread();
+    return [&, counter](const Chunk& chunk, int64_t index) {
+      if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
+        list.prefetch(plan.chunks[index + kAhead]);
+      ChunkSums sums(work.rest);
+      const Statistics part = measure_chunk(list, chunk, lanes, counter, work, sums);
+      read.found = joined(read.found, part);
+      const bool alone = plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1;
+      if (alone && numbers == nullptr && sums.windowed()) {
+        read.windows.add(sums.window, chunk.length, read.sums);
+        write(chunk.tensor, part, sums.window);
+      } else {
+        exact::Numbers of_chunk = sums.numbers();
+        exact::add(read.sums, of_chunk);
+        if (alone) {
+          write(chunk.tensor, part, of_chunk);
+          if (numbers != nullptr) (*numbers)[chunk.tensor] = std::move(of_chunk);
+        } else {
+          parts[place[chunk.tensor] + index] = part;
+          part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
+        }
+      }
+      const Elements& e = list[chunk.tensor];
+      if (chunk.length == kChunk)
+        bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
+      if (!maps.empty() && e.strided < 0) {
+        release(maps, e.data + chunk.begin * value_size(e.format),
+                chunk.length * value_size(e.format));
+      }
+    };
+  });
+
+  ChunkSums sums(Work::of_this_thread().rest);
+  for (int64_t t = 0; t < rows; ++t) {
     const int64_t chunks = plan.first[t + 1] - plan.first[t];
     if (chunks == 0) write(t, Statistics{}, exact::Window{});
-    if (chunks > 1) {
-      const int64_t first = place[t] + plan.first[t];
-      Statistics sum = parts[first];
-      for (int64_t c = 1; c < chunks; ++c) sum = joined(sum, parts[first + c]);
-      ChunkSums sums(Work::of_this_thread().rest);
-      for (int64_t c = 0; c < chunks; ++c) exact::add(sums.rest, part_sums[first + c]);
-      exact::Numbers of_row = sums.numbers();
-      write(t, sum, of_row);
-      if (numbers != nullptr) (*numbers)[t] = std::move(of_row);
-    }
-    total = joined(total, read_unsummed(values + t * kValueColumns, counts + t * kCountColumns));
-    numel += counts[t * kCountColumns + kNumel];
-    nbytes += counts[t * kCountColumns + kBytes];
+    if (chunks <= 1) continue;
+    const int64_t first = place[t] + plan.first[t];
+    Statistics sum = parts[first];
+    for (int64_t c = 1; c < chunks; ++c) sum = joined(sum, parts[first + c]);
+    for (int64_t c = 0; c < chunks; ++c) exact::add(sums.rest, part_sums[first + c]);
+    exact::Numbers of_row = sums.numbers();
+    write(t, sum, of_row);
+    if (numbers != nullptr) (*numbers)[t] = std::move(of_row);
+    sums.rest.clear();
+  }
+  Statistics total;
+  for (Read& read : read_by) {
+    total = joined(total, read.found);
+    read.windows.spill(read.sums);
+    exact::add(sums.rest, exact::numbers_of(read.sums));
   }
   write_unsummed(total, numel, nbytes, values + rows * kValueColumns,
                  counts + rows * kCountColumns);
-  ChunkSums sums(Work::of_this_thread().rest);
-  for (exact::Sums& read : read_by) exact::add(sums.rest, exact::numbers_of(read));
   exact::write_sums(sums.numbers(), values + rows * kValueColumns, counts + rows * kCountColumns);
   return out;
 }
@@ -263,13 +271,13 @@ Measured empty_measured(int64_t rows, at::Device device) {
   return out;
 }
 
-Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps,
-                         std::vector<exact::Numbers>* numbers) {
-  if (!histogram) return run(tensors, nullptr, maps, numbers);
+Measured measure_elements(const ElementList& list, bool histogram, const FileMaps& maps,
+                          std::vector<exact::Numbers>* numbers) {
+  if (!histogram) return run(list, nullptr, maps, numbers);
   std::vector<BinCounter> counters(at::get_num_threads());
-  Measured out = run(tensors, &counters, maps, numbers);
+  Measured out = run(list, &counters, maps, numbers);
   for (auto& counter : counters) counter.flush();
-  const auto rows = static_cast<int64_t>(tensors.size());
+  const auto rows = static_cast<int64_t>(list.size());
   const SparseBins bins = collect(counters, rows);
   out.below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
   std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits,
@@ -278,6 +286,11 @@ Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps&
   out.bins = tensor_of(bins.bins, at::kInt);
   out.bin_counts = tensor_of(bins.counts, at::kLong);
   return out;
+}
+
+Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps,
+                         std::vector<exact::Numbers>* numbers) {
+  return measure_elements(ElementList("measure", tensors), histogram, maps, numbers);
 }
 
 std::pair<int64_t, int64_t> measure_progress() { return {bytes_done.load(), bytes_in_all.load()}; }

@@ -12,6 +12,10 @@
 
 namespace pyparam {
 
+namespace cpu {
+class ElementList;
+}
+
 struct Measured {
   at::Tensor values, counts;  // [rows + 1, kValueColumns], [rows + 1, kCountColumns]
   at::Tensor below, offsets, bins, bin_counts;  // of histograms; undefined without them
@@ -28,6 +32,9 @@ using FileMaps = std::vector<std::pair<uintptr_t, size_t>>;
 // way. `numbers`, unless null, gets the exact sums of each row.
 Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps,
                          std::vector<exact::Numbers>* numbers = nullptr);
+// The same of tensors that were read into a list already.
+Measured measure_elements(const cpu::ElementList& list, bool histogram, const FileMaps& maps,
+                          std::vector<exact::Numbers>* numbers = nullptr);
 
 // Bytes read so far and bytes in all of the measuring under way in this process, or of the last;
 // for a progress bar, which does not mind that two at once count together.

@@ -132,13 +132,17 @@ BlockValues magnitudes(const BlockValues& parts, int64_t n, double* out) {
   return block;
 }
 
-NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p,
-                    const LaneKernels& lanes) {
+Scratch& scratch() {
   static thread_local const std::unique_ptr<Scratch> memory = std::make_unique<Scratch>();
+  return *memory;
+}
+
+NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p, const LaneKernels& lanes,
+                    Scratch& memory) {
   NormPart out;
   for (int64_t done = 0; done < chunk.length; done += kBlock) {
     int64_t n = std::min(kBlock, chunk.length - done);
-    BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, *memory);
+    BlockValues block = read_block(list, chunk.tensor, chunk.begin + done, n, lanes, memory);
     alignas(64) double absolute[kBlock / 2];
     if (p != 2 && list[chunk.tensor].is_complex) {
       block = magnitudes(block, n, absolute);
@@ -154,10 +158,13 @@ NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p,
 std::vector<NormPart> chunk_norms(const ElementList& list, const ChunkPlan& plan, double p) {
   std::vector<NormPart> parts(plan.chunks.size());
   const LaneKernels& lanes = lane_kernels();
-  for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
-    if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
-      list.prefetch(plan.chunks[index + kAhead]);
-    parts[index] = chunk_norm(list, chunk, p, lanes);
+  for_each_chunk_by_worker(plan, Pass::kReads, [&](int64_t) {
+    Scratch& memory = scratch();
+    return [&](const Chunk& chunk, int64_t index) {
+      if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
+        list.prefetch(plan.chunks[index + kAhead]);
+      parts[index] = chunk_norm(list, chunk, p, lanes, memory);
+    };
   });
   return parts;
 }
@@ -288,7 +295,8 @@ void scale_list_to(at::TensorList grads, const ElementList& list, const at::Tens
 int64_t first_nonfinite(const ElementList& list) {
   for (const auto t : c10::irange(list.size())) {
     const Chunk all{static_cast<int64_t>(t), 0, list[t].values};
-    if (list[t].values > 0 && !std::isfinite(chunk_norm(list, all, kInf, lane_kernels()).sum)) {
+    if (list[t].values > 0 &&
+        !std::isfinite(chunk_norm(list, all, kInf, lane_kernels(), scratch()).sum)) {
       return static_cast<int64_t>(t);
     }
   }
@@ -302,7 +310,7 @@ at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_ty
   own_memory(grads);
   const ElementList list("clip_grad_norm_", grads);
   check_clippable(grads);
-  const at::Tensor out = scalar_tensor(norm_of_list(list, norm_type, true), norm_dtype(grads));
+  const at::Tensor out = total_norm(list, norm_type, true);
   const double norm = value_of(out);
   if (error_if_nonfinite && !std::isfinite(norm))
     refuse_nonfinite_norm(norm_type, first_nonfinite(list));
@@ -317,9 +325,16 @@ at::Tensor clip_grad_norm_meta(at::TensorList grads, double, double norm_type, b
 
 }  // namespace
 
+at::Tensor total_norm(const ElementList& list, double p, bool of_norms) {
+  at::ScalarType dtype = at::kFloat;
+  for (const auto t : c10::irange(list.size())) {
+    if (list[t].format == Format::kDouble) dtype = at::kDouble;
+  }
+  return scalar_tensor(norm_of_list(list, p, of_norms), dtype);
+}
+
 at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms) {
-  const ElementList list(op, tensors);
-  return scalar_tensor(norm_of_list(list, p, of_norms), norm_dtype(tensors));
+  return total_norm(ElementList(op, tensors), p, of_norms);
 }
 
 std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p) {

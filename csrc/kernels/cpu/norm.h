@@ -25,8 +25,12 @@ void check_clippable(at::TensorList grads);
 
 namespace cpu {
 
+class ElementList;
+
 // The norm of CPU tensors; of order 0, with `of_norms`, the number of those that are not all zero.
 at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms);
+// The same of tensors that were read into a list already.
+at::Tensor total_norm(const ElementList& list, double p, bool of_norms);
 // What each CPU tensor adds to a norm.
 std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p);
 // Scales CPU tensors in place by what makes their norm, if it is the given one, at most max_norm.

@@ -13,17 +13,20 @@
 
 namespace pyparam::cpu {
 
-// Calls fn(chunk, index) for every chunk of the plan, each exactly once, with exact floats. Threads
-// take groups as they become free, so the order is not fixed: fn must write only what belongs to
-// its chunk. Throws what the caller throws who does not want to wait for the end (interrupt.h).
-template <typename Fn>
-void for_each_chunk(const ChunkPlan& plan, Pass pass, const Fn& fn) {
+// Calls make(worker) once on each thread that takes part, and what it gives for chunks of the plan
+// as fn(chunk, index), each chunk exactly once, with exact floats. Workers count from 0 and are
+// fewer than at::get_num_threads(). Threads take groups as they become free, so the order is not
+// fixed: fn must write only what belongs to its chunk or its worker. Throws what the caller throws
+// who does not want to wait for the end (interrupt.h).
+template <typename Make>
+void for_each_chunk_by_worker(const ChunkPlan& plan, Pass pass, const Make& make) {
   const auto groups = static_cast<int64_t>(plan.groups.size()) - 1;
   const auto caller = std::this_thread::get_id();
   Interruption interruption(pass);
   std::atomic<int64_t> next{0};
-  const auto work = [&] {
+  const auto work = [&](int64_t worker) {
     const ExactFloats exact;
+    const auto& fn = make(worker);
     const bool asks = std::this_thread::get_id() == caller;
     for (int64_t g = next.fetch_add(1); g < groups && !interruption.stopped();
          g = next.fetch_add(1)) {
@@ -33,11 +36,17 @@ void for_each_chunk(const ChunkPlan& plan, Pass pass, const Fn& fn) {
   };
   const int64_t threads = std::min<int64_t>(at::get_num_threads(), groups);
   if (threads <= 1 || at::in_parallel_region()) {
-    work();
+    work(0);
   } else {
-    at::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work(); });
+    at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t) { work(begin); });
   }
   interruption.rethrow();
+}
+
+// The same with one fn for all threads.
+template <typename Fn>
+void for_each_chunk(const ChunkPlan& plan, Pass pass, const Fn& fn) {
+  for_each_chunk_by_worker(plan, pass, [&fn](int64_t) -> const Fn& { return fn; });
 }
 
 }  // namespace pyparam::cpu

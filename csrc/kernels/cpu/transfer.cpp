@@ -12,6 +12,7 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/strided.h"
 #include "kernels/extent.h"
+#include "table/ordinary.h"
 #include "table/prefetch.h"
 
 namespace pyparam::cpu {
@@ -23,11 +24,6 @@ constexpr int64_t strided_chunk_bytes = int64_t{4}
 constexpr int64_t group_bytes = int64_t{1} << 18;
 constexpr size_t bytes_ahead = 8;  // chunks whose bytes are asked for ahead of use
 
-// The keys of an ordinary CPU tensor, whatever its autograd state.
-constexpr c10::DispatchKeySet ordinary_keys = c10::DispatchKeySet(
-    {c10::DispatchKey::CPU, c10::DispatchKey::AutogradCPU, c10::DispatchKey::AutocastCPU,
-     c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
-
 // Bytes from the first to past the last of a tensor that has elements.
 int64_t bytes_spanned(const Piece& piece, const at::Tensor& tensor) {
   const int64_t reach = piece.dense ? piece.numel : reach_of(tensor);
@@ -37,11 +33,8 @@ int64_t bytes_spanned(const Piece& piece, const at::Tensor& tensor) {
 }  // namespace
 
 bool is_ordinary(const at::Tensor& tensor) {
-  if (!tensor.defined()) return false;
-  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-  return (impl->key_set().raw_repr() & ~ordinary_keys.raw_repr()) == 0 &&
-         impl->key_set().has(c10::DispatchKey::CPU) && impl->has_storage() &&
-         !impl->has_symbolic_sizes_strides();
+  constexpr c10::DispatchKeySet kLazy({c10::DispatchKey::Conjugate, c10::DispatchKey::Negative});
+  return tensor.defined() && is_ordinary_cpu(*tensor.unsafeGetTensorImpl(), kLazy);
 }
 
 std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool write) {
