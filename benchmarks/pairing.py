@@ -53,8 +53,10 @@ def keep(ours: float, peer: float) -> None:
 
 
 def affordable(rounds: int, seconds_a_round: float) -> int:
-    """Of so many rounds those that PYPARAM_SECONDS leaves time for, and one at the least: where benchmarks are
-    run in several processes, these are the rounds."""
+    """Of so many rounds those that PYPARAM_SECONDS leaves time for, and one at the least.
+
+    Several processes, as recorded.py runs, are rounds too.
+    """
     limit = os.environ.get("PYPARAM_SECONDS")
     if limit is None or seconds_a_round <= 0:
         return rounds
