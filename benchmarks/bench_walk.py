@@ -73,7 +73,8 @@ def test_bulk(benchmark: Any, model: tuple[str, nn.Module], job: str) -> None:
 LOADING_FLOORS = {"mixture": 15, "tree": 15, "chain": 30, "mlp": 5}
 
 
-def test_load_state_dict(benchmark: Any, model: tuple[str, nn.Module]) -> None:
+@pytest.mark.parametrize("assign", [False, True])
+def test_load_state_dict(benchmark: Any, model: tuple[str, nn.Module], assign: bool) -> None:
     name, built = model
     state = built.state_dict()
     for key, tensor in state.items():
@@ -82,17 +83,17 @@ def test_load_state_dict(benchmark: Any, model: tuple[str, nn.Module]) -> None:
 
     def ours() -> Any:
         with pyparam.installed():
-            return built.load_state_dict(state)
+            return built.load_state_dict(state, assign=assign)
 
-    assert ours() == peer(built, state)
+    assert ours() == peer(built, state, assign=assign)
     pair = versus(
         benchmark,
         ours,
-        lambda: peer(built, state),
+        lambda: peer(built, state, assign=assign),
         rounds={"mixture": 5}.get(name, ROUNDS[name]),
-        floor=LOADING_FLOORS[name],
+        floor=None if assign else LOADING_FLOORS[name],
     )
-    print(f"\nload_state_dict, {name}: {pair}")
+    print(f"\nload_state_dict, assign={assign}, {name}: {pair}")
 
 
 MAKERS: dict[str, Callable[[nn.Module], Callable[[], Any]]] = {

@@ -55,7 +55,9 @@ def check(make: Callable[[], Made], *, native: bool | None = None, **options: An
     model, state = make()
     if native is not None:
         probe, probed = make()
-        found = _C.load_state_dict(probe, probed, bool(options.get("strict", True)))
+        found = _C.load_state_dict(
+            probe, probed, bool(options.get("strict", True)), options.get("assign", False)
+        )
         assert (found is not None) == native
     torch.manual_seed(0)
     model, state = make()

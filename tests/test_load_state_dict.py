@@ -250,7 +250,7 @@ def test_targets_that_cannot_be_written_plainly() -> None:
         return net, state
 
     model, state = freed()
-    assert _C.load_state_dict(model, state, True) is None
+    assert _C.load_state_dict(model, state, True, False) is None
 
 
 def test_modes_see_what_pytorch_does() -> None:

@@ -160,6 +160,21 @@ bool in_the_librarys_order(const SafetensorsHeader& header, const std::vector<ui
   return true;
 }
 
+// The position of each name: in the order of the file, or in natural order.
+py::dict places_of(const SafetensorsHeader& header, bool in_natural_order) {
+  std::vector<size_t> order;
+  if (in_natural_order) {
+    const py::gil_scoped_release without_gil;
+    order = files::natural_order({header.names.begin(), header.names.end()});
+  }
+  py::dict out;
+  for (size_t i = 0; i < header.size(); ++i) {
+    const size_t position = in_natural_order ? order[i] : i;
+    out[py::str(header.names[position])] = position;
+  }
+  return out;
+}
+
 }  // namespace
 
 void bind_files(py::module_& m) {
@@ -175,6 +190,7 @@ void bind_files(py::module_& m) {
       .def("shape", &shape, py::arg("index"))
       .def("byte_range", &byte_range, py::arg("index"))
       .def("in_the_librarys_order", &in_the_librarys_order, py::arg("bits"))
+      .def("places", &places_of, py::arg("natural"))
       .def("entries", &entries_of, py::arg("start"), py::arg("dtypes"));
 
   m.def("natural", &natural, py::arg("names"));

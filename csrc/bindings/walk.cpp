@@ -98,9 +98,12 @@ void bind_walk(py::module_& m) {
           return owned(walk::state_dict(module.ptr(), destination.ptr(), prefix.ptr(), keep_vars));
         });
       });
-  m.def("load_state_dict", [](const py::object& module, const py::object& state, bool strict) {
-    return raising([&] { return owned(walk::load_state_dict(module.ptr(), state.ptr(), strict)); });
-  });
+  m.def("load_state_dict",
+        [](const py::object& module, const py::object& state, bool strict, bool assign) {
+          return raising([&] {
+            return owned(walk::load_state_dict(module.ptr(), state.ptr(), strict, assign));
+          });
+        });
   m.def("match_state_dict", [](const py::object& module, const py::object& state) {
     return raising([&] { return owned(walk::match_state_dict(module.ptr(), state.ptr())); });
   });

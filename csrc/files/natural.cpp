@@ -1,6 +1,8 @@
 #include "files/natural.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 #include <numeric>
 
 namespace pyparam::files {
@@ -29,10 +31,27 @@ int compare_runs(std::string_view a, std::string_view b) {
   return 0;
 }
 
+// How many bytes both begin with.
+size_t same_bytes(std::string_view a, std::string_view b) {
+  const size_t size = std::min(a.size(), b.size());
+  size_t i = 0;
+  for (uint64_t x = 0, y = 0; i + sizeof(x) <= size; i += sizeof(x)) {
+    std::memcpy(&x, a.data() + i, sizeof(x));
+    std::memcpy(&y, b.data() + i, sizeof(y));
+    if (x != y) break;
+  }
+  while (i < size && a[i] == b[i]) ++i;
+  return i;
+}
+
 }  // namespace
 
 bool natural_before(std::string_view a, std::string_view b) {
-  size_t i = 0, j = 0;
+  // Names of one model begin alike, and are compared where they part, from the number that they may
+  // part in.
+  size_t i = same_bytes(a, b);
+  while (i > 0 && is_digit(a[i - 1])) --i;
+  size_t j = i;
   while (i < a.size() && j < b.size()) {
     const size_t m = digits_at(a, i), n = digits_at(b, j);
     if (m > 0 && n > 0) {

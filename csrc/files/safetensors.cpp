@@ -39,6 +39,43 @@ bool parse_integers(std::string_view text, std::vector<uint64_t>& out) {
   return true;
 }
 
+// Names by position, so that each is held once. A header may have half a million: nothing is
+// allocated for one, and a name is read again only where its hash is another one's.
+class NameSet {
+ public:
+  // Adds the last of the names. False where it is there already.
+  bool insert_last(const std::vector<std::string>& names) {
+    if (2 * names.size() > slots_.size()) grow();
+    const std::string& name = names.back();
+    const size_t hash = std::hash<std::string>()(name);
+    size_t at = hash & (slots_.size() - 1);
+    for (; slots_[at].position != kNone; at = (at + 1) & (slots_.size() - 1)) {
+      if (slots_[at].hash == hash && names[slots_[at].position] == name) return false;
+    }
+    slots_[at] = {hash, names.size() - 1};
+    return true;
+  }
+
+ private:
+  static constexpr size_t kNone = ~size_t{0};
+  struct Slot {
+    size_t hash = 0, position = kNone;
+  };
+
+  void grow() {
+    std::vector<Slot> old(std::max<size_t>(64, 4 * slots_.size()));
+    old.swap(slots_);
+    for (const Slot& slot : old) {
+      if (slot.position == kNone) continue;
+      size_t at = slot.hash & (slots_.size() - 1);
+      while (slots_[at].position != kNone) at = (at + 1) & (slots_.size() - 1);
+      slots_[at] = slot;
+    }
+  }
+
+  std::vector<Slot> slots_;  // a power of two of them
+};
+
 class HeaderParser {
  public:
   HeaderParser(std::string_view text, uint64_t data_bytes, const std::vector<DtypeCode>& codes)
@@ -61,7 +98,7 @@ class HeaderParser {
         continue;
       }
       header_.names.push_back(name);
-      if (!names_.insert(header_.names.size() - 1).second) repeated(name);
+      if (!names_.insert_last(header_.names)) repeated(name);
       parse_entry(name);
     }
     reader_.expect_end();
@@ -218,17 +255,7 @@ class HeaderParser {
   const uint64_t data_bytes_;
   const std::vector<DtypeCode>& codes_;
   SafetensorsHeader header_;
-  // Names by position, so that each is held once.
-  struct HashOfName {
-    size_t operator()(size_t i) const { return std::hash<std::string>()((*names)[i]); }
-    const std::vector<std::string>* names;
-  };
-  struct SameName {
-    bool operator()(size_t a, size_t b) const { return (*names)[a] == (*names)[b]; }
-    const std::vector<std::string>* names;
-  };
-  std::unordered_set<size_t, HashOfName, SameName> names_{0, HashOfName{&header_.names},
-                                                          SameName{&header_.names}};
+  NameSet names_;
   std::string field_;
   uint32_t last_code_ = 0;
   std::vector<uint64_t> integers_;

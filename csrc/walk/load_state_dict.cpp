@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "table/copy.h"
+#include "walk/assign.h"
 #include "walk/detach.h"
+#include "walk/named_values.h"
 #include "walk/plain_walk.h"
 #include "walk/state_dict.h"
 #include "walk/tensor.h"
@@ -37,27 +39,33 @@ class Metadata {
   explicit Metadata(PyObject* all) : all_(all) {}
 
   // Whether it is plain data, and nowhere asks for tensors to be assigned (which an earlier load
-  // with `assign` leaves in it).
-  bool is_plain() const {
+  // with `assign` leaves in it) unless that is what is asked for.
+  bool is_plain(bool assigning) const {
     if (all_ == nullptr) return true;
     if (!is_plain_dict(all_)) return false;
-    static PyObject* const assign = PyUnicode_InternFromString("assign_to_params_buffers");
-    if (assign == nullptr) throw PythonError{};
+    PyObject* const assign = names().assign_to_params_buffers;
     Py_ssize_t position = 0;
     PyObject *key = nullptr, *value = nullptr;
     while (PyDict_Next(all_, &position, &key, &value)) {
-      if (!is_plain_dict(value) || find_str(value, assign) != nullptr) return false;
+      if (!is_plain_dict(value) || (!assigning && find_str(value, assign) != nullptr)) return false;
     }
     return true;
+  }
+
+  // What it says of a module, borrowed; null where it says nothing.
+  PyObject* local(const Path& path) const {
+    if (all_ == nullptr) return nullptr;
+    const Ref key = path.size() == 0 ? path.str() : path.str_without_last_byte();
+    PyObject* found = PyDict_GetItemWithError(all_, key.get());
+    if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
+    return found;
   }
 
   // Of a module's state: 2 or later, earlier or not told, or no version at all.
   enum class Version { kCurrent, kOld, kOdd };
   Version version(const Path& path) const {
-    if (all_ == nullptr) return Version::kOld;
-    const Ref key = path.size() == 0 ? path.str() : path.str_without_last_byte();
-    PyObject* local = PyDict_GetItemWithError(all_, key.get());
-    PyObject* version = local == nullptr ? nullptr : find_str(local, names().version_key);
+    PyObject* told = local(path);
+    PyObject* version = told == nullptr ? nullptr : find_str(told, names().version_key);
     if (version == nullptr || version == Py_None) return Version::kOld;
     if (!PyLong_CheckExact(version)) return Version::kOdd;
     int overflow = 0;
@@ -70,148 +78,14 @@ class Metadata {
   PyObject* all_;
 };
 
-// The value of a name.
-struct Found {
-  PyObject* object = nullptr;          // borrowed; null in a table, which has none
-  const at::Tensor* tensor = nullptr;  // null for an object that is no plain tensor
-  bool is_there = false;
-};
-
-// A state dict's values by name. Most state dicts have the model's own order: the next entry is
-// looked at before the name is made and hashed.
-class DictState {
- public:
-  explicit DictState(PyObject* state) : state_(state) { advance(); }
-
-  Found find(Path& path, PyObject* key) {
-    PyObject* found = nullptr;
-    if (key_ != nullptr && is_joined(key_, path.view(), key)) {
-      found = value_;
-      advance();
-    } else {
-      found = look_up(path, key);
-    }
-    if (found == nullptr) return {};
-    return {found, THPVariable_CheckExact(found) ? &THPVariable_Unpack(found) : nullptr, true};
-  }
-  bool has(Path& path, PyObject* key) const { return look_up(path, key) != nullptr; }
-  Py_ssize_t size() const { return PyDict_GET_SIZE(state_); }
-  PyObject* dict() const { return state_; }
-
- private:
-  void advance() {
-    if (PyDict_Next(state_, &position_, &key_, &value_) == 0) key_ = value_ = nullptr;
-  }
-
-  PyObject* look_up(Path& path, PyObject* key) const {
-    const Ref name = path.joined(key);
-    PyObject* found = PyDict_GetItemWithError(state_, name.get());
-    if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
-    return found;
-  }
-
-  static bool is_joined(PyObject* whole, std::string_view path, PyObject* key) {
-    if (!PyUnicode_IS_COMPACT_ASCII(whole) || !PyUnicode_IS_COMPACT_ASCII(key)) return false;
-    const auto view = [](PyObject* text) {
-      return std::string_view(reinterpret_cast<const char*>(PyUnicode_1BYTE_DATA(text)),
-                              static_cast<size_t>(PyUnicode_GET_LENGTH(text)));
-    };
-    const std::string_view name = view(whole), end = view(key);
-    return name.size() == path.size() + end.size() && name.substr(path.size()) == end &&
-           name.substr(0, path.size()) == path;
-  }
-
-  PyObject* state_;
-  Py_ssize_t position_ = 0;
-  PyObject *key_ = nullptr, *value_ = nullptr;
-};
-
-// A table's, for whose tensors no Python objects are made. Its names must differ. Most tables have
-// the model's own order, or that of their names: only where the next row is another one are the
-// names hashed.
-class TableState {
- public:
-  explicit TableState(const ParamTable& table) : table_(table), found_(table.size(), false) {}
-
-  Found find(Path& path, PyObject* key) {
-    spell(path, key);
-    size_t row = next_;
-    if (row >= table_.size() || !is_name(row)) row = look_up();
-    if (row == kNone) return {};
-    next_ = row + 1;
-    found_[row] = true;
-    return {nullptr, &table_.tensors[row], true};
-  }
-  bool has(Path& path, PyObject* key) {
-    spell(path, key);
-    return look_up() != kNone;
-  }
-  Py_ssize_t size() const { return static_cast<Py_ssize_t>(table_.size()); }
-
-  std::vector<std::string> not_found() const {
-    std::vector<std::string> names;
-    for (size_t i = 0; i < found_.size(); ++i) {
-      if (!found_[i]) names.push_back(table_.names[i]);
-    }
-    return names;
-  }
-
- private:
-  static constexpr size_t kNone = ~size_t{0};
-
-  void spell(Path& path, PyObject* key) {
-    const size_t length = path.size();
-    path.append_str(key);
-    name_ = path.view();
-    path.truncate(length);
-  }
-
-  bool is_name(size_t row) {
-    const size_t length = table_.names.length(row);
-    if (length != name_.size()) return false;
-    other_.resize(length);
-    table_.names.write(row, other_.data());
-    return other_ == name_;
-  }
-
-  size_t look_up() {
-    if (rows_.empty()) hash_names();
-    return rows_[slot_of_name()];
-  }
-
-  void hash_names() {
-    size_t slots = 8;
-    while (slots < 2 * table_.size()) slots *= 2;
-    rows_.assign(slots, kNone);
-    name_.swap(asked_);
-    for (size_t row = 0; row < table_.size(); ++row) {
-      name_.resize(table_.names.length(row));
-      table_.names.write(row, name_.data());
-      rows_[slot_of_name()] = row;
-    }
-    name_.swap(asked_);
-  }
-
-  // Where the row of the name is, or would be.
-  size_t slot_of_name() {
-    const size_t mask = rows_.size() - 1;
-    size_t slot = std::hash<std::string>()(name_) & mask;
-    while (rows_[slot] != kNone && !is_name(rows_[slot])) slot = (slot + 1) & mask;
-    return slot;
-  }
-
-  const ParamTable& table_;
-  std::vector<bool> found_;
-  size_t next_ = 0;           // the row behind the one that was found last
-  std::vector<size_t> rows_;  // by hash, at most half full; empty until they are needed
-  std::string name_, other_, asked_;
-};
-
 template <typename State>
 class Loader {
  public:
-  Loader(PlainWalk& walk, State& state, PyObject* metadata, bool listing)
+  // With `assigner`, values are not copied but become the modules' own.
+  Loader(PlainWalk& walk, State& state, PyObject* metadata, bool listing,
+         Assigner* assigner = nullptr)
       : walk_(walk),
+        assigner_(assigner),
         listed_targets_(listing ? Ref::checked(PyList_New(0)) : Ref()),
         listed_sources_(listing ? Ref::checked(PyList_New(0)) : Ref()),
         conversions_(Ref::checked(PyList_New(0))),
@@ -221,12 +95,14 @@ class Loader {
 
   // Finds what to copy where. False where PyTorch has to do it.
   bool match() {
-    if (!metadata_.is_plain()) return false;
+    if (!metadata_.is_plain(assigner_ != nullptr)) return false;
     Path path(Path::Style::kPrefix);
     bool plain = true;
     const bool ends = walk_.for_each(path, /*remove_duplicate=*/false, [&](uint32_t i, Path& at) {
       plain = plain && match_norm(i, at) && match_members(walk_.parameters(), i, at) &&
               match_members(walk_.buffers(), i, at);
+      PyObject* local = assigner_ == nullptr ? nullptr : metadata_.local(at);
+      if (local != nullptr) assigner_->mark(local);
     });
     return plain && ends && !walk_.has_dotted_children();
   }
@@ -278,7 +154,7 @@ class Loader {
       prefetch_tensors(members.all, i);
       const auto [key, value] = members.all[i];
       if (has_dot(key)) return false;
-      Found given = state_.find(at, key);
+      FoundValue given = state_.find(at, key);
       const bool keeps = !given.is_there && value == kept_counter_;
       if (!given.is_there && !keeps) {
         if (PyList_Append(missing_.get(), at.joined(key).get()) < 0) throw PythonError{};
@@ -286,6 +162,12 @@ class Loader {
       }
       if (!THPVariable_CheckExact(value)) return false;
       const at::Tensor& target = THPVariable_Unpack(value);
+      if (assigner_ != nullptr) {
+        if (keeps ? target.is_meta() : !assigned(members, module, key, value, given.object))
+          return false;
+        found_ += keeps ? 0 : 1;
+        continue;
+      }
       // PyTorch copies the counter onto itself.
       const at::Tensor* source = keeps ? &target : given.tensor;
       if (source == nullptr || !copies_plainly(target, *source)) return false;
@@ -306,6 +188,12 @@ class Loader {
     return true;
   }
 
+  bool assigned(const PlainWalk::Members& members, uint32_t module, PyObject* key, PyObject* value,
+                PyObject* given) {
+    return assigner_->add(instance_dict(walk_.modules()[module]), walk_.type(module),
+                          &members == &walk_.parameters(), key, value, given);
+  }
+
   // Lists the first name of each pair of dtypes that differ.
   void note_conversion(at::ScalarType to, at::ScalarType of, Path& at, PyObject* key) {
     if (to == of) return;
@@ -321,6 +209,7 @@ class Loader {
   }
 
   PlainWalk& walk_;
+  Assigner* assigner_;
   Ref listed_targets_, listed_sources_, conversions_;
   std::vector<std::pair<at::ScalarType, at::ScalarType>> converted_;
   PyObject* kept_counter_ = nullptr;  // of the norm that is read; borrowed
@@ -404,11 +293,11 @@ struct Matched {
   std::vector<at::Tensor> targets, sources;
 };
 
-PlainWalk::Wanted what_loading_reads() {
+PlainWalk::Wanted what_loading_reads(bool assigning = false) {
   PlainWalk::Wanted wanted;
   wanted.parameters = wanted.buffers = wanted.persistent = true;
   wanted.methods = 0;
-  wanted.methods_of_all = kLoadFromStateDict;
+  wanted.methods_of_all = kLoadFromStateDict | (assigning ? kAssigningMethods : 0u);
   wanted.methods_of_class = kSetExtraState;
   wanted.empty = {names().load_state_dict_pre_hooks, names().load_state_dict_post_hooks};
   return wanted;
@@ -416,7 +305,8 @@ PlainWalk::Wanted what_loading_reads() {
 
 // What to copy where: listed for Python or held. False where PyTorch has to load, with `strict`
 // also where names are missing or unexpected.
-bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched& matched) {
+bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched& matched,
+           Assigner* assigner = nullptr) {
   if (!PyDict_CheckExact(state) && !PyODict_CheckExact(state)) return false;
   // Before the walk: it may run code.
   Ref metadata = metadata_of(state);
@@ -426,9 +316,9 @@ bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched
 
   PlainWalk::Lease walk;
   const GcPause pause;
-  if (!walk->read(module, what_loading_reads())) return false;
+  if (!walk->read(module, what_loading_reads(assigner != nullptr))) return false;
   DictState values(state);
-  Loader loader(*walk, values, metadata.get(), listing);
+  Loader loader(*walk, values, metadata.get(), listing, assigner);
   if (!loader.match()) return false;
   if (strict && !(loader.all_expected() && loader.none_missing())) return false;
   matched.unexpected = loader.all_expected() ? Ref::checked(PyList_New(0)) : loader.unexpected();
@@ -437,14 +327,20 @@ bool match(PyObject* module, PyObject* state, bool strict, bool listing, Matched
   matched.listed_sources = loader.take_listed_sources();
   matched.conversions = loader.take_conversions();
   loader.hand_over(matched.targets, matched.sources);
+  if (assigner != nullptr) {
+    if (!assigner->make()) return false;
+    assigner->assign();
+  }
   return true;
 }
 
 }  // namespace
 
-Ref load_state_dict(PyObject* module, PyObject* state, bool strict) {
+Ref load_state_dict(PyObject* module, PyObject* state, bool strict, bool assign) {
+  Assigner assigner;  // outlives the walk, and so does what it replaces
   Matched matched;
-  if (!match(module, state, strict, /*listing=*/false, matched)) return Ref::borrow(Py_None);
+  if (!match(module, state, strict, /*listing=*/false, matched, assign ? &assigner : nullptr))
+    return Ref::borrow(Py_None);
   try {
     const Unlocked unlocked;
     copy_all(matched.targets, matched.sources);

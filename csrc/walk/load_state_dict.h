@@ -12,11 +12,11 @@
 
 namespace pyparam::walk {
 
-// Loads `state` into a plain model of ordinary tensors, as nn.Module.load_state_dict does without
-// `assign`, and gives (missing keys, unexpected keys). None, with nothing written, where anything
-// needs Python code, or where PyTorch would report an error or warn: its own method then does it
-// all, in its order and its words.
-Ref load_state_dict(PyObject* module, PyObject* state, bool strict);
+// Loads `state` into a plain model of ordinary tensors, as nn.Module.load_state_dict does, and
+// gives (missing keys, unexpected keys). None, with nothing written, where anything needs Python
+// code, or where PyTorch would report an error or warn: its own method then does it all, in its
+// order and its words. With `assign` the caller answers for hooks on what modules register.
+Ref load_state_dict(PyObject* module, PyObject* state, bool strict, bool assign);
 
 // (missing keys, unexpected keys, targets, sources, conversions): what loading would copy where, as
 // lists of which each pair copies plainly, and of each pair of dtypes that differ the first name

@@ -120,6 +120,12 @@ const Names& names() {
     n.set_extra_state = interned("set_extra_state");
     n.load_state_dict_pre_hooks = interned("_load_state_dict_pre_hooks");
     n.load_state_dict_post_hooks = interned("_load_state_dict_post_hooks");
+    n.setattr = interned("__setattr__");
+    n.register_parameter = interned("register_parameter");
+    n.register_buffer = interned("register_buffer");
+    n.assign_to_params_buffers = interned("assign_to_params_buffers");
+    n.is_param = interned("_is_param");
+    n.is_buffer = interned("_is_buffer");
     return n;
   }();
   return made;
@@ -130,7 +136,8 @@ PyObject* method_name(unsigned bit) {
   const std::array<PyObject*, kMethods> all{
       n.named_modules,   n.named_parameters,     n.named_buffers,
       n.named_members,   n.state_dict,           n.save_to_state_dict,
-      n.get_extra_state, n.load_from_state_dict, n.set_extra_state};
+      n.get_extra_state, n.load_from_state_dict, n.set_extra_state,
+      n.setattr,         n.register_parameter,   n.register_buffer};
   return all[bit];
 }
 

@@ -19,6 +19,8 @@ struct Names {
   PyObject *prefix, *destination, *keep_vars, *getattribute, *state_dict_attr_suffix;
   PyObject *load_from_state_dict, *set_extra_state, *load_state_dict_pre_hooks,
       *load_state_dict_post_hooks;
+  PyObject *setattr, *register_parameter, *register_buffer;
+  PyObject *assign_to_params_buffers, *is_param, *is_buffer;
 };
 const Names& names();
 
@@ -33,8 +35,11 @@ enum Method : unsigned {
   kGetExtraState = 1u << 6,
   kLoadFromStateDict = 1u << 7,
   kSetExtraState = 1u << 8,
+  kSetAttr = 1u << 9,
+  kRegisterParameter = 1u << 10,
+  kRegisterBuffer = 1u << 11,
 };
-constexpr unsigned kMethods = 9;
+constexpr unsigned kMethods = 12;
 
 struct ModuleType {
   PyTypeObject* type = nullptr;

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import nn
-from torch.__future__ import get_swap_module_params_on_conversion
 from torch.compiler import is_dynamo_compiling
 from torch.nn.modules.module import _IncompatibleKeys
 
 from pyparam._access.grads import zero_plainly
 from pyparam._base.native import _C
 from pyparam._sources import overrides
+from pyparam._sources.loading import loaded
 
 __all__ = ["install", "installed", "uninstall"]
 
@@ -56,8 +56,9 @@ def _load_state_dict_method(original: Callable[..., Any]) -> Callable[..., Any]:
     def load_state_dict(
         self: nn.Module, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        if not (assign or get_swap_module_params_on_conversion() or is_dynamo_compiling()):
-            keys = _C.load_state_dict(self, state_dict, bool(strict))
+        # Anything else that is true of `assign` would stand in the metadata as it is.
+        if isinstance(assign, bool) and not is_dynamo_compiling():
+            keys = loaded(self, state_dict, strict=bool(strict), assign=assign)
             if keys is not None:
                 return _IncompatibleKeys(*keys)
         return original(self, state_dict, strict, assign)

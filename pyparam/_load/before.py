@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,12 +24,13 @@ class Before:
 
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
+        # Columns, and no object a module: the garbage collector has nothing to follow.
         self._members = [
-            (members, dict(members))
-            for module in modules
-            for members in (module._parameters, module._buffers)
-            if members
+            members for module in modules for members in (module._parameters, module._buffers) if members
         ]
+        self._sizes = [len(members) for members in self._members]
+        self._names = [name for members in self._members for name in members]
+        self._tensors = [tensor for members in self._members for tensor in members.values()]
         self._extra: list[tuple[nn.Module, Any]] = [
             (module, module.get_extra_state())
             for module in modules
@@ -36,8 +38,7 @@ class Before:
         ]
         self._lazy: list[tuple[Tensor, type[Tensor], Tensor]] = [
             (tensor, type(tensor), tensor.data)
-            for _, members in self._members
-            for tensor in members.values()
+            for tensor in self._tensors
             if tensor is not None and is_lazy(tensor)
         ]
         self._data: dict[int, tuple[Tensor, Tensor]] = {}
@@ -53,9 +54,10 @@ class Before:
                 self._values[id(tensor)] = kept(tensor)
 
     def restore(self) -> None:
-        for members, held in self._members:
+        entries = zip(self._names, self._tensors, strict=True)
+        for members, size in zip(self._members, self._sizes, strict=True):
             members.clear()
-            members.update(held)  # type: ignore[arg-type]
+            members.update(itertools.islice(entries, size))  # type: ignore[arg-type]
         for tensor, kind, data in self._lazy:
             tensor.__class__ = kind
             tensor.data = data

@@ -36,6 +36,8 @@ from pyparam._share.shared_memory import overlaps_itself, write_over
 from pyparam._share.tie import retie_
 from pyparam._share.ties import ties
 from pyparam._sources.distributed import DistributedCheckpoint
+from pyparam._sources.loading import loaded
+from pyparam._sources.overrides import is_own
 from pyparam._sources.tied import Tie
 
 # Those of which native code knows what copy_ does; a subclass may see to it itself.
@@ -275,7 +277,7 @@ def _written(
     values.update(zip(later, targets, strict=True))  # PyTorch copies them onto themselves, which is nothing
     if not assign or code.below or code.everywhere:
         _hold(before, wanted, set(later), code, assign)
-    keys = _by_pytorch(options, model, values, wanted)
+    keys = _by_pytorch(options, model, values, wanted, bool(own or present))
     retie_(model, present)
     if strict:
         check_names(verb, *keys, options.where, wanted, values)
@@ -316,7 +318,7 @@ def _hold(before: Before, wanted: Mapping[str, Any], later: set[str], code: OwnC
 
 
 def _by_pytorch(
-    options: _Options, model: nn.Module, values: dict[str, Any], wanted: Mapping[str, Any]
+    options: _Options, model: nn.Module, values: dict[str, Any], wanted: Mapping[str, Any], tied: bool
 ) -> IncompatibleKeys:
     """``nn.Module.load_state_dict``, with what it refuses: a tensor whose elements share places."""
     verb, _, assign, cast, _ = options
@@ -327,6 +329,10 @@ def _by_pytorch(
             write_over(target.detach(), value)
             written.add(name)
             del values[name]
+    if assign and not tied and not is_own(model, "load_state_dict"):
+        found = loaded(model, values, strict=False, assign=True)
+        if found is not None:
+            return IncompatibleKeys(*found)
     rounding = Rounding(verb, options.where, wanted)
     try:
         with (

@@ -31,6 +31,9 @@ TRAVERSAL = (
     "get_extra_state",
     "_load_from_state_dict",
     "set_extra_state",
+    "__setattr__",
+    "register_parameter",
+    "register_buffer",
 )
 
 # Those that are made of them, which install() replaces and nobody has to leave alone.

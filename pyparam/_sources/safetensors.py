@@ -74,10 +74,13 @@ def looks_like(start: bytes, size: int) -> bool:
 def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     """Raises ValueError that names the file, and the entry, for a file that breaks the format in any way."""
     header, start = _read_header(path, file)
-    places = {name: position for position, name in enumerate(header.names)}
-    places |= _tied_places(path, header.metadata, places)
-    if header.in_the_librarys_order([bits for _, bits in _CODES]):  # which no one chose
-        places = {name: places[name] for name in natural(places)}
+    nobodys = header.in_the_librarys_order([bits for _, bits in _CODES])
+    places = header.places(natural=nobodys)
+    tied = _tied_places(path, header.metadata, places)
+    if tied:
+        places |= tied
+        if nobodys:
+            places = {name: places[name] for name in natural(places)}
     part = _Part(header, start, MappedFile(path, file))
     return Checkpoint(path, [part], places=places, metadata=header.metadata)
 
