@@ -1,6 +1,9 @@
-"""Checks that run on several ranks: ``python distributed_checks.py CASE RANK WORLD FOLDER``.
+"""Checks that run on several ranks. The program reads lines ``CASE FOLDER``, forks the ranks of each case, and
+answers with a line of their exit statuses, once all have ended.
 
-A case is a function of a Ranks. What fails is an exception, which the process prints and ends with.
+A case is a function of a Ranks. What fails is an exception, which the rank writes to ``FOLDER/RANK.log``. All are
+forks of one process, which has imported what they need: of twenty-five processes that import it each by itself,
+most of the time went there.
 """
 
 # ruff: noqa: PT017, PT018 - pytest does not see these
@@ -9,9 +12,13 @@ from __future__ import annotations
 
 import copy
 import io
+import json
 import math
+import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +29,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
-from torch.distributed.tensor import DTensor, Partial, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.debug import CommDebugMode
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
@@ -301,6 +308,24 @@ def mistakes(r: Ranks) -> None:
         odd = DTensor.from_local(local, mesh, [Shard(0)], run_check=False)
     refused(lambda: pyparam.measure({"w": odd}), "parameter 'w'", "sparse", kind=TypeError)
 
+    # Nor can others know that the part of one rank is of another shape than its placements say.
+    fits = distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)])
+    if r.rank == 1:
+        fits._local_tensor = torch.ones(3, 3)
+    for verb in (pyparam.measure, pyparam.fingerprint, pyparam.total_norm, lambda s: pyparam.compare(s, s)):
+        refused(lambda verb=verb: verb({"w": fits}), "parameter 'w'", "[3, 3]", kind=ValueError)
+
+    # A gradient that is no DTensor, not finite on one rank alone: that rank stays in step with the others.
+    beside = nn.Module()
+    beside.w = nn.Parameter(distribute_tensor(torch.ones(4, 3), mesh, [Shard(0)]))
+    beside.own = nn.Parameter(torch.ones(3))
+    with_gradients(beside)
+    if r.rank == 1:
+        beside.own.grad[0] = math.nan
+    assert math.isnan(pyparam.total_norm(beside, grad=True)) == (r.rank == 1)
+    refused(lambda: pyparam.clip_grad_norm_(beside, 1.0, error_if_nonfinite=True), "'own'", kind=RuntimeError)
+    assert torch.equal(beside.w.grad.full_tensor(), torch.ones(4, 3))
+
     # A rank that nobody joins says whom it waited for; what needs no communication answers.
     assert len(pyparam.measure(model, local=True)) == len(table)
     if r.rank == 1:
@@ -341,6 +366,16 @@ def collectives(r: Ranks) -> None:
     assert count(lambda: pyparam.total_norm(model)) == 2
     assert count(lambda: pyparam.clip_grad_norm_(model, 1.0)) == 2
     assert count(lambda: pyparam.fingerprint(model)) == 1
+    sent = []
+    reduce = dist.all_reduce
+    dist.all_reduce = lambda tensor, **options: (sent.append(tensor.nbytes), reduce(tensor, **options))[1]
+    try:
+        even = [f"p{i}" for i in range(20)]
+        for place in (Shard(0), Replicate()):
+            pyparam.fingerprint({n: distribute_tensor(torch.ones(4, 4), mesh, [place]) for n in even})
+    finally:
+        dist.all_reduce = reduce
+    assert sent == [16 * len(even) + 8, 16 * len(even)], sent
     assert count(lambda: pyparam.compare(model, model)) == 2
     assert count(lambda: pyparam.measure(repeated)) == 0
     for run in (
@@ -401,6 +436,11 @@ def files(r: Ranks) -> None:
         assert isinstance(model.up.weight, DTensor)
         assert dict(pyparam.fingerprint(model)) == dict(pyparam.fingerprint(filled()))
         model(torch.ones(2, 5)).sum().backward()
+    # FSDP's hooks see the values: what is of another shape is refused all the same.
+    wrong = {n: t.clone() for n, t in filled().state_dict().items()} | {"norm.weight": torch.ones(9)}
+    torch.save(wrong, r.folder / f"{r.rank}.pt")
+    refused(lambda: pyparam.load_(model, r.folder / f"{r.rank}.pt"), "'norm.weight' has shape [9]")
+    assert dict(pyparam.fingerprint(model)) == dict(pyparam.fingerprint(filled()))
     refused(lambda: pyparam.save_file(model, r.folder / "sharded.safetensors"), "'up.weight'", kind=TypeError)
     assert not (r.folder / "sharded.safetensors").exists()
 
@@ -408,6 +448,13 @@ def files(r: Ranks) -> None:
     dcp.save(model.state_dict(), checkpoint_id=str(r.folder / "pieces"))
     other = columns(filled(), mesh)
     assert pyparam.compare(other, r.folder / "pieces").equal
+    read = fsdp2(
+        Net(), mesh, shard_placement_fn=lambda p: Shard(p.dim() - 1) if p.shape[-1] % 2 == 0 else None
+    )
+    refused(lambda: pyparam.load_(read, filled(), rename=("up.weight", "off")), "the model lacks 'off'")
+    pyparam.load_(read, r.folder / "pieces")
+    assert dict(pyparam.fingerprint(read)) == dict(pyparam.fingerprint(filled()))
+    refused(lambda: pyparam.load_(read, other), "placed", "redistribute()", kind=TypeError)
     assert pyparam.compare(other, model).equal
     assert pyparam.compare(model, distribute_module(filled(), mesh)).equal
     with torch.no_grad():
@@ -432,6 +479,25 @@ def files(r: Ranks) -> None:
     off = pyparam.compare(wide, narrow, cast=True)
     assert off.changed() == ["up.weight"] and "up.weight" not in off.recognised
 
+    # What is stacked, fused, transposed or reshaped.
+    torch.manual_seed(3)
+    experts = {f"experts.{i}.up.weight": torch.randn(5, 4) for i in range(3)}
+    stack = {"experts.up": torch.stack(list(experts.values()))}
+    apart = {f"attn.{n}.weight": torch.randn(2, 6) for n in ("q_proj", "k_proj", "v_proj")}
+    fused = {"attn.qkv.weight": torch.cat(list(apart.values()))}
+    tensors = {"square": torch.randn(5, 5), "wide": torch.randn(3, 4), "flat": torch.randn(6, 2)}
+    moved = {"square": tensors["square"].t(), "wide": tensors["wide"].t(), "flat": tensors["flat"].view(12)}
+    a, b = {**experts, **apart, **tensors}, {**stack, **fused, **moved}
+    placed = [
+        {n: distribute_tensor(t.contiguous(), mesh, [Shard(dim % t.dim())]) for n, t in side.items()}
+        for side, dim in ((a, 0), (b, 1))
+    ]
+    wanted = pyparam.compare(a, b)
+    assert len(wanted.structure) == 2 and len(wanted.recognised) == 3, wanted
+    for one, other_side in (placed, (a, placed[1]), (placed[0], b)):
+        found = pyparam.compare(one, other_side)
+        assert found.structure == wanted.structure and found.recognised == wanted.recognised, found
+
     # What cannot be read beside DTensors costs its row.
     odd = {**wide, "sparse": torch.eye(3).to_sparse(), "meta": torch.empty(2, device="meta")}
     beside = pyparam.compare(odd, odd)
@@ -453,8 +519,14 @@ def stages(r: Ranks) -> None:
     assert (
         math.isclose(got.total.l2, wanted.total.l2, rel_tol=1e-14) and got.total.numel == wanted.total.numel
     )
-    norm = pyparam.total_norm(stage, group=dist.group.WORLD)
-    assert torch.allclose(norm, pyparam.total_norm(whole))
+    assert all(got[name].l2 == wanted[name].l2 for name in wanted.names)
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
+    # Sharded over the same ranks too: what several of them have counts once.
+    stage.register_parameter("split", nn.Parameter(distribute_tensor(torch.ones(5, 2), mesh, [Shard(0)])))
+    whole.register_parameter("split", nn.Parameter(torch.ones(5, 2)))
+    for p in (0.0, 2.0, 3.0, math.inf):
+        norm = pyparam.total_norm(stage, p, group=dist.group.WORLD)
+        assert torch.allclose(norm, pyparam.total_norm(whole, p)), p
 
 
 def meta(r: Ranks) -> None:
@@ -497,7 +569,10 @@ CASES = {
 }
 
 
-def main(name: str, rank: int, world: int, folder: Path) -> None:
+LIMIT = 240  # seconds that a rank may take
+
+
+def run(name: str, rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo",
@@ -510,8 +585,36 @@ def main(name: str, rank: int, world: int, folder: Path) -> None:
     case(Ranks(rank, world, folder))
     dist.barrier()
     dist.destroy_process_group()
-    print("checked")
+
+
+def forked(name: str, rank: int, world: int, folder: Path) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.alarm(LIMIT)
+        log = os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        run(name, rank, world, folder)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        name, folder = line.split(" ", 1)
+        world = next(world for case, world in CASES.items() if case.__name__ == name)
+        ranks = [forked(name, rank, world, Path(folder.strip())) for rank in range(world)]
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    main()

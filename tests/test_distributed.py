@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,25 +30,28 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_on_several_ranks(case: str, tmp_path: Path) -> None:
-    program = str(Path(__file__).parent / "distributed_checks.py")
-    world = CASES[case]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", program, case, str(rank), str(world), str(tmp_path)],
-            env={"GLOO_SOCKET_IFNAME": "lo", **os.environ},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+@pytest.fixture(scope="module")
+def program() -> Iterator[subprocess.Popen[str]]:
+    """The process that the ranks of all cases are forked from."""
+    path = str(Path(__file__).parent / "distributed_checks.py")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
-        told = [process.communicate(timeout=300) for process in ranks]
+        yield process
     finally:
-        for process in ranks:
-            process.kill()
-    ends = [process.returncode for process in ranks]
-    assert ends == [0] * world, "\n".join(f"rank {i}: {err[-1500:]}" for i, (_, err) in enumerate(told))
-    assert all(out.split()[-1] == "checked" for out, _ in told)
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_on_several_ranks(case: str, program: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert program.stdin is not None
+    assert program.stdout is not None
+    print(case, tmp_path, file=program.stdin, flush=True)
+    answer = program.stdout.readline()
+    assert answer, "the program that forks the ranks has ended"
+    logs = [(tmp_path / f"{rank}.log").read_text()[-1500:] for rank in range(CASES[case])]
+    assert json.loads(answer) == [0] * CASES[case], "\n".join(
+        f"rank {i}: {log}" for i, log in enumerate(logs)
+    )

@@ -11,6 +11,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "kernels/cpu/words.h"
 #include "kernels/philox.h"
 #include "kernels/stream.h"
 #include "table/param_table.h"
@@ -148,6 +149,15 @@ void bind_init(py::module_& m) {
         py::arg("strides") = std::vector<int64_t>());
   m.def("assign_words", &assign_words, py::arg("table"), py::arg("words"));
   m.def("fill_classes", &fill_classes, py::arg("table"), py::arg("picks"));
+  m.def(
+      "count_words",
+      [](const ParamTable& table,
+         const std::vector<std::tuple<at::ScalarType, int64_t, uint64_t>>& words) {
+        std::vector<cpu::WantedWord> wanted;
+        for (const auto& [dtype, size, bits] : words) wanted.push_back({dtype, size, bits});
+        return cpu::count_words(table.tensors, wanted);
+      },
+      py::arg("table"), py::arg("words"), py::call_guard<py::gil_scoped_release>());
   m.def("stream_of_name", &stream_of_name, py::arg("name"));
   m.def("philox4x32_10", &philox_block, py::arg("counter"), py::arg("key"));
 }

@@ -29,7 +29,7 @@ def recognised(found: Comparison, a: Values, b: Values) -> tuple[dict[str, str],
             casts[name] = words
     told = dict(casts)
     for name in found.shape_changed:
-        if _may_move(a.layout(name), b.layout(name)) and (words := _moved(a[name], b[name])):
+        if may_move(a.layout(name), b.layout(name)) and (words := moved(a[name], b[name])):
             told[name] = words
     # What lies on a device is not waited for.
     for name in found.changed() if found.is_read else ():
@@ -109,11 +109,11 @@ def same(a: Tensor, b: Tensor) -> bool:
     return all(_same_bits(x, y) for x, y in pieces(a, b))
 
 
-def _may_move(a: Tensor, b: Tensor) -> bool:
+def may_move(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.numel() == b.numel()
 
 
-def _moved(a: Tensor, b: Tensor) -> str:
+def moved(a: Tensor, b: Tensor) -> str:
     """Whether b is a with its dimensions in another order, or the same elements under another shape."""
     if a.dim() == b.dim() and 2 <= a.dim() <= _DIMENSIONS:
         for order in itertools.permutations(range(a.dim())):

@@ -17,6 +17,7 @@ from pyparam._compare.comparison import Comparison
 from pyparam._compare.stream import read_in_batches
 from pyparam._compare.structure import restructured
 from pyparam._compare.whole_compare import Asked, Side, compare_whole
+from pyparam._compare.whole_structure import moved_whole, structure_whole
 from pyparam._parts.parts import has_parts, refuse_flat
 from pyparam._share.readable import REFUSALS, refused_by
 from pyparam._sources import path as paths
@@ -85,8 +86,8 @@ def compare(
     DTensors count as wholes, on every rank the same; all ranks that hold parts must call, as for ``measure``.
     Each rank compares its own part: with the same part of a model that is placed alike, with a slice of a
     whole tensor or of a checkpoint (of a directory of ``torch.distributed.checkpoint`` it reads no more). Of
-    two placements, the second is redistributed, one parameter after the other. Of sharded parameters it is
-    recognised that one side is the other rounded, not what is transposed, reshaped or has another structure.
+    two placements, the second is redistributed, one parameter after the other. What may be transposed,
+    reshaped or of another structure is brought whole to each rank, one parameter at a time.
 
     Examples:
         >>> found = pyparam.compare(model, "before.safetensors")
@@ -144,9 +145,9 @@ def _of_parts(states: Sequence[Saved], cast: bool, asked: Asked) -> Comparison:
     """The comparison where parameters of a side lie on several ranks."""
     sides = [Side(state.table) for state in states]
     found = compare_whole(sides[0], sides[1], asked)
-    comparison = Comparison(sides[0].table, sides[1].table, found.columns)
+    tables = sides[0].table, sides[1].table
+    comparison = Comparison(*tables, found.columns)
     comparison.unread = found.unread
-    comparison.recognised = found.casts
     if cast:
         comparison.accepted |= found.casts
     if asked.tolerance is not None:
@@ -154,6 +155,8 @@ def _of_parts(states: Sequence[Saved], cast: bool, asked: Asked) -> Comparison:
         close = [name for name in found.close if name in changed]
         comparison.accepted |= dict.fromkeys(close, within_words(*asked.tolerance))
     _compare_values(comparison, *states)
+    comparison.recognised = found.casts | moved_whole(comparison, *tables, found.even)
+    comparison.structure = structure_whole(comparison, *tables)
     if comparison.missing and comparison.unexpected:
         comparison.suggestion = suggested(sides[0].table.names, sides[1].table.names)
     return comparison

@@ -207,8 +207,9 @@ def fingerprint(source: Any, *, group: Any = None) -> Fingerprint:
             ``DistributedDataParallel``; ``diverged`` tells which are not. Each of its ranks must call.
 
     DTensors count as wholes: a sharded model has the fingerprint of the unsharded one and of its checkpoint,
-    on every rank. All ranks that hold parts must call, as for ``measure``; they exchange 24 bytes a parameter
-    for what is split, and 48 to find out whether what is replicated is the same.
+    on every rank. All ranks that hold parts must call, as for ``measure``; they exchange 16 bytes a parameter
+    for what is split (8 more for each word of eight bytes that a cut goes through), and 16 to find out
+    whether what is replicated is the same.
 
     Raises:
         TypeError: a parameter is sparse, quantized, nested, another ``__torch_dispatch__`` subclass than

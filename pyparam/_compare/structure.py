@@ -7,8 +7,8 @@ weights it was merged into. Names and shapes say what to look at; values decide 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -62,11 +62,16 @@ class Restructured(NamedTuple):
         return {**self._asdict(), "a": list(self.a), "b": list(self.b), "equal": self.equal}
 
 
+# rel. L2 of pairs; 0 where they are the same values, infinite where one cannot be told.
+Distance: TypeAlias = Callable[[Iterator[Tensor], Iterator[Tensor]], float]
+
+
 def restructured(
-    missing: Sequence[str], unexpected: Sequence[str], a: Values, b: Values
+    missing: Sequence[str], unexpected: Sequence[str], a: Values, b: Values, distance: Distance | None = None
 ) -> list[Restructured]:
     """What is found among names that one side alone has. ``a`` and ``b`` hold the readable tensors, of which
-    one after the other is asked for."""
+    one after the other is asked for; ``distance`` is ``relative_distance`` unless given."""
+    distance = distance or relative_distance
     own = [[n for n in names if n in table] for names, table in ((missing, a), (unexpected, b))]
     made: list[Restructured] = []
     for side in (0, 1):
@@ -80,9 +85,9 @@ def restructured(
             in_a, in_b = (apart, one) if flipped == 0 else (one, apart)
             made.append(Restructured(kind, in_a, in_b, rel, note))
 
-        for names, whole, rel, note in _stacked(parts, wholes, table_parts, table_wholes):
+        for names, whole, rel, note in _stacked(parts, wholes, table_parts, table_wholes, distance):
             add("stacked", names, whole, rel, note)
-        for names, whole, rel, note in _fused(parts, wholes, table_parts, table_wholes):
+        for names, whole, rel, note in _fused(parts, wholes, table_parts, table_wholes, distance):
             add("fused", names, whole, rel, note)
         for names, whole, rel, note in _merged(parts, table_parts, table_wholes):
             add("merged", names, whole, rel, note)
@@ -92,7 +97,9 @@ def restructured(
 Found = tuple[Sequence[str], str, float, str]
 
 
-def _stacked(parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
+def _stacked(
+    parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values, distance: Distance
+) -> Iterator[Found]:
     """``experts.0.up.weight`` ... against one tensor with a dimension more."""
     groups: dict[tuple[str, str], dict[int, str]] = {}
     for name in parts:
@@ -119,13 +126,15 @@ def _stacked(parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values) 
                 if stack[1:] != (shape[::-1] if more else shape):
                     continue
                 views = ((a[name].t() if more else a[name]) for name in names)
-                rel = _distance(views, iter(b[whole]))
+                rel = distance(views, iter(b[whole]))
                 if rel == 0 or (plainly and rel < 1):
                     yield names, whole, rel, f"{len(names):,} experts or blocks stacked into one{more}"
                     break
 
 
-def _fused(parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
+def _fused(
+    parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values, distance: Distance
+) -> Iterator[Found]:
     """``q``, ``k`` and ``v`` against one tensor in their module that holds them one after the other."""
     known = set(parts)
     by_module: dict[str, list[str]] = {}
@@ -143,14 +152,18 @@ def _fused(parts: Sequence[str], wholes: Sequence[str], a: Values, b: Values) ->
             names = [".".join(filter(None, (above, word, last))) for word in words]
             if not known.issuperset(names):
                 continue
-            found = _concatenated(names, [w for w in by_module.get(above, ()) if w.endswith(last)], a, b)
+            found = _concatenated(
+                names, [w for w in by_module.get(above, ()) if w.endswith(last)], a, b, distance
+            )
             if found is not None:
                 whole, rel, more = found
                 yield names, whole, rel, f"{', '.join(words)} in one{more}"
                 break
 
 
-def _concatenated(names: list[str], wholes: list[str], a: Values, b: Values) -> tuple[str, float, str] | None:
+def _concatenated(
+    names: list[str], wholes: list[str], a: Values, b: Values, distance: Distance
+) -> tuple[str, float, str] | None:
     best: tuple[str, float, str] | None = None
     shapes = [tuple(a.layout(name).shape) for name in names]
     rest = shapes[0][1:]
@@ -163,7 +176,7 @@ def _concatenated(names: list[str], wholes: list[str], a: Values, b: Values) -> 
             if (fused[::-1] if more else fused) != (sum(lengths), *rest):
                 continue
             tensor = b[whole].t() if more else b[whole]
-            rel = _distance((a[name] for name in names), iter(torch.split(tensor, lengths)))
+            rel = distance((a[name] for name in names), iter(torch.split(tensor, lengths)))
             if rel < 1 and (best is None or rel < best[1]):
                 best = whole, rel, more
     return best
@@ -209,8 +222,8 @@ def _merged(parts: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
             yield [base, name, up], whole, rel, f"a LoRA adapter merged with scale {scale:g}"
 
 
-def _distance(parts: Iterator[Tensor], wholes: Iterator[Tensor]) -> float:
-    """rel. L2 of pairs; 0 where they are the same values, infinite where one cannot be told."""
+def relative_distance(parts: Iterator[Tensor], wholes: Iterator[Tensor], *, patient: bool = False) -> float:
+    """``Distance`` of values that are here. Unless ``patient``, no more pairs are read once it is infinite."""
     difference = norm = 0.0
     for x, y in zip(parts, wholes, strict=True):
         x, y = x.detach(), y.detach().to(x.device)
@@ -220,8 +233,10 @@ def _distance(parts: Iterator[Tensor], wholes: Iterator[Tensor]) -> float:
         for left, right in pieces(x, y):
             difference += float((left.double() - right.double()).square().sum())
             norm += float(left.double().square().sum())
-        if difference > norm:
+        if difference > norm and not patient:
             return float("inf")
+    if difference > norm:
+        return float("inf")
     if difference == 0:
         return 0.0
     return float((difference / norm) ** 0.5) if norm else float("inf")

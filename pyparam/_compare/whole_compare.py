@@ -14,7 +14,7 @@ from pyparam._compare.alike import cast_words, is_close, rounds_to
 from pyparam._compare.matching import matched
 from pyparam._parts.exchange import added, minimum, ordered, unordered
 from pyparam._parts.meeting import Meeting
-from pyparam._parts.parts import Parts, local_of, parts_of, split
+from pyparam._parts.parts import Parts, local_of, parts_of, replaced, replicated, split
 from pyparam._parts.place import Place
 from pyparam._share.readable import unreadable_in
 from pyparam._sources.distributed import DistributedCheckpoint
@@ -22,7 +22,8 @@ from pyparam._sources.stand_in import is_stand_in, place_of, value_of
 from pyparam._sources.table import ParamTable
 
 _COUNTS = 4  # finite, differing, nonfinite, first (csrc/kernels/cpu/part_compare.h)
-_FIRST = 3
+_NONFINITE, _FIRST = 2, 3
+_SQUARES = slice(2, 4)  # of both sides, among the exact sums
 
 
 class Side:
@@ -56,7 +57,8 @@ class _Pairs:
         self.tables = a.table._take(in_a), b.table._take(in_b)
         self.names = self.tables[0].names
         parts = [
-            parts_of("compare", table, f" of {label}") for table, label in zip(self.tables, "ab", strict=True)
+            parts_of("compare", table, f" of {label}", tells=True)
+            for table, label in zip(self.tables, "ab", strict=True)
         ]
         both = torch.stack([part.kind_of for part in parts], 1)
         found, kind_of = torch.unique(both, dim=0, return_inverse=True)
@@ -64,7 +66,7 @@ class _Pairs:
         places = [kind.place for kind in self.kinds]
         nothing = torch.empty(0, dtype=torch.float32, device="cpu")
         table = ParamTable(self.names, [nothing] * len(self.names))
-        self.parts = Parts(table, table, places, kind_of)
+        self.parts = Parts(table, table, places, kind_of, parts[0].mistake or parts[1].mistake)
         self.blocks = tuple(part.locals.tensors for part in parts)
 
     def rows(self, chosen: Callable[[_PairKind], bool]) -> list[int]:
@@ -79,7 +81,7 @@ class _Pairs:
                 if is_stand_in(tensors[i]):
                     blocks[i] = _read(tensors[i], self.parts.place(i))
                 elif i in cut:
-                    blocks[i] = _narrowed(tensors[i].detach(), self.parts.place(i))
+                    blocks[i] = self.parts.place(i).of(tensors[i].detach())
 
     def moved_rows(self) -> list[int]:
         return self.rows(lambda kind: kind.moves)
@@ -90,9 +92,9 @@ class _Pairs:
             like: Any = self.tables[0].tensors[i]
             tensor: Any = self.tables[1].tensors[i]
             if tensor.device_mesh == like.device_mesh:
-                block = local_of(tensor.redistribute(like.device_mesh, like.placements))
+                block = local_of(replaced(tensor, like.placements))
             else:
-                block = _narrowed(tensor.full_tensor(), self.parts.place(i)).clone()
+                block = self.parts.place(i).of(local_of(replicated(tensor))).clone()
             self.blocks[1][i] = block
 
 
@@ -119,12 +121,6 @@ def _read(tensor: Tensor, place: Place) -> Tensor:
     return out
 
 
-def _narrowed(tensor: Tensor, place: Place) -> Tensor:
-    for dim, (offset, size) in enumerate(zip(place.offsets, place.sizes, strict=True)):
-        tensor = tensor.narrow(dim, offset if size else 0, size)
-    return tensor
-
-
 class Asked(NamedTuple):
     """What else than figures is asked of pairs: whether one is the other rounded, and how close they are."""
 
@@ -138,12 +134,14 @@ class Asked(NamedTuple):
 
 class Found(NamedTuple):
     """What the native ``compare`` gives of two tables; the reasons of what has no row; and of rows that
-    differ, which are the other side rounded, and which within the tolerance."""
+    differ, which are the other side rounded, and which within the tolerance. ``even`` are the pairs whose
+    sums of squares are the same, or unknown."""
 
     columns: dict[str, Any]
     unread: dict[str, str]
     casts: dict[str, str]
     close: list[str]
+    even: list[str]
 
 
 _FORTH, _BACK, _CLOSE, _QUESTIONS = 0, 1, 2, 3
@@ -176,7 +174,7 @@ def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
         for row in (counts[:, _FIRST] != 2**63 - 1).nonzero().flatten().tolist():
             counts[row, _FIRST] = parts.place(row).flat(int(counts[row, _FIRST]))
         answers = _answers(one, other, counts, retyped, asked)
-    values, all_counts, answers = _united(parts, sums, counts, largest, answers)
+    values, all_counts, answers, even = _united(parts, sums, counts, largest, answers)
     found["values"], found["counts"] = values, all_counts
     casts = {}
     for row in retyped:
@@ -187,7 +185,9 @@ def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
     close = []
     if asked.tolerance is not None:
         close = (answers[:, _CLOSE] != 0).nonzero().flatten().tolist()
-    return Found(found, unread, casts, [pairs.names[row] for row in close if row not in retyped])
+    close = [row for row in close if row not in retyped]
+    names = pairs.names
+    return Found(found, unread, casts, [names[row] for row in close], [names[row] for row in even])
 
 
 def _answers(
@@ -207,17 +207,20 @@ def _answers(
 
 def _united(
     parts: Parts, sums: Any, counts: Tensor, largest: Tensor, answers: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     columns = [counts[:, _FIRST:], ordered(-largest).unsqueeze(1), sums.windows(), answers]
     least = torch.split(minimum(parts.splits, torch.cat(columns, 1)), [c.shape[1] for c in columns], 1)
     windows = least[2].contiguous()
     limbs, per_row = sums.packed(windows)
     limbs, totals = added(parts.splits, [(limbs, per_row), (counts[:, :_FIRST].flatten(), _FIRST)])
     counts = torch.cat((totals.view(-1, _FIRST), least[0]), 1)
+    exact = _C.ExactTable.unpacked(windows, limbs)
+    squares = exact.rounded()[:, _SQUARES]
+    even = (squares[:, 0] == squares[:, 1]) | (counts[:, _NONFINITE] > 0)
     values, all_counts = _C.differences_of(
-        _C.ExactTable.unpacked(windows, limbs),
+        exact,
         counts.contiguous(),
         -unordered(least[1].flatten()),
         parts.of_rows([math.prod(place.whole) for place in parts.kinds]),
     )
-    return values, all_counts, least[3]
+    return values, all_counts, least[3], even.nonzero().flatten().tolist()

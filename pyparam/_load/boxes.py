@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pyparam._base.native import _C
 from pyparam._load.checks import keeps_values
 from pyparam._load.stream import stream
-from pyparam._load.values import table_alone
+from pyparam._load.values import shaped, table_alone
 from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.pieces import Piece
 
@@ -20,7 +19,7 @@ def boxes_paired(model: nn.Module, source: DistributedCheckpoint, cast: bool) ->
     """
     if source.closed or table_alone(source) is None:
         return False
-    stand_ins = {name: _stand_in(source, name) for name in source}
+    stand_ins = {name: shaped(source, name) for name in source}
     matched = _C.match_state_dict(model, stand_ins)
     if matched is None or matched[0] or matched[1]:
         return False
@@ -32,8 +31,8 @@ def boxes_paired(model: nn.Module, source: DistributedCheckpoint, cast: bool) ->
     targets: list[Tensor] = []
     sources: list[Tensor] = []
     others: list[tuple[str, Piece, Tensor]] = []
-    for target, stand_in in zip(matched[2], matched[3], strict=True):
-        name = names[id(stand_in)]
+    for target, taken in zip(matched[2], matched[3], strict=True):
+        name = names[id(taken)]
         for piece, values in source.boxes(name):
             box = target.detach()
             for axis, (first, size) in enumerate(zip(piece.offsets, piece.sizes, strict=True)):
@@ -48,9 +47,3 @@ def boxes_paired(model: nn.Module, source: DistributedCheckpoint, cast: bool) ->
     for name, piece, box in others:
         source.fill(name, piece, box)
     return True
-
-
-def _stand_in(source: DistributedCheckpoint, name: str) -> Tensor:
-    """A tensor of the shape and dtype of the whole, with memory for one element."""
-    info = source.tensor_info(name)
-    return torch.zeros((), dtype=info.dtype, device="cpu").expand(info.shape)

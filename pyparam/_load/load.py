@@ -29,12 +29,24 @@ from pyparam._load.checks import (
 from pyparam._load.code import OwnCode, own_code
 from pyparam._load.rounding import Rounding
 from pyparam._load.stream import stream, stream_pairs
-from pyparam._load.values import Given, add_beside, given_by, opened, state_of, table_alone, without_repeats
+from pyparam._load.values import (
+    Given,
+    add_beside,
+    given_by,
+    opened,
+    read_wholes,
+    state_of,
+    table_alone,
+    without_repeats,
+)
+from pyparam._parts.parts import has_parts
+from pyparam._parts.place import dtensor_type
 from pyparam._share.keep import keep_ties
 from pyparam._share.parts import as_parts
 from pyparam._share.shared_memory import overlaps_itself, write_over
 from pyparam._share.tie import retie_
 from pyparam._share.ties import ties
+from pyparam._sources import table_of
 from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.loading import loaded
 from pyparam._sources.overrides import is_own
@@ -144,7 +156,9 @@ def _filled(
         paired = boxes_paired if isinstance(source, DistributedCheckpoint) else _table_paired
         if paired(model, source, cast):
             return IncompatibleKeys([], [])
-    given = given_by(verb, source, rename)
+    in_pieces = source if isinstance(source, DistributedCheckpoint) else None
+    sharded = in_pieces is not None and has_parts(table_of(model, buffers=True))
+    given = given_by(verb, source, rename, sharded=sharded)
     if not assign and not given.ties and _paired(model, given, cast):
         return IncompatibleKeys([], [])
     values = given.values
@@ -153,6 +167,9 @@ def _filled(
     add_beside(given, wanted)
     check_left_out(verb, given.others, wanted, options.where)
     own = ties(model, buffers=True)
+    if in_pieces is not None:
+        tied = {name for tie in (*given.ties, *own) for name in tie.names}
+        given = read_wholes(given, in_pieces, wanted, tied)
     check_agreement(verb, own, values, wanted, options.where)
     for tie in (*given.ties, *own):
         for group in tie.classes("storage"):
@@ -176,7 +193,7 @@ def _filled(
         return IncompatibleKeys(*matched[:2])
     before = Before(model)
     try:
-        return _written(options, model, given, own, present, code, before)
+        return _written(options, model, given, in_pieces, own, present, code, before)
     except BaseException as error:
         before.restore()
         if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in str(error):
@@ -244,6 +261,7 @@ def _written(
     options: _Options,
     model: nn.Module,
     given: Given,
+    in_pieces: DistributedCheckpoint | None,
     own: list[Tie],
     present: list[Tie],
     code: OwnCode,
@@ -268,10 +286,14 @@ def _written(
         stream(matched[2], matched[3], given.files)
         return IncompatibleKeys(*matched[:2])
     if assign and (given.from_file or device is not None):
+        parts = dtensor_type() or ()
         for name in [name for name, value in values.items() if isinstance(value, Tensor)]:
+            if isinstance(wanted.get(name), parts):
+                continue  # as_parts gives them memory
             with lasting():
                 values[name] = _own(values[name], given.strides.get(name), device)
-    values.update(as_parts(verb, {n: v for n, v in values.items() if isinstance(v, Tensor)}, wanted))
+    tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
+    values.update(as_parts(verb, tensors, wanted, in_pieces, given.pieces))
     later = [] if assign else _later(values, wanted, code, [*own, *present])
     targets, sources = [wanted[name] for name in later], [values[name] for name in later]
     values.update(zip(later, targets, strict=True))  # PyTorch copies them onto themselves, which is nothing

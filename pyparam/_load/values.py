@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
+import torch
 from torch import Tensor, nn
 
 from pyparam._base.native import _C
 from pyparam._base.rename import Rule, renamed
+from pyparam._parts.place import dtensor_type
 from pyparam._share.save import STRIDES_KEY
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.part import part_of
 from pyparam._sources.tied import TIES_KEY, Tie, ties_from_text
@@ -36,6 +39,9 @@ class Given(NamedTuple):
     """What a file holds besides tensors: of a model that saves such things, part of its state."""
     others: Mapping[str, Any] = MappingProxyType({})
     """What a mapping has by name that is no tensor, and is left out of the values."""
+    pieces: Mapping[str, str] = MappingProxyType({})
+    """Of values that only stand for a checkpoint's tensors in pieces, their names there: a rank reads its own
+    part of them."""
 
 
 def opened(verb: str, source: Any, part: str | None = None) -> Any:
@@ -64,13 +70,14 @@ def _is_extra_state(name: str) -> bool:
     return name.rpartition(".")[2] == "_extra_state"
 
 
-def given_by(verb: str, source: Any, rename: Rule) -> Given:
-    """Reads names, and no tensor's bytes, of what was ``opened``.
+def given_by(verb: str, source: Any, rename: Rule, *, sharded: bool = False) -> Given:
+    """Reads names, and no tensor's bytes, of what was ``opened``; but for a checkpoint in pieces, whose
+    tensors are put together unless they are for a ``sharded`` model.
 
     Raises ValueError for a file that is damaged, TypeError for what is no source.
     """
     if isinstance(source, Checkpoint):
-        given = _of_file(verb, source)
+        given = _of_file(verb, source, sharded)
     elif isinstance(source, nn.Module):
         given = Given(state_of(source, keep_vars=False), [], {}, [], False)
     elif _is_state_dict(source):
@@ -89,7 +96,10 @@ def given_by(verb: str, source: Any, rename: Rule) -> Given:
     ties = [tie for tie in (_renamed_tie(tie, new) for tie in given.ties) if tie is not None]
     values = dict(zip(names, given.values.values(), strict=True))
     repeats = frozenset(new[name] for name in given.repeats)
-    return given._replace(values=values, ties=ties, strides=strides, repeats=repeats, others=others)
+    pieces = {new[name]: stored for name, stored in given.pieces.items()}
+    return given._replace(
+        values=values, ties=ties, strides=strides, repeats=repeats, others=others, pieces=pieces
+    )
 
 
 def state_of(module: nn.Module, *, keep_vars: bool) -> Any:
@@ -125,8 +135,35 @@ def _renamed_tie(tie: Tie, new: Mapping[str, str]) -> Tie | None:
     return Tie(tuple(new[name] for name in tie.names), tie.kind, tie.exact, subgroups, tie.layouts)
 
 
-def _of_file(verb: str, source: Checkpoint) -> Given:
-    values: dict[str, Any] = OrderedDict(source.table())
+def shaped(source: DistributedCheckpoint, name: str) -> Tensor:
+    """A tensor of the shape and dtype of the whole, with memory for one element."""
+    info = source.tensor_info(name)
+    return torch.zeros((), dtype=info.dtype, device="cpu").expand(info.shape)
+
+
+def read_wholes(
+    given: Given, source: DistributedCheckpoint, wanted: Mapping[str, Any], tied: Collection[str]
+) -> Given:
+    """Puts values together that only stand for what is in pieces, but for those of DTensors without ties."""
+    kind = dtensor_type()
+    kept = {}
+    for name, stored in given.pieces.items():
+        target = wanted.get(name)
+        if target is None or (name not in tied and kind is not None and isinstance(target, kind)):
+            kept[name] = stored
+        else:
+            given.values[name] = source[stored]
+    return given._replace(pieces=kept)
+
+
+def _of_file(verb: str, source: Checkpoint, sharded: bool) -> Given:
+    values: dict[str, Any]
+    pieces: dict[str, str] = {}
+    if sharded and isinstance(source, DistributedCheckpoint):
+        values = OrderedDict((name, shaped(source, name)) for name in source)
+        pieces = {name: name for name in values}
+    else:
+        values = OrderedDict(source.table())
     values |= {name: value for name, value in source.extras.items() if _is_extra_state(name)}
     try:
         ties = ties_from_text(source.metadata.get(TIES_KEY, "[]"))
@@ -141,7 +178,7 @@ def _of_file(verb: str, source: Checkpoint) -> Given:
     if "" in source._versions:
         values._metadata = source._versions[""]  # type: ignore[attr-defined]
     repeats = frozenset(source.aliases())
-    return Given(values, ties, strides, source.mapped_files(), True, repeats, source.extras)
+    return Given(values, ties, strides, source.mapped_files(), True, repeats, source.extras, {}, pieces)
 
 
 def without_repeats(given: Given, wanted: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def measure_whole(table: ParamTable, grad: bool, histogram: bool, points: tuple[
     here = [True] * len(table)
     if grad:
         table, here = gradients_of(table)
-    parts = parts_of("measure", table)
+    parts = parts_of("measure", table, tells=True)
     with Meeting("measure", parts, (grad, histogram)):
         own = _Own(parts, empty_where_absent(parts, here), here, histogram)
     return _united(parts, own, points)

@@ -26,15 +26,35 @@ def minimum(shares: Sequence[Share], rows: Tensor) -> Tensor:
 def added(shares: Sequence[Share], columns: Sequence[tuple[Tensor, Tensor | int]]) -> list[Tensor]:
     """The sums over the ranks of int64 vectors that have some cells for each row: as many for each, or how
     many each has (int64 ``[rows]``, the same on all ranks)."""
+    return _added(shares, columns, torch.zeros(0, dtype=torch.int64, device="cpu"))[0]
+
+
+def added_and_told(
+    shares: Sequence[Share], columns: Sequence[tuple[Tensor, Tensor | int]], told: bool
+) -> tuple[list[Tensor], list[Share]]:
+    """``added``, and the shares in which some rank tells the others something: that it was told so itself, or
+    has heard it in an earlier share. All ranks of a share come to the same, for one more cell."""
+    flag = torch.tensor([int(told)], dtype=torch.int64, device="cpu")
+    sums, heard = _added(shares, columns, flag)
+    return sums, [share for share, count in zip(shares, heard, strict=True) if int(count) > 0]
+
+
+def _added(
+    shares: Sequence[Share], columns: Sequence[tuple[Tensor, Tensor | int]], beside: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Cells beside the rows' are in every share's sum, and what they are after it comes back for each."""
     lengths = [len(column) for column, _ in columns]
-    flat = torch.cat([column for column, _ in columns])
+    flat = torch.cat([*(column for column, _ in columns), beside])
+    own = torch.ones(len(beside), dtype=torch.bool, device="cpu")
+    after = []
     for share in shares:
-        cells = torch.cat([_cells(share.rows, len(column), per_row) for column, per_row in columns])
+        cells = torch.cat([*(_cells(share.rows, len(column), per_row) for column, per_row in columns), own])
         if bool(cells.all()):
             flat = _reduced(flat, dist.ReduceOp.SUM, share.group)
         else:
             flat[cells] = _reduced(flat[cells], dist.ReduceOp.SUM, share.group)
-    return list(torch.split(flat, lengths))
+        after.append(flat[len(flat) - len(beside) :].clone())
+    return list(torch.split(flat[: sum(lengths)], lengths)), after
 
 
 def _cells(rows: Tensor, size: int, per_row: Tensor | int) -> Tensor:

@@ -39,6 +39,7 @@ class Meeting:
 
     def __init__(self, verb: str, parts: Parts | None, options: object = "", group: Any = None) -> None:
         self._verb = verb
+        self._mistake = None if parts is None else parts.mistake
         self._topics: list[_Topic] = []
         if parts is not None:
             known: set[Any] = set()
@@ -51,7 +52,9 @@ class Meeting:
         self._options = repr(options)
 
     def __enter__(self) -> None:
-        pass
+        if self._mistake is not None:
+            self.__exit__(type(self._mistake), self._mistake, None)
+            raise self._mistake
 
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, where: TracebackType | None

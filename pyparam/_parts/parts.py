@@ -29,13 +29,20 @@ class Parts:
     ``locals`` has the entries of ``table`` as this rank holds them: of a DTensor its local tensor, of any
     other tensor the tensor. ``kinds`` are the different places, ``kind_of`` (int64 ``[rows]``) which of them
     each entry has. ``splits`` are the groups whose sums make wholes of them, in an order that is the same on
-    all ranks, ``repeats`` those whose ranks hold the same.
+    all ranks, ``repeats`` those whose ranks hold the same. ``mistake`` is what a Meeting about them raises,
+    as the ranks that hold the other parts cannot know of it.
     """
 
     def __init__(
-        self, table: ParamTable, locals: ParamTable, kinds: Sequence[Place], kind_of: Tensor
+        self,
+        table: ParamTable,
+        locals: ParamTable,
+        kinds: Sequence[Place],
+        kind_of: Tensor,
+        mistake: Exception | None = None,
     ) -> None:
         self.table = table
+        self.mistake = mistake
         self.locals = locals
         self.kinds = kinds
         self.kind_of = kind_of
@@ -99,12 +106,15 @@ def split(table: ParamTable) -> tuple[_C.ParamTable, Tensor, list[int]]:
         return _C.local_parts(table._native, dtensor_type(), told_by_dim(), local_of)
 
 
-def parts_of(verb: str, table: ParamTable, whose: str = "") -> Parts:
+def parts_of(verb: str, table: ParamTable, whose: str = "", *, tells: bool = False) -> Parts:
     """The parts of a table on this rank; ``whose`` follows a parameter's name in errors.
 
-    Raises TypeError or ValueError that names the verb and the parameter for a DTensor without a block here.
+    Raises TypeError or ValueError that names the verb and the parameter for a DTensor without a block here,
+    and for a part of another shape than its placements give it; the latter, with ``tells``, not before the
+    Meeting that is about these parts, since other ranks' parts may be right.
     """
     kind = dtensor_type()
+    mistake: Exception | None = None
     locals, kind_of, first = split(table)
     with torch.no_grad():
         places = []
@@ -117,13 +127,15 @@ def parts_of(verb: str, table: ParamTable, whose: str = "") -> Parts:
             place = place_of(tensor, what)
             local = locals.tensor(row)
             if local.shape != place.sizes and (local.numel() > 0 or 0 not in place.sizes):
-                raise ValueError(
+                mistake = mistake or ValueError(
                     f"{what} is a DTensor whose part here has the shape "
                     f"{list(local.shape)}; by its placements {tensor.placements} it would have "
                     f"{list(place.sizes)}"
                 )
             places.append(place)
-    return Parts(table, ParamTable.from_native(locals), places, kind_of)
+    if mistake is not None and not tells:
+        raise mistake
+    return Parts(table, ParamTable.from_native(locals), places, kind_of, mistake)
 
 
 def local_of(tensor: Any) -> Tensor:
@@ -137,13 +149,37 @@ def local_of(tensor: Any) -> Tensor:
     return out
 
 
+def replaced(tensor: Any, placements: Sequence[Any]) -> Any:
+    """A DTensor with other placements on its mesh; its ranks communicate. Under no_grad."""
+    if not tensor.dtype.is_floating_point or tensor.dtype.itemsize > 1:
+        return tensor.redistribute(tensor.device_mesh, placements)
+    # Collectives do not take every dtype of eight bits.
+    bits = as_part(local_of(tensor).view(torch.uint8), tensor)
+    found = replaced(bits, placements)
+    return as_part(local_of(found).view(tensor.dtype), found)
+
+
+def replicated(tensor: Any) -> Any:
+    """A DTensor of which each rank has all."""
+    from torch.distributed.tensor import Replicate
+
+    return replaced(tensor, [Replicate()] * tensor.device_mesh.ndim)
+
+
 def as_part(local: Tensor, like: Any) -> Tensor:
     """A local tensor as the part of a DTensor that ``like``'s is; as it is where that is no DTensor."""
     kind = dtensor_type()
     if kind is None or not isinstance(like, kind):
         return local
-    # What from_local() makes of a tensor without a graph, once a parameter in a training step.
-    out: Tensor = kind(local.detach(), like._spec, requires_grad=False)
+    local = local.detach()
+    out: Tensor
+    if local.dtype != like.dtype:
+        out = kind.from_local(
+            local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+        )
+    else:
+        # The same of a tensor without a graph, once a parameter in a training step.
+        out = kind(local, like._spec, requires_grad=False)
     return out
 
 

@@ -46,6 +46,12 @@ class Place:
             step *= whole
         return out
 
+    def of(self, whole: Tensor) -> Tensor:
+        """This block of a whole tensor, as a view."""
+        for dim, (offset, size) in enumerate(zip(self.offsets, self.sizes, strict=True)):
+            whole = whole.narrow(dim, offset if size else 0, size)
+        return whole
+
 
 def dtensor_type() -> Any:
     """DTensor, if anything in the process has loaded it."""

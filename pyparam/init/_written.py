@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from pyparam._base.extent import require_shape
 from pyparam._base.modes import lasting, require_fake, require_memory, require_untransformed
 from pyparam._base.native import _C
+from pyparam._parts.parts import has_parts, split
+from pyparam._parts.place import dtensor_type
 from pyparam._sources import table_of
+from pyparam._sources.table import ParamTable
 from pyparam.init._owners import Owners, kind_of
-from pyparam.init._parts import held, is_part
+from pyparam.init._parts import held
 
 # A NaN with a payload no arithmetic makes by itself, by element size; anything drawn, loaded or computed from
 # good numbers differs. "e5 0d 1e" are its last bytes where there is room.
@@ -127,32 +130,50 @@ def uninitialized(model: Any) -> Uninitialized:
     script = isinstance(kind_of(model), str)
     table = table_of(model, buffers=True)
     parameters = len(table_of(model))
-    for row, (name, parameter) in enumerate(table):
-        reason = _certain_reason(parameter)
+    whole = dtensor_type() or ()
+    marked, locals = _marked(table)
+    for row, (name, parameter, count) in enumerate(zip(table.names, table.tensors, marked, strict=True)):
+        reason = _certain_reason(parameter, locals, row, count)
         if reason is not None:
             certain.append(name)
+        elif isinstance(parameter, whole):
+            continue
         elif row >= parameters:
             if not script and _untouched(parameter) and looks_stale(parameter):
                 reason = "nothing has written to it in place, and its values are what stale memory looks like"
-        elif not script and owners.of(name) not in _MARKED and _untouched(parameter):
+        elif not script and _untouched(parameter) and owners.of(name) not in _MARKED:
             reason = "nothing has written to it in place; a false alarm if it was made around finished data"
         if reason is not None:
             reasons[name] = reason
     return Uninitialized(reasons, certain)
 
 
-def _certain_reason(parameter: Tensor) -> str | None:
+def _marked(table: ParamTable) -> tuple[list[int], ParamTable]:
+    """How many words of what is held of each entry are the mark, -1 where that is not known by one pass; and
+    what is held of them."""
+    locals = ParamTable.from_native(split(table)[0]) if has_parts(table) else table
+    words = [
+        (dtype, dtype.itemsize // (2 if dtype.is_complex else 1), mark) for dtype, (_, mark) in _MARKS.items()
+    ]
+    found: list[int] = _C.count_words(locals._native, words).tolist()
+    return found, locals
+
+
+def _certain_reason(parameter: Tensor, locals: ParamTable, row: int, marked: int) -> str | None:
     if nn.parameter.is_lazy(parameter):
         return "its lazy module has not run, so it has no shape"
+    if marked == 0:
+        return None
     if parameter.is_meta:
         return "it is on the meta device"
-    parameter = held(parameter)
-    if not _has_bits(parameter) or parameter.numel() == 0:
-        return None
-    gone = _C.extent_error(parameter)
-    if gone is not None:
-        return f"it {gone}"
-    marked = int((_bits(parameter) == _MARKS[parameter.dtype][1]).sum())
+    parameter = locals[row]
+    if marked < 0:
+        if not _has_bits(parameter) or parameter.numel() == 0:
+            return None
+        gone = _C.extent_error(parameter)
+        if gone is not None:
+            return f"it {gone}"
+        marked = int((_bits(parameter) == _MARKS[parameter.dtype][1]).sum())
     if marked == 0:
         return None
     total = parameter.numel() * (2 if parameter.is_complex() else 1)
@@ -176,9 +197,4 @@ def looks_stale(tensor: Tensor) -> bool:
 
 
 def _untouched(parameter: Tensor) -> bool:
-    return (
-        parameter.numel() > 0
-        and not is_part(parameter)
-        and not parameter.is_inference()
-        and parameter._version == 0
-    )
+    return parameter.numel() > 0 and not parameter.is_inference() and parameter._version == 0

@@ -40,6 +40,10 @@ SparseRow sparse_row(const at::Tensor& offsets, const at::Tensor& bins, const at
           at[row + 1] - at[row]};
 }
 
+bool has_elements(const at::Tensor& counts, int64_t row) {
+  return row >= 0 && counts.const_data_ptr<int64_t>()[row * kCountColumns + kNumel] > 0;
+}
+
 }  // namespace
 
 std::tuple<at::Tensor, at::Tensor> merge_statistics(
@@ -62,6 +66,17 @@ std::tuple<at::Tensor, at::Tensor> merge_statistics(
       numel += from_counts[kNumel];
       nbytes += from_counts[kBytes];
     };
+    // What only one side has stays as it is: its roots are of sums that the row no longer has.
+    const bool in_a = has_elements(counts_a, ia[row]);
+    const bool in_b = has_elements(counts_b, ib[row]);
+    if (in_a != in_b) {
+      const int64_t from = in_a ? ia[row] : ib[row];
+      std::copy_n((in_a ? values_a : values_b).const_data_ptr<double>() + from * kValueColumns,
+                  kValueColumns, values.mutable_data_ptr<double>() + row * kValueColumns);
+      std::copy_n((in_a ? counts_a : counts_b).const_data_ptr<int64_t>() + from * kCountColumns,
+                  kCountColumns, counts.mutable_data_ptr<int64_t>() + row * kCountColumns);
+      continue;
+    }
     add(values_a, counts_a, ia[row]);
     add(values_b, counts_b, ib[row]);
     write_row(s, numel, nbytes, values.mutable_data_ptr<double>() + row * kValueColumns,
