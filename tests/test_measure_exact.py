@@ -87,3 +87,14 @@ def test_values_that_are_not_finite_are_left_out(dtype: torch.dtype) -> None:
     values, found = pyparam.measure([x])._values[0], pyparam.measure([spoiled])
     assert torch.equal(found._values[0].view(torch.int64), values.view(torch.int64))
     assert (found[0].nans, found[0].posinfs, found[0].neginfs) == (1, 1, 1)
+
+
+def test_merging_leaves_rows_of_one_side_as_they_are() -> None:
+    generator = torch.Generator().manual_seed(1)
+    tensors = {f"p{i}": torch.randn(5, generator=generator) for i in range(300)}
+    half = dict(list(tensors.items())[:150]), dict(list(tensors.items())[150:])
+    whole, empty = pyparam.measure(tensors), pyparam.measure({"none": torch.empty(0)})
+    merged = pyparam.measure(half[0]) + pyparam.measure(half[1])
+    for figure in ("mean", "std", "rms", "l1", "l2"):
+        assert torch.equal(getattr(merged, figure), getattr(whole, figure)), figure
+    assert (empty + whole).total.l2 == whole.total.l2
