@@ -223,7 +223,7 @@ def _merged(parts: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
 
 
 def relative_distance(parts: Iterator[Tensor], wholes: Iterator[Tensor], *, patient: bool = False) -> float:
-    """``Distance`` of values that are here. Unless ``patient``, no more pairs are read once it is infinite."""
+    """``Distance`` of values that are here. Unless ``patient``, none are read once it is infinite."""
     difference = norm = 0.0
     for x, y in zip(parts, wholes, strict=True):
         x, y = x.detach(), y.detach().to(x.device)

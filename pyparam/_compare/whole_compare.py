@@ -115,7 +115,7 @@ def _read(tensor: Tensor, place: Place) -> Tensor:
     """This rank's block of a stand-in: of a checkpoint in pieces, no more is read."""
     source, name = place_of(tensor) or (None, "")
     if not isinstance(source, DistributedCheckpoint):
-        return _narrowed(value_of(tensor).detach(), place)
+        return place.of(value_of(tensor).detach())
     out = torch.empty(place.sizes, dtype=tensor.dtype, device="cpu")
     source.read(name, place.offsets, place.sizes, out)
     return out
