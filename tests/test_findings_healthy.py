@@ -157,7 +157,21 @@ def test_state_of_an_optimizer_that_nobody_knows_is_no_weight() -> None:
     for source in (optimizer, optimizer.state_dict()):
         assert faults(source) == []
     next(iter(optimizer.state.values()))["left"][0][3] = math.nan
-    assert [finding.kind for finding in faults(optimizer)] == ["non-finite"]
+    assert [found.kind for found in pyparam.findings(optimizer)] == ["non-finite"]
+
+
+def test_a_bias_that_softmax_cancels_is_no_fault() -> None:
+    """Adam's relatives move a key's bias by what rounding leaves of its gradient."""
+    model = nn.ModuleList(nn.MultiheadAttention(16, 4) for _ in range(3))
+    for block in model:
+        block.register_parameter("k_bias", nn.Parameter(1e-9 * torch.randn(16)))
+        block.out_proj.bias = nn.Parameter(1e-9 * torch.randn(16))
+        nn.init.normal_(block.in_proj_bias)
+    assert faults(model) == []
+    assert faults(model.half()) == []
+    with torch.no_grad():
+        model[1].in_proj_weight.mul_(1e-6)
+    assert any("subnormal" in fault for fault in faults(model))
 
 
 @pytest.mark.parametrize("name", ["perceptron", "convolutions"])

@@ -20,6 +20,9 @@ _LOST = 0.4
 _LOW = {torch.float16, torch.bfloat16, *(t for t in LIMIT_TYPES if t.itemsize == 1)}
 _FEW_VALUES = 16
 _RUNNING = re.compile(r"(^|\.)running_(mean|var)$")
+# Added to what a layer gives: where it is so small, it is as good as zero. An attention's key bias, which
+# softmax cancels, gets gradients of rounding alone.
+_ADDED = re.compile(r"(^|[._])bias[^.]*$")
 
 
 def precision(seen: Survey) -> Iterator[Finding]:
@@ -33,11 +36,10 @@ def _subnormal(seen: Survey) -> Iterator[Finding]:
     # Complex numbers count two values an element.
     values = seen.layouts.each(lambda kind: 2 if kind.dtype.is_complex else 1)
     nonzero = seen.figure("numel") * values - seen.figure("zeros")
-    # Of a vector in part: the bias of an attention's keys, which softmax cancels, shrinks to nothing.
     limit = seen.layouts.each(lambda kind: _LOST if len(kind.sizes or ()) < 2 else _SUBNORMAL, torch.float64)
     many = (nonzero >= _FEW_VALUES) & (seen.figure("subnormals") > limit * nonzero)
     told = {}
-    for row in seen.those(~seen.statistic & many):
+    for row in seen.those(~seen.statistic & ~seen.named_like(_ADDED) & many):
         share = int(seen.figure("subnormals")[row]) / int(nonzero[row])
         told[row] = f"{share:.0%} of its values are subnormal in {dtype_name(seen.layouts[row].dtype)}"
     if told:
@@ -90,7 +92,7 @@ def _beyond_half(seen: Survey) -> Iterator[Finding]:
     wide = seen.layouts.where(lambda kind: kind.dtype in (torch.float32, torch.float64)) & (numel >= 2)
     lost = seen.spread(fates.zero) * numel / (numel - seen.figure("zeros")).clamp(min=1)
     beyond = overflow > 0
-    below = ~running & (lost > _LOST) & (numel >= _FEW_VALUES)
+    below = ~running & ~seen.named_like(_ADDED) & (lost > _LOST) & (numel >= _FEW_VALUES)
     told = {}
     for row in seen.those(wide & (~seen.statistic | running) & (beyond | below)):
         if bool(beyond[row]):

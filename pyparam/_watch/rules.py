@@ -13,6 +13,7 @@ from torch import Tensor
 from pyparam._watch.records import Record
 
 _NAMED = 3
+_SPREADS = 6.0
 
 
 class Rule(Protocol):
@@ -74,11 +75,12 @@ class GradientSpike:
 
 @dataclass(frozen=True)
 class UpdateSpike:
-    """A step ``factor`` times as long as the median of a parameter's last ``window`` measured ones."""
+    """A step ``factor`` times as long as the median of a parameter's last ``window`` measured ones, of which
+    there are ``fewest``, and longer than the spread of those explains."""
 
     factor: float = 5.0
     window: int = 10
-    fewest: int = 3
+    fewest: int = 4
 
     @property
     def name(self) -> str:
@@ -242,11 +244,17 @@ def comparable(record: Record, history: Sequence[Record]) -> list[Record]:
 def _jumps(
     record: Record, earlier: Sequence[Record], norms_of: _Norms, factor: float, window: int, fewest: int
 ) -> Iterator[tuple[str, str]]:
+    """Norms of a vector under plain SGD vary by several times from batch to batch: what jumps is also beyond
+    6 robust deviations (1.4826 times the median absolute one) of the logarithms before."""
     if len(earlier) < fewest:
         return
-    usual = torch.stack([norms_of(r) for r in earlier[-window:]]).nanmedian(0).values
+    before = torch.stack([norms_of(r) for r in earlier[-window:]])
+    usual = before.nanmedian(0).values
     now = norms_of(record)
-    for i in ((now > factor * usual) & (usual > 0) & now.isfinite()).nonzero().flatten().tolist():
+    logs = torch.where(before > 0, before.log(), math.nan)
+    spread = 1.4826 * (logs - logs.nanmedian(0).values).abs().nanmedian(0).values
+    far = now.log() - usual.log() > _SPREADS * spread.nan_to_num(0)
+    for i in ((now > factor * usual) & far & (usual > 0) & now.isfinite()).nonzero().flatten().tolist():
         yield record.weights.names[i], f"{now[i] / usual[i]:,.3g} times its median"
 
 
