@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from itertools import chain
 from numbers import Number
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -58,23 +59,24 @@ def sections_of(
             be called anything.
         extras: what a checkpoint holds besides tensors.
     """
-    kinds = _told(names, saved)
-    training = any(kind != "model" for kind in kinds) or bool(extras)
+    groups = _told(names, saved)
+    training = any(kind != "model" for kind, _ in groups) or bool(extras)
     if saved:
-        _mark_averages(names, kinds, "")
-        heads = {_head(name) for name, kind in zip(names, kinds, strict=True) if kind == "model"}
-        if training and len(heads) == 1:
-            _mark_averages(names, kinds, f"{heads.pop()}.")
-    groups: dict[tuple[Kind, str], list[int]] = {}
-    for row, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        groups.setdefault((kind, "" if kind == "model" else _head(name)), []).append(row)
-    order: tuple[Kind, ...] = ("model", "average", "optimizer", "other")
-    return [
-        Section(kind, _prefix([names[row] for row in rows], kind, training), tuple(rows))
-        for kind in order
-        for (own, _), rows in groups.items()
-        if own == kind
-    ]
+        _move_averages(names, groups)
+        heads = [head for kind, head in groups if kind == "model"]
+        if training and len(heads) == 1 and heads[0]:
+            _move_averages_within(names, groups, heads[0])
+    model = [rows for (kind, _), rows in groups.items() if kind == "model"]
+    found = []
+    if model:
+        heads = [head for kind, head in groups if kind == "model"]
+        whole = model[0] if len(model) == 1 else sorted(chain.from_iterable(model))
+        found.append(Section("model", _prefix(heads, "model", training), tuple(whole)))
+    for kind in ("average", "optimizer", "other"):
+        own = [(head, rows) for (other, head), rows in groups.items() if other == kind]
+        own.sort(key=lambda group: group[1][0])
+        found += [Section(kind, _prefix([head], kind, training), tuple(rows)) for head, rows in own]
+    return found
 
 
 def kinds_of(names: Sequence[str], *, saved: bool) -> list[Kind]:
@@ -86,21 +88,45 @@ def kinds_of(names: Sequence[str], *, saved: bool) -> list[Kind]:
     return kinds
 
 
-def _told(names: Sequence[str], saved: bool) -> list[Kind]:
-    states = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in _OWN}
-    known: dict[str, Kind] = {}  # by first words, of which there are few
+# Rows, in order, by what they are of and the first word of their names ("" for a name of one word).
+_Groups = dict[tuple[Kind, str], list[int]]
 
-    def kind(name: str) -> Kind:
-        if states and name.rpartition(".")[0] in states:
-            return "optimizer"
-        head, dot, _ = name.partition(".")
-        first = head + dot
-        found = known.get(first)
-        if found is None:
-            found = known[first] = _first_word(first) if saved else "model"
-        return found
 
-    return [kind(name) for name in names]
+def _told(names: Sequence[str], saved: bool) -> _Groups:
+    """What first words and an optimizer's own words say of names."""
+    states = {name.rpartition(".")[0] for name in names if name[name.rfind(".") + 1 :] in _OWN}
+    groups: _Groups = {}
+    for head, rows in _by_head(names, range(len(names)), 0).items():
+        kind = _first_word(f"{head}.") if saved else "model"
+        if not states and head:
+            groups[kind, head] = rows
+            continue
+        for row in rows:
+            if names[row].rpartition(".")[0] in states:
+                own: Kind = "optimizer"
+            else:
+                own = _first_word(names[row]) if saved and not head else kind
+            groups.setdefault((own, head), []).append(row)
+    return groups
+
+
+def _by_head(names: Sequence[str], rows: Iterable[int], skipped: int) -> dict[str, list[int]]:
+    """Rows by the first word of their names behind so many characters; "" for one word."""
+    found: dict[str, list[int]] = {}
+    start, own = "", None
+    for row in rows:
+        name = names[row]
+        # Neighbours mostly begin alike.
+        if own is None or not name.startswith(start, skipped):
+            end = name.find(".", skipped) + 1
+            start = name[skipped:end]
+            own = found.setdefault(start[:-1], [])
+            own.append(row)
+            if not end:
+                own = None
+        else:
+            own.append(row)
+    return found
 
 
 def _first_word(word: str) -> Kind:
@@ -109,45 +135,55 @@ def _first_word(word: str) -> Kind:
     return "other" if _OTHER.match(word) else "model"
 
 
-def _head(name: str) -> str:
-    return name.partition(".")[0] if "." in name else ""
+def _move_averages(names: Sequence[str], groups: _Groups) -> None:
+    model = {head: rows for (kind, head), rows in groups.items() if kind == "model"}
+    for head in _averages(names, model, 0):
+        groups["average", head] = groups.pop(("model", head))
 
 
-def _mark_averages(names: Sequence[str], kinds: list[Kind], below: str) -> None:
-    """Marks what is called an average and has the names of a sibling, or of all else; dots may be left out.
+def _move_averages_within(names: Sequence[str], groups: _Groups, head: str) -> None:
+    """The same of the words behind the one that all names of the model begin with."""
+    rows = groups["model", head]
+    inner = _by_head(names, rows, len(head) + 1)
+    averages = {row for own in _averages(names, inner, len(head) + 1) for row in inner[own]}
+    if averages:
+        del groups["model", head]
+        groups["model", head] = [row for row in rows if row not in averages]
+        groups["average", head] = sorted(averages)
+
+
+def _averages(names: Sequence[str], groups: Mapping[str, list[int]], skipped: int) -> list[str]:
+    """First words that are called an average and have the names of a sibling, or of all else; dots may be
+    left out.
 
     A module may be called ``ema`` too: its names alone do not make an average of it.
     """
-    groups: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        if kinds[row] == "model" and name.startswith(below):
-            groups.setdefault(_head(name[len(below) :]), []).append(row)
     called = [head for head in groups if _AVERAGE.match(head)]
     if not called or len(called) == len(groups):
-        return
+        return []
     plain = {
-        head: {names[row][len(below) + len(head) :].replace(".", "") for row in rows}
+        head: {names[row][skipped + len(head) :].replace(".", "") for row in rows}
         for head, rows in groups.items()
     }
     others = [found for head, found in plain.items() if head not in called]
     whole = {
-        names[row][len(below) :].replace(".", "")
+        names[row][skipped:].replace(".", "")
         for head, rows in groups.items()
         if head not in called
         for row in rows
     }
+    found = []
     for head in called:
         own = {name.removeprefix("module") for name in plain[head]}
         if any(len(own & other) * 10 >= 8 * len(own) for other in (*others, whole)):
-            for row in groups[head]:
-                kinds[row] = "average"
+            found.append(head)
+    return found
 
 
-def _prefix(names: Sequence[str], kind: Kind, training: bool) -> str:
-    heads = {_head(name) for name in names}
+def _prefix(heads: Sequence[str], kind: Kind, training: bool) -> str:
     if len(heads) != 1:
         return ""
-    head = heads.pop()
+    head = heads[0]
     if not head or (kind == "model" and not (training or _MODEL.match(head))):
         return ""
     return f"{head}." if kind != "model" or training else ""
