@@ -226,6 +226,9 @@ def merge_histograms(
     index_b: Tensor,
     /,
 ) -> tuple[Tensor, Tensor, Tensor]: ...
+def histogram_steps(
+    offsets: Tensor, bins: Tensor, counts: Tensor, dropped: int, /
+) -> tuple[Tensor, Tensor, Tensor]: ...
 def histogram_quantiles(
     offsets: Tensor, bins: Tensor, counts: Tensor, extremes: Tensor, one_value: Tensor, q: Tensor, /
 ) -> Tensor: ...

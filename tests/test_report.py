@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -170,10 +171,14 @@ def test_what_smaller_types_lose_comes_back_as_counts(tmp_path):
     assert columns["stat_float8_e4m3fn_overflow"].tolist() == [1, 1]
 
 
-def test_histograms_come_back(tmp_path):
+@pytest.mark.parametrize("dropped", [None, 7])
+def test_histograms_come_back(tmp_path, monkeypatch, dropped):
+    if dropped is not None:  # as where there are very many bins
+        monkeypatch.setattr("pyparam._view.html.content._MANTISSAS", ((math.inf, dropped),))
     model = net()
     _, _, header, columns = written(model, tmp_path)
     shift = 7 - header["mantissa_bits"]
+    assert dropped in (None, shift)
     stats = pyparam.measure(model, histogram=True)
     ends = columns["hist_length"].long().cumsum(0).tolist()
     for row, (name, parameter) in enumerate(model.named_parameters()):

@@ -225,6 +225,7 @@ void bind_measure(py::module_& m) {
         py::arg("norm_type"), py::arg("error_if_nonfinite"), unlocked);
   m.def("merge_statistics", &merge_statistics, unlocked);
   m.def("merge_histograms", &merge_histograms, unlocked);
+  m.def("histogram_steps", &histogram_steps, unlocked);
   m.def("histogram_quantiles", &histogram_quantiles, unlocked);
   m.def("bin_edges", &bin_edges, py::arg("bins"), unlocked);
 }

@@ -159,5 +159,6 @@ def _told(octaves: float, whom: str) -> str:
 
 def _median(values: Tensor) -> Tensor:
     """The mean of the middle two where there are two."""
-    ordered = values.sort().values
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    count = len(values)
+    lower = values.kthvalue((count + 1) // 2).values
+    return lower if count % 2 else (lower + values.kthvalue(count // 2 + 1).values) / 2

@@ -141,13 +141,20 @@ class Survey:
     @cached_property
     def part(self) -> list[Part]:
         """Which part of a training checkpoint each row is of; of a model, every row is of the model."""
-        if isinstance(self.source, Optimizer) or is_state(self.source):
+        if isinstance(self.source, Optimizer) or (not self.is_file and is_state(self.source)):
             return ["optimizer"] * len(self)  # whatever this one calls its state
         return parts_of(self.names, saved=not isinstance(self.source, nn.Module))
 
     def of_part(self, part: Part) -> Tensor:
         """Rows of a part."""
-        return torch.tensor([own == part for own in self.part], dtype=torch.bool, device="cpu")
+        if part not in self._parts:
+            found = [own == part for own in self.part]
+            self._parts[part] = torch.tensor(found, dtype=torch.bool, device="cpu")
+        return self._parts[part]
+
+    @cached_property
+    def _parts(self) -> dict[Part, Tensor]:
+        return {}
 
     @cached_property
     def statistic(self) -> Tensor:

@@ -237,10 +237,12 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
   return out;
 }
 
+// Gives the vector's memory back.
 template <typename T>
-at::Tensor tensor_of(const std::vector<T>& from, at::ScalarType dtype) {
+at::Tensor taken(std::vector<T>& from, at::ScalarType dtype) {
   at::Tensor out = at::empty({static_cast<int64_t>(from.size())}, at::TensorOptions().dtype(dtype));
   std::copy(from.begin(), from.end(), static_cast<T*>(out.mutable_data_ptr()));
+  std::vector<T>().swap(from);
   return out;
 }
 
@@ -278,13 +280,17 @@ Measured measure_elements(const ElementList& list, bool histogram, const FileMap
   Measured out = run(list, &counters, maps, numbers);
   for (auto& counter : counters) counter.flush();
   const auto rows = static_cast<int64_t>(list.size());
-  const SparseBins bins = collect(counters, rows);
+  SparseBins bins = collect(counters, rows);
+  // Of many small tensors bins take more memory than their values: each copy goes before the next
+  // is made.
+  std::vector<BinCounter>().swap(counters);
   out.below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
   std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits,
             out.below.mutable_data_ptr<int64_t>());
-  out.offsets = tensor_of(bins.offsets, at::kLong);
-  out.bins = tensor_of(bins.bins, at::kInt);
-  out.bin_counts = tensor_of(bins.counts, at::kLong);
+  std::vector<BelowLimits>().swap(bins.below);
+  out.offsets = taken(bins.offsets, at::kLong);
+  out.bins = taken(bins.bins, at::kInt);
+  out.bin_counts = taken(bins.counts, at::kLong);
   return out;
 }
 

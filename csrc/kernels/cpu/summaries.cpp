@@ -110,6 +110,43 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
   return {tensor_of(offsets, at::kLong), tensor_of(bins, at::kInt), tensor_of(counts, at::kLong)};
 }
 
+std::tuple<at::Tensor, at::Tensor, at::Tensor> histogram_steps(const at::Tensor& offsets,
+                                                               const at::Tensor& bins,
+                                                               const at::Tensor& counts,
+                                                               int64_t dropped) {
+  const int64_t rows = offsets.numel() - 1;
+  at::Tensor lengths = empty_like_rows({rows}, at::kLong);
+  int64_t entries = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const SparseRow r = sparse_row(offsets, bins, counts, row);
+    int64_t length = 0;
+    for (int64_t e = 0; e < r.size; ++e) {
+      length += e == 0 || r.bins[e] >> dropped != r.bins[e - 1] >> dropped;
+    }
+    lengths.mutable_data_ptr<int64_t>()[row] = length;
+    entries += length;
+  }
+  at::Tensor steps = empty_like_rows({entries}, at::kInt);
+  at::Tensor merged = empty_like_rows({entries}, at::kLong);
+  auto* step = steps.mutable_data_ptr<int32_t>();
+  auto* count = merged.mutable_data_ptr<int64_t>();
+  int64_t at = -1;
+  for (int64_t row = 0; row < rows; ++row) {
+    const SparseRow r = sparse_row(offsets, bins, counts, row);
+    int32_t last = 0;
+    for (int64_t e = 0; e < r.size; ++e) {
+      const int32_t bin = r.bins[e] >> dropped;
+      if (e == 0 || bin != last) {
+        step[++at] = bin - last;
+        count[at] = 0;
+        last = bin;
+      }
+      count[at] += r.counts[e];
+    }
+  }
+  return {lengths, steps, merged};
+}
+
 std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins) {
   const cpu::ExactFloats mode;
   at::Tensor lower = empty_like_rows({bins.numel()}, at::kDouble);

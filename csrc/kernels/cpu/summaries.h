@@ -20,6 +20,14 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> merge_histograms(
     const at::Tensor& index_a, const at::Tensor& offsets_b, const at::Tensor& bins_b,
     const at::Tensor& counts_b, const at::Tensor& index_b);
 
+// The same histograms in wider bins, whose numbers lack the last `dropped` bits: how many bins each
+// row has then (int64), of each how far it lies behind the one before it in its row, of a row's
+// first its number (int32), and its count (int64).
+std::tuple<at::Tensor, at::Tensor, at::Tensor> histogram_steps(const at::Tensor& offsets,
+                                                               const at::Tensor& bins,
+                                                               const at::Tensor& counts,
+                                                               int64_t dropped);
+
 // The lower and the upper edge (float64) of each of some bins (int32).
 std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins);
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, shape_text
@@ -37,7 +36,6 @@ _NONE = 0xFFFF_FFFF
 
 # Bins of the histograms keep fewer bits of mantissa the more of them there are: bins, and bits dropped of 7.
 _MANTISSAS = ((200_000, 3), (1_500_000, 4), (6_000_000, 5), (math.inf, 7))
-_TOGETHER = 1 << 18  # bins whose rows are merged at a time
 
 
 def packed(
@@ -193,39 +191,12 @@ def _add_histograms(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
     would grow large. All zeros are in the first bin of the positive half, with the smallest subnormals.
     """
     bins = seen.stats._counted("report")
-    entries = len(bins.bins)
-    shift = next(shift for most, shift in _MANTISSAS if entries <= most)
-    lengths, steps, counts = [], [], []
-    for first, last in _stretches(bins.offsets):
-        begin, end = int(bins.offsets[first]), int(bins.offsets[last])
-        held = bins.offsets[first + 1 : last + 1] - bins.offsets[first:last]
-        rows = torch.repeat_interleave(torch.arange(last - first, device="cpu"), held)
-        keys = (rows << 16) | (bins.bins[begin:end].long() >> shift)
-        merged, inverse = torch.unique_consecutive(keys, return_inverse=True)
-        count = torch.zeros(len(merged), dtype=torch.int64, device="cpu")
-        count.index_add_(0, inverse, bins.counts[begin:end])
-        owners, places = merged >> 16, merged & 0xFFFF
-        step = places.clone()
-        if len(places) > 1:
-            within = owners[1:] == owners[:-1]
-            step[1:] -= torch.where(within, places[:-1], 0)
-        lengths.append(torch.bincount(owners, minlength=last - first))
-        steps.append(step.int())
-        counts.append(count.int() if not len(count) or int(count.max()) < 1 << 31 else count)
-    packer.add("hist_length", torch.cat(lengths))
-    packer.add("hist_step", torch.cat(steps))
-    packer.add("hist_count", torch.cat(counts))
+    shift = next(shift for most, shift in _MANTISSAS if len(bins.bins) <= most)
+    lengths, steps, counts = _C.histogram_steps(*bins[1:], shift)
+    packer.add("hist_length", lengths)
+    packer.add("hist_step", steps)
+    packer.add("hist_count", counts)
     header["mantissa_bits"] = 7 - shift
-
-
-def _stretches(offsets: Tensor) -> Iterator[tuple[int, int]]:
-    """Rows from the first to before the last, as many as have some ten thousand bins together."""
-    first, rows = 0, len(offsets) - 1
-    while first < rows:
-        wanted = offsets[first : first + 1] + _TOGETHER
-        last = max(first + 1, int(torch.searchsorted(offsets, wanted, right=True)) - 1)
-        yield first, last
-        first = last
 
 
 def _findings(seen: Survey, found: list[Finding]) -> list[dict[str, Any]]:
