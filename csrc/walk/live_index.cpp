@@ -1,6 +1,8 @@
 #include "walk/live_index.h"
 
+#include <array>
 #include <cstring>
+#include <unordered_map>
 
 #include "walk/id_set.h"
 #include "walk/plain_walk.h"
@@ -134,6 +136,7 @@ unsigned version_tag_now(PyTypeObject* type) {
 }
 
 constexpr unsigned kOwnWalk = kNamedModules;
+[[maybe_unused]] constexpr size_t kAhead = 12;  // modules whose memory is asked for ahead of use
 
 }  // namespace
 
@@ -177,16 +180,15 @@ Ref LiveIndex::read(PyObject* root) {
 
 #if PYPARAM_WATCHES_DICTS
   if (!notices_classes() || instance_watcher() < 0 || members_watcher() < 0) return Ref();
-#else
-  watched_.reserve(walk->modules().size());
 #endif
-  BorrowedIdSet types;
+  std::unordered_map<PyTypeObject*, uint32_t> types;
   for (uint32_t i = 0; i < walk->modules().size(); ++i) {
     const ModuleType& type = walk->type(i);
-    auto* class_object = reinterpret_cast<PyObject*>(type.type);
-    if (types.insert(class_object))
-      classes_.push_back({Ref::borrow(class_object), type.version_tag});
-    if (type.version_tag == 0 || !watch(walk->modules()[i], type)) {
+    const auto [known, fresh] = types.try_emplace(type.type, static_cast<uint32_t>(types.size()));
+    if (fresh) {
+      classes_.push_back({Ref::borrow(reinterpret_cast<PyObject*>(type.type)), type.version_tag});
+    }
+    if (type.version_tag == 0 || !watch(walk->modules()[i], known->second)) {
       watched_.clear();
       return Ref();
     }
@@ -201,57 +203,48 @@ Ref LiveIndex::read(PyObject* root) {
 }
 
 // Notes what a module's entries in the index depend on. False where that cannot be noticed.
-bool LiveIndex::watch(PyObject* module, const ModuleType& type) {
+bool LiveIndex::watch(PyObject* module, [[maybe_unused]] uint32_t type) {
   const Names& n = names();
   PyObject* dict = instance_dict(module);
-  Watched made{module,
-               dict,
-               find_str(dict, n.modules),
-               find_str(dict, n.parameters),
-               buffers_ ? find_str(dict, n.buffers) : nullptr,
-               type.type,
-               0,
-               0,
-               0,
-               0};
+  const std::array<PyObject*, 3> members{find_str(dict, n.modules), find_str(dict, n.parameters),
+                                         buffers_ ? find_str(dict, n.buffers) : nullptr};
 #if PYPARAM_WATCHES_DICTS
   // Another holder of the dict could keep it from being noticed that the module has a new one.
   if (Py_REFCNT(dict) > 1 || PyDict_Watch(instance_watcher(), dict) < 0) {
     PyErr_Clear();
     return false;
   }
-  for (PyObject* members : {made.modules, made.parameters, made.buffers}) {
-    if (members != nullptr && PyDict_Watch(members_watcher(), members) < 0) {
+  for (PyObject* one : members) {
+    if (one != nullptr && PyDict_Watch(members_watcher(), one) < 0) {
       PyErr_Clear();
       return false;
     }
   }
 #else
-  made.dict_tag = tag_of(dict);
-  made.modules_tag = tag_of(made.modules);
-  made.parameters_tag = tag_of(made.parameters);
-  made.buffers_tag = tag_of(made.buffers);
-  watched_.push_back(made);
+  watched_.modules.push_back(module);
+  watched_.dicts.push_back(dict);
+  watched_.types.push_back(type);
+  watched_.members.insert(watched_.members.end(), members.begin(), members.end());
 #endif
   return true;
 }
 
 // An instance's dict has changed: whether none of what matters in it has.
-bool LiveIndex::same_attributes([[maybe_unused]] Watched& watched) const {
+bool LiveIndex::same_attributes([[maybe_unused]] size_t module) const {
 #if !PYPARAM_WATCHES_DICTS
   const Names& n = names();
-  PyObject* dict = watched.dict;
-  if (!has_str_keys(dict) || find_str(dict, n.modules) != watched.modules ||
-      find_str(dict, n.parameters) != watched.parameters ||
-      (buffers_ && find_str(dict, n.buffers) != watched.buffers)) {
+  PyObject* dict = watched_.dicts[module];
+  PyObject* const* members = &watched_.members[3 * module];
+  if (!has_str_keys(dict) || find_str(dict, n.modules) != members[0] ||
+      find_str(dict, n.parameters) != members[1] ||
+      (buffers_ && find_str(dict, n.buffers) != members[2])) {
     return false;
   }
   const unsigned root_only = kNamedParameters | kNamedMembers | (buffers_ ? kNamedBuffers : 0u);
-  const unsigned methods = kOwnWalk | (watched.module == root_ ? root_only : 0u);
+  const unsigned methods = kOwnWalk | (module == 0 ? root_only : 0u);
   for (unsigned bit = 0; bit < kMethods; ++bit) {
     if ((methods & (1u << bit)) != 0 && find_str(dict, method_name(bit)) != nullptr) return false;
   }
-  watched.dict_tag = tag_of(dict);
 #endif
   return true;
 }
@@ -268,28 +261,29 @@ bool LiveIndex::is_current(PyObject* root) {
   const uint64_t now = tag_counter().ask();
   // Then a module is all that may have changed: its class, or which dict it has.
   const bool same_dicts = tag_counter().unchanged_since(seen_);
-  constexpr size_t kAhead = 12;
-  for (size_t i = 0; i < watched_.size(); ++i) {
-    if (i + kAhead < watched_.size()) {
-      const Watched& ahead = watched_[i + kAhead];
-      prefetch(reinterpret_cast<const char*>(ahead.module) - 32);
-      prefetch(ahead.module);
+  const size_t count = watched_.modules.size();
+  const auto later = [this](PyObject* dict) { return tag_of(dict) > seen_; };
+  for (size_t i = 0; i < count; ++i) {
+    if (i + kAhead < count) {
+      const auto* module = reinterpret_cast<const char*>(watched_.modules[i + kAhead]);
+      prefetch(module - 32);
+      prefetch(module);
       if (!same_dicts) {
-        for (const PyObject* dict : {ahead.dict, ahead.modules, ahead.parameters, ahead.buffers})
-          prefetch(dict);
+        prefetch(watched_.dicts[i + kAhead]);
+        PyObject* const* members = &watched_.members[3 * (i + kAhead)];
+        for (size_t m = 0; m < 3; ++m) prefetch(members[m]);
       }
     }
     // The module is held by its parent, which stands before it and was found as it was.
-    Watched& watched = watched_[i];
-    if (Py_TYPE(watched.module) != watched.type || instance_dict(watched.module) != watched.dict)
-      return false;
-    if (same_dicts) continue;
-    if (tag_of(watched.dict) != watched.dict_tag && !same_attributes(watched)) return false;
-    if (tag_of(watched.modules) != watched.modules_tag ||
-        tag_of(watched.parameters) != watched.parameters_tag ||
-        tag_of(watched.buffers) != watched.buffers_tag) {
+    PyObject *const module = watched_.modules[i], *const dict = watched_.dicts[i];
+    if (reinterpret_cast<PyObject*>(Py_TYPE(module)) != classes_[watched_.types[i]].type.get() ||
+        instance_dict(module) != dict) {
       return false;
     }
+    if (same_dicts) continue;
+    if (later(dict) && !same_attributes(i)) return false;
+    PyObject* const* members = &watched_.members[3 * i];
+    if (later(members[0]) || later(members[1]) || later(members[2])) return false;
   }
   seen_ = now;
   return true;

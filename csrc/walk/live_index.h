@@ -31,25 +31,35 @@ class LiveIndex {
   Ref find(PyObject* root, PyObject* name) const;
 
  private:
+  // What the entries of module i depend on; none of it held. Columns, because a look goes through
+  // all of them.
   struct Watched {
-    PyObject *module, *dict, *modules, *parameters, *buffers;  // none of them held
-    PyTypeObject* type;
-    uint64_t dict_tag, modules_tag, parameters_tag, buffers_tag;
+    std::vector<PyObject*> modules, dicts;
+    std::vector<uint32_t> types;     // which of classes_
+    std::vector<PyObject*> members;  // three of each: `_modules`, `_parameters`, `_buffers` or null
+
+    void clear() {
+      modules.clear();
+      dicts.clear();
+      types.clear();
+      members.clear();
+    }
   };
   struct Class {
     Ref type;
     unsigned version_tag;
   };
 
-  bool watch(PyObject* module, const ModuleType& type);
-  bool same_attributes(Watched& watched) const;
+  bool watch(PyObject* module, uint32_t type);
+  bool same_attributes(size_t module) const;
 
   bool buffers_;
   PyObject* root_ = nullptr;  // not held
-  std::vector<Watched> watched_;
+  Watched watched_;
   std::vector<Class> classes_;
   [[maybe_unused]] uint64_t events_ = 0;  // where dicts can be watched
-  [[maybe_unused]] uint64_t seen_ = 0;    // else the tag that was given when all was current
+  [[maybe_unused]] uint64_t seen_ =
+      0;  // else the last tag when all was current: later ones are greater
 };
 
 }  // namespace pyparam::walk

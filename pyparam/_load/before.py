@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -43,6 +43,10 @@ class Before:
         ]
         self._data: dict[int, tuple[Tensor, Tensor]] = {}
         self._values: dict[int, Tensor] = {}
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All that the model had, also what no state dict has."""
+        return (tensor for tensor in self._tensors if tensor is not None)
 
     def hold(self, tensors: Iterable[Tensor], *, values: bool) -> None:
         """Whoever writes to tensors of the model says so first; without ``values``, whoever moves them."""

@@ -7,16 +7,19 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.closest import closest, hint
 from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.rename import suggested
-from pyparam._share.shared_memory import same_values
+from pyparam._share.shared_memory import is_held, same_values
 from pyparam._share.ties import ties_of
 from pyparam._sources.table import ParamTable
 from pyparam._sources.tied import Tie
+
+# Those of which native code knows what copy_ does; a subclass may see to it itself.
+PLAIN = (Tensor, nn.Parameter)
 
 
 def check_names(
@@ -114,8 +117,8 @@ def check_fits(
         raise ValueError(
             f"{verb}: {name!r} has shape {list(value.shape)} in the {where}, expected {list(target.shape)}"
         )
-    if value.is_meta and not assign:
-        raise ValueError(f"{verb}: {name!r} is on the meta device in the {where} and has no values")
+    if not assign or device is not None:
+        check_has_values(verb, name, value, where)
     require_extent(f"{verb}: the value of {name!r}", value)
     if assign:
         return
@@ -127,6 +130,11 @@ def check_fits(
         )
     if not cast and not keeps_values(value.dtype, target.dtype):
         raise lossy(verb, name, value.dtype, target.dtype, where)
+    if type(target) in PLAIN and type(value) in PLAIN and not target.is_meta and not is_held(target, value):
+        raise ValueError(
+            f"{verb}: elements of {name!r} share places in the model (strides {list(target.stride())}), and "
+            f"the {where} gives them other values"
+        )
 
 
 def check_conversions(
@@ -136,6 +144,11 @@ def check_conversions(
     for name, of, to in conversions:
         if not keeps_values(of, to):
             raise lossy(verb, name, of, to, where)
+
+
+def check_has_values(verb: str, name: str, value: Tensor, where: str) -> None:
+    if value.is_meta:
+        raise ValueError(f"{verb}: {name!r} is on the meta device in the {where} and has no values")
 
 
 def check_extents(verb: str, name: str, value: Any, target: Any) -> None:

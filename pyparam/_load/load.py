@@ -17,10 +17,12 @@ from pyparam._base.rename import Rule
 from pyparam._load.before import Before
 from pyparam._load.boxes import boxes_paired
 from pyparam._load.checks import (
+    PLAIN,
     check_agreement,
     check_conversions,
     check_extents,
     check_fits,
+    check_has_values,
     check_left_out,
     check_memory,
     check_names,
@@ -51,9 +53,6 @@ from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.loading import loaded
 from pyparam._sources.overrides import is_own
 from pyparam._sources.tied import Tie
-
-# Those of which native code knows what copy_ does; a subclass may see to it itself.
-_PLAIN = (Tensor, nn.Parameter)
 
 
 class IncompatibleKeys(NamedTuple):
@@ -290,6 +289,8 @@ def _written(
         for name in [name for name, value in values.items() if isinstance(value, Tensor)]:
             if isinstance(wanted.get(name), parts):
                 continue  # as_parts gives them memory
+            if device is not None:
+                check_has_values(verb, name, values[name], options.where)
             with lasting():
                 values[name] = _own(values[name], given.strides.get(name), device)
     tensors = {n: v for n, v in values.items() if isinstance(v, Tensor)}
@@ -299,6 +300,8 @@ def _written(
     values.update(zip(later, targets, strict=True))  # PyTorch copies them onto themselves, which is nothing
     if not assign or code.below or code.everywhere:
         _hold(before, wanted, set(later), code, assign)
+    if assign and own:
+        before.hold(before.tensors(), values=False)  # keep_ties moves what is tied, saved or not
     keys = _by_pytorch(options, model, values, wanted, bool(own or present))
     retie_(model, present)
     if strict:
@@ -318,8 +321,8 @@ def _later(values: Mapping[str, Any], wanted: Mapping[str, Any], code: OwnCode, 
     names = [
         name
         for name, value in values.items()
-        if type(value) in _PLAIN
-        and type(wanted.get(name)) in _PLAIN
+        if type(value) in PLAIN
+        and type(wanted.get(name)) in PLAIN
         and name not in beside
         and not code.reaches(name)
     ]

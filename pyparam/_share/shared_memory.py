@@ -91,7 +91,11 @@ def same_values(a: Tensor, b: Tensor) -> bool:
     """Whether two dense tensors of one shape and dtype have the same bits."""
     if a.is_meta or b.is_meta or a.data_ptr() == b.data_ptr():
         return True
-    flat = [t.detach().resolve_conj().resolve_neg().contiguous().view(-1).view(torch.uint8) for t in (a, b)]
+    # Of one element, torch calls any stride contiguous, and views no bytes of it.
+    flat = [
+        t.detach().resolve_conj().resolve_neg().contiguous().as_strided((t.numel(),), (1,)).view(torch.uint8)
+        for t in (a, b)
+    ]
     return torch.equal(flat[0], flat[1].to(flat[0].device))
 
 
@@ -184,6 +188,9 @@ def _view(buffer: Tensor, layout: Layout, shift: int) -> Tensor:
     return torch._neg_view(view) if layout.neg else view
 
 
+_WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
 def overlaps_itself(tensor: Tensor) -> bool:
     """Whether two elements may lie in one place, so that ``copy_`` refuses to write."""
     if tensor.layout != torch.strided or tensor.is_contiguous():
@@ -208,4 +215,22 @@ def write_over(view: Tensor, value: Tensor) -> None:
         # as_strided keeps the conjugate and negative bits, so that writing through it applies them.
         flat = view.detach().as_strided((last + 1,), (1,), view.storage_offset())
         index = torch.arange(last + 1, device=view.device).as_strided(view.shape, view.stride())
-        flat[index.reshape(-1)] = value.detach().to(view.device, view.dtype).reshape(-1)
+        given = value.detach().to(view.device, view.dtype).reshape(-1)
+        if not flat.is_complex() and not flat.is_neg():
+            # As integers, for which torch writes to places whatever dtype it is.
+            word = _WORDS[flat.element_size()]
+            flat, given = flat.view(word), given.resolve_neg().view(word)
+        flat[index.reshape(-1)] = given
+
+
+def is_held(view: Tensor, value: Tensor) -> bool:
+    """Whether ``write_over`` would give ``view`` all of ``value``: elements that share a place get one."""
+    if not overlaps_itself(view):
+        return True
+    made = torch.empty(
+        1 + sum((size - 1) * stride for size, stride in zip(view.shape, view.stride(), strict=True)),
+        dtype=view.dtype,
+        device=view.device,
+    ).as_strided(view.shape, view.stride())
+    write_over(made, value)
+    return same_values(made, value.detach().to(view.device, view.dtype))
