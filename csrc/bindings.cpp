@@ -16,10 +16,10 @@
 #include "bindings/share.h"
 #include "bindings/walk.h"
 #include "table/param_table.h"
+#include "table/prefetch.h"
 
 namespace py = pybind11;
 
-using pyparam::GivenList;
 using pyparam::Name;
 using pyparam::ParamTable;
 using pyparam::str_of;
@@ -69,12 +69,44 @@ py::object release_tensors(ParamTable& table) {
   return objects;
 }
 
-// A table of these names and other tensors.
-ParamTable with_tensors(const ParamTable& table, const GivenList& given) {
-  if (given.tensors.size() != table.names.size())
+// The tensors of a list, each as `take` makes one of it.
+template <typename Take>
+std::vector<at::Tensor> tensors_of(const ParamTable& table, const py::list& list,
+                                   const Take& take) {
+  if (list.size() != table.names.size())
     throw py::value_error("ParamTable: names and tensors differ in length");
-  return {table.names, given.tensors};
+  std::vector<at::Tensor> out;
+  out.reserve(list.size());
+  for (size_t i = 0; i < list.size(); ++i) {
+    constexpr size_t kAhead = 16;
+    if (i + kAhead < list.size())
+      pyparam::prefetch_bytes(PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i + kAhead)), 1);
+    const py::handle object = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
+    if (!pyparam::walk::is_tensor(object.ptr()))
+      tensor_in(object, "tensors[" + std::to_string(i) + "]");
+    out.push_back(take(THPVariable_Unpack(object.ptr())));
+  }
+  return out;
 }
+
+// A table of these names and other tensors.
+ParamTable with_tensors(const ParamTable& table, const py::list& list) {
+  return {table.names, tensors_of(table, list, [](const at::Tensor& tensor) { return tensor; })};
+}
+
+// The same over tensors of Python objects that live as long as it, of which it counts as no holder:
+// counting each of them costs more than many a verb does. Copies of it count.
+struct BorrowedTable : ParamTable {
+  BorrowedTable(const ParamTable& table, const py::list& list) {
+    names = table.names;
+    tensors = tensors_of(table, list, c10::MaybeOwnedTraits<at::Tensor>::createBorrow);
+  }
+  ~BorrowedTable() {
+    for (at::Tensor& tensor : tensors) tensor.unsafeReleaseTensorImpl();
+  }
+  BorrowedTable(const BorrowedTable&) = delete;
+  BorrowedTable& operator=(const BorrowedTable&) = delete;
+};
 
 std::vector<Name> attributes_of(const ParamTable& table) {
   std::vector<Name> out;
@@ -122,6 +154,9 @@ PYBIND11_MODULE(_C, m) {
       .def("take", &take, py::arg("indices"))
       .def("release_tensors", &release_tensors)
       .def("with_tensors", &with_tensors, py::arg("tensors"));
+  py::class_<BorrowedTable, ParamTable>(m, "BorrowedTable")
+      .def(py::init<const ParamTable&, const py::list&>(), py::arg("table"), py::arg("tensors"),
+           py::keep_alive<1, 3>());
 
   pyparam::bind_files(m);
   pyparam::bind_script(m);

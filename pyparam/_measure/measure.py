@@ -160,7 +160,7 @@ def measure_strictly(
             return measure_whole(table, grad, histogram, points)
         table, grad = local_entries(table, grad), False
     with row_errors(table, grad):
-        found = _C.measure(table._native, grad, histogram, maps, True)
+        found = _C.measure(table._borrowed, grad, histogram, maps, True)
     if found is None:
         return _measure_shared(table, grad, histogram, maps, points)
     absent = set(found.missing)
@@ -216,7 +216,7 @@ def _measure_shared(
 
     def measured(part: ParamTable) -> _C.Measurement:
         with named_errors(part):
-            found = _C.measure(part._native, False, histogram, maps, False)
+            found = _C.measure(part._borrowed, False, histogram, maps, False)
         assert found is not None
         return found
 

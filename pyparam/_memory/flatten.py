@@ -52,7 +52,7 @@ def flatten(
     table = table_of(source)
     require_fake("flatten", table)
     with named_errors(table):
-        return _C.flatten(table._native, grad, missing == "zeros", dtype, out)
+        return _C.flatten(table._borrowed, grad, missing == "zeros", dtype, out)
 
 
 def flatten_groups(source: Any) -> dict[tuple[torch.device, torch.dtype], Tensor]:

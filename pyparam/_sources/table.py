@@ -85,6 +85,14 @@ class ParamTable:
         return self._columns if self._held is None else self._columns.with_tensors(self._held)
 
     @property
+    def _borrowed(self) -> _C.ParamTable:
+        """``_native`` at a fraction of its price, to be handed to a native call and kept by nobody.
+
+        It does not hold what it lists, so nothing that runs meanwhile in this thread may swap tensors.
+        """
+        return self._columns if self._held is None else _C.BorrowedTable(self._columns, self._held)
+
+    @property
     def names(self) -> list[str]:
         """The qualified names."""
         if self._names is None:
