@@ -15,7 +15,7 @@ from torch import Tensor
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
 from pyparam._base.wrappers import Names
-from pyparam._sources.mapped import MappedFile
+from pyparam._sources.mapped import MappedFile, pristine
 from pyparam._sources.stand_in import listed
 from pyparam._sources.table import ParamTable
 
@@ -232,7 +232,7 @@ class Checkpoint(Mapping[str, Tensor]):
         """The files of ``spare_maps``."""
         if self._live or self._closed or self._tabled() is not None:
             return []
-        return [file for file in self.mapped_files() if file.is_pristine()]
+        return pristine(self.mapped_files())
 
     def mapped_files(self) -> list[MappedFile]:
         """The files whose bytes its tensors are, for native code, which leaves pages that were written to."""

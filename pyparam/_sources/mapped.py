@@ -4,10 +4,12 @@ reaches it.
 
 from __future__ import annotations
 
+import bisect
 import math
 import mmap
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,20 +86,7 @@ class MappedFile:
 
         False where the system does not tell.
         """
-        begin, size = self.span()
-        inside = False
-        try:
-            with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
-                for line in lines:
-                    first, _, rest = line.partition(" ")
-                    if "-" in first:
-                        low, high = (int(part, 16) for part in first.split("-"))
-                        inside = low < begin + size and begin < high
-                    elif inside and first == "Anonymous:" and int(rest.split()[0]) > 0:
-                        return False
-        except OSError:
-            return False
-        return True
+        return bool(pristine([self]))
 
     def release(self, begin: int, end: int) -> None:
         """Gives the memory of the whole pages inside a byte range back; they are read again when next
@@ -107,6 +96,30 @@ class MappedFile:
         last = end // mmap.PAGESIZE * mmap.PAGESIZE
         if last > first and hasattr(mmap, "MADV_DONTNEED"):
             self._opened().madvise(mmap.MADV_DONTNEED, first, last - first)
+
+
+def pristine(files: Sequence[MappedFile]) -> list[MappedFile]:
+    """Those that are; the system is asked once for all of them, as it looks at every page of the process."""
+    spans = [(begin, begin + size, file) for file in files for begin, size in [file.span()]]
+    spans.sort(key=lambda span: span[0])
+    begins = [begin for begin, _, _ in spans]
+    written: set[int] = set()
+    low = high = 0
+    try:
+        with open("/proc/self/smaps", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                first, _, rest = line.partition(" ")
+                if "-" in first:
+                    low, high = (int(part, 16) for part in first.split("-"))
+                elif first == "Anonymous:" and int(rest.split()[0]) > 0:
+                    # Maps do not overlap: those that meet it are the last to begin below its end.
+                    at = bisect.bisect_left(begins, high)
+                    while at > 0 and spans[at - 1][1] > low:
+                        at -= 1
+                        written.add(at)
+    except OSError:
+        return []
+    return [file for i, (_, _, file) in enumerate(spans) if i not in written]
 
 
 def _mapped(descriptor: int) -> mmap.mmap:

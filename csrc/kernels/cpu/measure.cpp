@@ -33,6 +33,7 @@ using namespace cpu;
 // on threads.
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
+constexpr int64_t kMappedGroup = 16 * kChunk;  // whose pages a thread gives back together
 static_assert(kChunk <= int64_t{1} << exact::Window::kCountBits);
 constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while one is measured
 
@@ -109,24 +110,31 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
 std::atomic<int64_t> bytes_done{0};
 std::atomic<int64_t> bytes_in_all{0};
 
-// Gives back the pages that hold the bytes, if they are in one of the maps.
-void release(const FileMaps& maps, const void* data, int64_t bytes) {
+// Bytes that a worker has read, one after the other.
+struct ReadBytes {
+  const char* begin = nullptr;
+  const char* end = nullptr;
+};
+
+// A worker gives back so many bytes at a time: the other cores are told of it each time.
+constexpr int64_t kReleased = int64_t{1} << 21;
+
+// Gives back the pages that hold the bytes, where they are in one of the maps.
+void release(const FileMaps& maps, const ReadBytes& read) {
 #if defined(__linux__) || defined(__APPLE__)
   static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(data);
-  const auto end = begin + static_cast<uintptr_t>(bytes);
   for (const auto& [address, size] : maps) {
-    if (begin < address || end > address + size) continue;
+    const uintptr_t begin = std::max(reinterpret_cast<uintptr_t>(read.begin), address);
+    const uintptr_t end = std::min(reinterpret_cast<uintptr_t>(read.end), address + size);
     // The page that holds the first byte goes too, or long files would leave many: it is clean, and
     // comes back. The one that holds the end is left to whoever reads on, so that pages full of
     // small tensors go once.
     const uintptr_t first = begin / page * page;
     const uintptr_t last = end / page * page;
     if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-    return;
   }
 #else
-  (void)maps, (void)data, (void)bytes;
+  (void)maps, (void)read;
 #endif
 }
 
@@ -135,6 +143,7 @@ struct Read {
   Statistics found;
   exact::Sums sums;
   exact::Windows windows;
+  ReadBytes kept;  // of the maps, and not given back
 };
 
 // `numbers`, unless null, gets each row's exact sums.
@@ -142,7 +151,7 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
              std::vector<exact::Numbers>* numbers) {
   const ExactFloats mode;  // for what is combined and written here
   const auto rows = static_cast<int64_t>(list.size());
-  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
+  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, maps.empty() ? kGroup : kMappedGroup);
   Measured out = empty_measured(rows, at::kCPU);
   double* values = out.values.mutable_data_ptr<double>();
   int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
@@ -205,11 +214,17 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
       if (chunk.length == kChunk)
         bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
       if (!maps.empty() && e.strided < 0) {
-        release(maps, e.data + chunk.begin * value_size(e.format),
-                chunk.length * value_size(e.format));
+        const auto* begin =
+            reinterpret_cast<const char*>(e.data) + chunk.begin * value_size(e.format);
+        if (read.kept.end != begin || read.kept.end - read.kept.begin >= kReleased) {
+          release(maps, read.kept);
+          read.kept.begin = begin;
+        }
+        read.kept.end = begin + chunk.length * value_size(e.format);
       }
     };
   });
+  for (const Read& read : read_by) release(maps, read.kept);
 
   ChunkSums sums(Work::of_this_thread().rest);
   for (int64_t t = 0; t < rows; ++t) {
