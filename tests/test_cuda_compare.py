@@ -167,3 +167,26 @@ def test_beyond_two_to_the_31() -> None:
     assert counts[0].tolist() == [(1 << 31) + 5, 1, 0, (1 << 31) + 4]
     assert values[0, 0].item() == 1
     assert torch.equal(ops.fingerprint([large]).cpu(), ops.fingerprint([large.cpu()]))
+
+
+@pytest.mark.parametrize(
+    "verb", ["compare", "fingerprint", "measure", "total_norm", "clip_grad_norm_", "fill_"]
+)
+def test_a_list_on_two_kinds_of_devices_cannot_be_captured(verb: str) -> None:
+    plain, there = torch.ones(3), torch.ones(3, device="cuda")
+    for tensor in (plain, there):
+        tensor.grad = torch.ones_like(tensor)
+    run = {
+        "compare": lambda: ops.compare([plain, there], [there, plain]),
+        "fingerprint": lambda: ops.fingerprint([plain, there]),
+        "measure": lambda: ops.measure([plain, there]),
+        "total_norm": lambda: pyparam.total_norm([plain, there]),
+        "clip_grad_norm_": lambda: pyparam.clip_grad_norm_([plain, there], 1.0),
+        "fill_": lambda: ops.fill_([plain, there], [2, 2], [0.0, 1.0, 0.0, 0.0] * 2, 0, [0, 1], [], []),
+    }[verb]
+    run()
+    torch.cuda.synchronize()
+    with pytest.raises(
+        ValueError, match=f"{verb}: a list of tensors on the CPU and on CUDA devices cannot be"
+    ):
+        captured(run)

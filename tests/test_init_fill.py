@@ -271,6 +271,7 @@ def test_overlapping_tensors_keep_the_later_ones_values() -> None:
         (4, [1], "2 tensors, but 1 streams"),
         (5, [1], "2 tensors, but 1 offsets"),
         (5, [0, -1], r"tensors\[1\]: the offset in the whole is negative"),
+        (5, [0, 2**63 - 4], r"tensors\[1\]: the whole must have fewer than 2\^63 elements; got the offset"),
         (6, [1, 2, 3], "2 dimensions in all, but there are 3 strides"),
         (6, [1, -1], r"tensors\[1\]: strides of the whole must be non-negative"),
         (6, [1, 2**62], r"tensors\[1\]: strides of the whole"),
@@ -284,6 +285,18 @@ def test_the_operator_checks_its_columns_before_it_writes(
     given_operands[operand] = value
     with pytest.raises(ValueError, match=words):
         torch.ops.pyparam.fill_(*given_operands)
+    assert ts[0].eq(1).all()
+
+
+@pytest.mark.parametrize("strides", [[], [1, 1]])
+def test_the_farthest_part_of_a_whole_that_can_be(strides: list[int]) -> None:
+    ts = [torch.ones(3), torch.ones(4)]
+    columns = [2, 2], [0.0, 1.0, 0.0, 0.0] * 2, 7, [1, 2]
+    torch.ops.pyparam.fill_(ts, *columns, [0, 2**63 - 5], strides)
+    assert ts[1].ne(1).any()
+    ts = [torch.ones(3), torch.ones(4)]
+    with pytest.raises(ValueError, match=r"fill_: tensors\[1\]: .* 2\^63.*; got"):
+        torch.ops.pyparam.fill_(ts, *columns, [0, 2**63 - 4], strides)
     assert ts[0].eq(1).all()
 
 

@@ -156,8 +156,8 @@ Layout whole_layout(size_t i, const at::Tensor& t, int64_t offset, at::IntArrayR
   if (t.numel() == 0) return {};
   TORCH_CHECK_VALUE(offset >= 0, place(i), ": the offset in the whole is negative (", offset, ")");
   if (strides.empty()) {
-    int64_t last = 0;
-    TORCH_CHECK_VALUE(!__builtin_add_overflow(offset, t.numel() - 1, &last), place(i),
+    int64_t end = 0;
+    TORCH_CHECK_VALUE(!__builtin_add_overflow(offset, t.numel(), &end), place(i),
                       ": the whole must have fewer than 2^63 elements; got the offset ", offset,
                       " for ", t.numel(), " elements");
     Layout layout;
@@ -165,14 +165,16 @@ Layout whole_layout(size_t i, const at::Tensor& t, int64_t offset, at::IntArrayR
     if (t.numel() > 1) layout.dims.push_back({t.numel(), 1});
     return layout;
   }
-  int64_t reach = offset;
+  int64_t end = 1;  // one after the last element
+  bool fits = !__builtin_add_overflow(offset, end, &end);
   for (int64_t d = 0; d < t.dim(); ++d) {
     int64_t span = 0;
-    TORCH_CHECK_VALUE(
-        strides[d] >= 0 && !__builtin_mul_overflow(t.size(d) - 1, strides[d], &span) &&
-            !__builtin_add_overflow(reach, span, &reach),
-        place(i), ": strides of the whole must be non-negative and stay below 2^63; got ", strides);
+    fits = fits && strides[d] >= 0 && !__builtin_mul_overflow(t.size(d) - 1, strides[d], &span) &&
+           !__builtin_add_overflow(end, span, &end);
   }
+  TORCH_CHECK_VALUE(fits, place(i),
+                    ": strides of the whole must be non-negative and stay below 2^63; got ",
+                    strides, " from the offset ", offset);
   return merged(offset, t, strides);
 }
 

@@ -119,6 +119,17 @@ struct VectorRun {
   PYPARAM_DEVICE Vector16 load(int64_t index) const {
     return shift == 0 ? load<false>(index) : load<true>(index);
   }
+  // Several, `step` apart: one branch for all of them.
+  template <int kCount>
+  PYPARAM_DEVICE void load(int64_t index, int step, Vector16 (&v)[kCount]) const {
+    if (shift == 0) {
+      PYPARAM_UNROLL(8)
+      for (int u = 0; u < kCount; ++u) v[u] = load<false>(index + u * step);
+    } else {
+      PYPARAM_UNROLL(8)
+      for (int u = 0; u < kCount; ++u) v[u] = load<true>(index + u * step);
+    }
+  }
 };
 
 // Calls take(vector, index) for the whole vectors thread, thread + kThreads ... of a run, kInFlight
@@ -131,8 +142,7 @@ PYPARAM_DEVICE int32_t each_vector(const VectorRun& run, int thread, const Take&
     PYPARAM_UNROLL(1)
     for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
       Vector16 v[kInFlight];
-      PYPARAM_UNROLL(8)
-      for (int u = 0; u < kInFlight; ++u) v[u] = run.load(g + u * kThreads);
+      run.load(g, kThreads, v);
       PYPARAM_UNROLL(8)
       for (int u = 0; u < kInFlight; ++u) take(v[u], g + u * kThreads);
     }

@@ -96,6 +96,9 @@ Columns compare(at::TensorList a, at::TensorList b) {
   }
   if (on_one_device(a) && on_one_device(b) && a[0].device() == b[0].device())
     return compare_one_device(a, b);
+  const auto on_cpu = [](const at::Tensor& tensor) { return tensor.is_cpu(); };
+  if (std::any_of(a.begin(), a.end(), on_cpu) || std::any_of(b.begin(), b.end(), on_cpu))
+    refuse_capture("compare");
   const auto rows = static_cast<int64_t>(a.size());
   const bool in_a =
       std::any_of(a.begin(), a.end(), [](const at::Tensor& t) { return t.is_cuda(); });

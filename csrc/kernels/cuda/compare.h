@@ -131,11 +131,8 @@ PYPARAM_DEVICE void each_pair_of_groups(const Values& a, const Values& b, int th
       for (; g + (kInFlight - 1) * kThreads < whole; g += kInFlight * kThreads) {
         Vector16 va[kInFlight];
         Vector16 vb[kInFlight];
-        PYPARAM_UNROLL(4)
-        for (int u = 0; u < kInFlight; ++u) {
-          va[u] = run_a.load(g + u * kThreads);
-          vb[u] = run_b.load(g + u * kThreads);
-        }
+        run_a.load(g, kThreads, va);
+        run_b.load(g, kThreads, vb);
         PYPARAM_UNROLL(4)
         for (int u = 0; u < kInFlight; ++u) take_vectors(va[u], vb[u], g + u * kThreads);
       }
@@ -163,7 +160,7 @@ PYPARAM_DEVICE void each_pair_of_groups(const Values& a, const Values& b, int th
 template <int kThreadCount>
 struct CompareChunk {
   static constexpr int kThreads = kThreadCount;
-  static constexpr int kBlocks = 3;
+  static constexpr int kBlocks = 2;
   struct Arguments {
     PairView pairs;
     Difference* parts;  // one a chunk
@@ -187,6 +184,21 @@ struct CompareChunk {
       each_pair_of_groups<Stored, kThreads, kInFlight>(
           a, b, thread, [&](const auto& x, const auto& y, int32_t first, int n) {
             constexpr int kGroup = kVectorBytes / static_cast<int>(sizeof(Stored));
+            Value from_a[kGroup];
+            Value from_b[kGroup];
+            // One branch a group: most are whole and finite.
+            bool odd = n < kGroup;
+            PYPARAM_UNROLL(16)
+            for (int i = 0; i < kGroup; ++i) {
+              from_a[i] = read(x[i]);
+              from_b[i] = read(y[i]);
+              if (kReal) odd = odd || !is_finite(from_a[i]) || !is_finite(from_b[i]);
+            }
+            const auto add = [&](int i) {
+              sums.template take<kUnbounded>(static_cast<double>(from_a[i]),
+                                             static_cast<double>(from_b[i]),
+                                             distance_of<Reader>(x[i], y[i], from_a[i], from_b[i]));
+            };
             bool before = false;  // whether the element's first part differs
             PYPARAM_UNROLL(16)
             for (int i = 0; i < kGroup; ++i) {
@@ -198,16 +210,16 @@ struct CompareChunk {
                 if (differs || before) sums.differs((first + i) / 2);
               }
               before = differs;
-              const Value from_a = read(x[i]);
-              const Value from_b = read(y[i]);
-              if (kReal && !(is_finite(from_a) && is_finite(from_b))) {
+              if (!odd) continue;
+              if (kReal && !(is_finite(from_a[i]) && is_finite(from_b[i]))) {
                 sums.nonfinite += differs ? 1 : 0;
-                continue;
+              } else {
+                add(i);
               }
-              sums.template take<kUnbounded>(static_cast<double>(from_a),
-                                             static_cast<double>(from_b),
-                                             distance_of<Reader>(x[i], y[i], from_a, from_b));
             }
+            if (odd) return;
+            PYPARAM_UNROLL(16)
+            for (int i = 0; i < kGroup; ++i) add(i);
           });
     });
   }
@@ -362,7 +374,7 @@ struct CompareRow {
 template <int kThreads = 256, typename Launch>
 void launch_compare(const Launch& launch, const PairView& pairs, Difference* parts, double* values,
                     int64_t* counts) {
-  launch(CompareChunk<kThreads / 2>{}, pairs.a.chunk_count, {pairs, parts});
+  launch(CompareChunk<kThreads>{}, pairs.a.chunk_count, {pairs, parts});
   launch(CompareRow<kThreads / 2>{}, pairs.a.tensor_count, {pairs.a, parts, values, counts});
 }
 

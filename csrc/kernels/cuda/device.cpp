@@ -7,11 +7,11 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <atomic>
 #include <memory>
 #include <optional>
-#include <thread>
 #include <utility>
+
+#include "kernels/cuda/spare_blocks.h"
 
 namespace pyparam::cuda {
 
@@ -31,76 +31,27 @@ std::optional<cudaGraph_t> graph_under_capture(cudaStream_t stream) {
   return graph;
 }
 
-}  // namespace
+SpareBlocks& spare_blocks() noexcept {
+  static SpareBlocks* const blocks = new SpareBlocks();  // outlives every graph
+  return *blocks;
+}
 
-// Pinned memory that graphs read. A graph that ends calls back from a thread that may make no CUDA
-// call, through C, which no exception may cross: so blocks are never freed, only used again by
-// later graphs, and giving one back links it into a list without allocating.
-struct GraphBlock {
-  char* host;
-  int64_t bytes;
-  GraphBlock* next = nullptr;
-};
-
-namespace {
-
-class GraphBlocks {
- public:
-  static GraphBlocks& all() {
-    static auto* blocks = new GraphBlocks();  // outlives every graph
-    return *blocks;
-  }
-
-  GraphBlock* take(int64_t bytes) {
-    {
-      const Locked locked(busy_);
-      GraphBlock** best = nullptr;
-      for (GraphBlock** at = &free_; *at != nullptr; at = &(*at)->next) {
-        if ((*at)->bytes >= bytes && (best == nullptr || (*at)->bytes < (*best)->bytes)) best = at;
-      }
-      if (best != nullptr) {
-        GraphBlock* const block = *best;
-        *best = block->next;
-        return block;
-      }
-    }
-    auto block = std::make_unique<GraphBlock>();
-    block->bytes = 4096;
-    while (block->bytes < bytes) block->bytes *= 2;
-    // Allowed during a capture only in this mode; it is no part of what is captured.
-    const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
-    void* host = nullptr;
-    C10_CUDA_CHECK(cudaHostAlloc(&host, static_cast<size_t>(block->bytes), cudaHostAllocDefault));
-    block->host = static_cast<char*>(host);
-    return block.release();
-  }
-  void give_back(GraphBlock* block) noexcept {
-    const Locked locked(busy_);
-    block->next = free_;
-    free_ = block;
-  }
-
- private:
-  // A mutex may throw; this may not. What it guards is a walk over a short list.
-  class Locked {
-   public:
-    explicit Locked(std::atomic_flag& busy) noexcept : busy_(busy) {
-      while (busy_.test_and_set(std::memory_order_acquire)) std::this_thread::yield();
-    }
-    ~Locked() { busy_.clear(std::memory_order_release); }
-    Locked(const Locked&) = delete;
-    Locked& operator=(const Locked&) = delete;
-
-   private:
-    std::atomic_flag& busy_;
-  };
-
-  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
-  GraphBlock* free_ = nullptr;
-};
+// Pinned memory that a graph reads.
+GraphBlock* graph_block(int64_t bytes) {
+  if (GraphBlock* const spare = spare_blocks().take(bytes)) return spare;
+  auto block = std::make_unique<GraphBlock>();
+  block->bytes = 4096;
+  while (block->bytes < bytes) block->bytes *= 2;
+  // Allowed during a capture only in this mode; it is no part of what is captured.
+  const c10::cuda::CUDAStreamCaptureModeGuard relaxed(cudaStreamCaptureModeRelaxed);
+  void* host = nullptr;
+  C10_CUDA_CHECK(cudaHostAlloc(&host, static_cast<size_t>(block->bytes), cudaHostAllocDefault));
+  block->host = static_cast<char*>(host);
+  return block.release();
+}
 
 void CUDART_CB give_back(void* block) noexcept {
-  GraphBlocks::all().give_back(static_cast<GraphBlock*>(block));
+  spare_blocks().give_back(static_cast<GraphBlock*>(block));
 }
 
 }  // namespace
@@ -109,7 +60,7 @@ Upload::Upload(int64_t bytes) : bytes_(bytes) {
   if (bytes == 0) return;
   captured_ = graph_under_capture(c10::cuda::getCurrentCUDAStream()).has_value();
   if (captured_) {
-    block_ = GraphBlocks::all().take(bytes);
+    block_ = graph_block(bytes);
     host_ = block_->host;
   } else {
     pinned_ = at::getHostAllocator(at::kCUDA)->allocate(static_cast<size_t>(bytes));
@@ -118,7 +69,7 @@ Upload::Upload(int64_t bytes) : bytes_(bytes) {
 }
 
 Upload::~Upload() {
-  if (block_ != nullptr) GraphBlocks::all().give_back(block_);  // never sent
+  if (block_ != nullptr) spare_blocks().give_back(block_);  // never sent
 }
 
 at::Tensor Upload::send(const OnDevice& on) {

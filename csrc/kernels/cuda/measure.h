@@ -61,25 +61,39 @@ struct ThreadSums {
       }
     }
     taken += n;
+    // One branch a group: most have nothing to count.
+    bool odd = n < kGroup;
     PYPARAM_UNROLL(16)
-    for (int i = 0; i < kGroup; ++i) {
-      if (i < n) take(x[i]);
+    for (int i = 0; i < kGroup; ++i) odd = odd || is_odd(x[i]);
+    if (odd) {
+      PYPARAM_UNROLL(16)
+      for (int i = 0; i < kGroup; ++i) {
+        if (i < n && count(x[i])) add(x[i]);
+      }
+    } else {
+      PYPARAM_UNROLL(16)
+      for (int i = 0; i < kGroup; ++i) add(x[i]);
     }
   }
-  PYPARAM_DEVICE void take(Value x) {
+  // Whether it is a zero, a subnormal, an infinity or a NaN, by one comparison.
+  PYPARAM_DEVICE bool is_odd(Value x) const {
+    return magnitude_bits(x) - normal >= infinity_bits(x) - normal;
+  }
+  // Counts what is odd; whether the value is finite.
+  PYPARAM_DEVICE bool count(Value x) {
     const Bits bits = magnitude_bits(x);
     const Bits infinite = infinity_bits(x);
-    // One comparison for zeros, subnormals, infinities and NaNs.
-    if (bits - normal >= infinite - normal) {
-      if (bits >= infinite) {
-        nans += bits > infinite;
-        posinfs += x > 0 ? 1 : 0;
-        neginfs += x < 0 ? 1 : 0;
-        return;
-      }
-      zeros += bits == 0;
-      small += 1;
+    if (bits >= infinite) {
+      nans += bits > infinite;
+      posinfs += x > 0 ? 1 : 0;
+      neginfs += x < 0 ? 1 : 0;
+      return false;
     }
+    zeros += bits == 0;
+    small += bits < normal;
+    return true;
+  }
+  PYPARAM_DEVICE void add(Value x) {
     min = lesser(min, x);
     max = greater(max, x);
     const double value = scaled(x);
