@@ -82,6 +82,13 @@ def tied(bad: Tensor) -> nn.Module:
     return model
 
 
+def swapped(bad: Tensor) -> None:
+    model = model_of(torch.ones(bad.shape))
+    average = pyparam.EMA(model, 0.9)
+    model.bad = nn.Parameter(bad)
+    average.swap()
+
+
 READS: dict[str, Callable[[Tensor], Any]] = {
     "measure": lambda t: pyparam.measure({"bad": t}),
     "measure histogram": lambda t: pyparam.measure({"bad": t}, histogram=True),
@@ -93,6 +100,7 @@ READS: dict[str, Callable[[Tensor], Any]] = {
     "fingerprint": lambda t: pyparam.fingerprint({"bad": t}),
     "fingerprint op": lambda t: OPS.fingerprint([t]),
     "flatten": lambda t: pyparam.flatten({"good": torch.ones(2), "bad": t}),
+    "flatten op": lambda t: OPS.flatten([t]),
     "flatten grad": lambda t: pyparam.flatten(with_gradient(t), grad=True),
     "flatten dtype": lambda t: pyparam.flatten([t], dtype=torch.float64),
     "flatten out": lambda t: pyparam.flatten([t], out=torch.empty(t.numel())),
@@ -101,16 +109,19 @@ READS: dict[str, Callable[[Tensor], Any]] = {
     "parameters_to_vector": lambda t: pyparam.parameters_to_vector([t]),
     "pack_": lambda t: pyparam.pack_(model_of(t)),
     "untie_": lambda t: pyparam.untie_(tied(t), "other"),
+    "EMA": lambda t: pyparam.EMA(model_of(t), 0.9),
+    "EMA.swap": swapped,
 }
 
 
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", [*BAD, "lazily negated"])
 @pytest.mark.parametrize("verb", READS)
 def test_what_reads_refuses(verb: str, bad: str) -> None:
-    tensor = BAD[bad]()
+    tensor = torch._neg_view(freed()) if bad == "lazily negated" else BAD[bad]()
     if verb in ("flatten to out", "scatter from") and not tensor.is_contiguous():
         pytest.skip("no vector")
-    with pytest.raises(ValueError, match=NEEDS):
+    words = "flatten: out is a lazy" if bad == "lazily negated" and verb == "flatten to out" else NEEDS
+    with pytest.raises(ValueError, match=words):
         READS[verb](tensor)
 
 

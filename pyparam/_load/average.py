@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pyparam._base.extent import require_shape
+from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import lasting, require_memory
 from pyparam._base.native import _C
 from pyparam._load.values import state_of
@@ -86,7 +86,7 @@ class EMA:
         self._model = model
         self._decay = decay
         for name, tensor in self._tensors().items():
-            require_shape(f"EMA: {name!r}", tensor)
+            _require_whole(f"EMA: {name!r}", tensor)
         with lasting():
             self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
         self._table = ParamTable.for_verb(list(self._averages), list(self._averages.values()))
@@ -108,7 +108,7 @@ class EMA:
             raise ValueError(f"{verb}: the model's names changed: {', '.join(map(repr, only))}")
         rows = [(name, average, now[name]) for name, average in self._averages.items()]
         for name, average, tensor in rows:
-            require_shape(f"{verb}: {name!r}", tensor)
+            _require_whole(f"{verb}: {name!r}", tensor)
             if average.shape != tensor.shape:
                 raise ValueError(
                     f"{verb}: {name!r} has shape {list(tensor.shape)}, expected {list(average.shape)}"
@@ -163,6 +163,11 @@ def _averaged(verb: str, rows: list[tuple[str, Any, Any]], weight: float) -> Non
     names, targets, sources = _columns(rows)
     with _named(verb, names):
         _C.lerp_tensors(targets, sources, weight)
+
+
+def _require_whole(what: str, tensor: Tensor) -> None:
+    require_shape(what, tensor)
+    require_extent(what, tensor)
 
 
 def _columns(rows: list[tuple[str, Any, Any]]) -> tuple[list[str], list[Tensor], list[Tensor]]:

@@ -178,6 +178,7 @@ void ElementList::take(const char* op, size_t i, const at::Tensor& given) {
   check_plain(op, i, given);
   const at::Tensor* tensor = &given;
   if (given.is_conj() || given.is_neg()) {
+    require_extent(given, [&] { return c10::str(op, ": tensors[", i, "]"); });
     resolved_.push_back(given.resolve_conj().resolve_neg());
     tensor = &resolved_.back();
   }

@@ -6,6 +6,7 @@
 
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/transfer_call.h"
+#include "kernels/extent.h"
 #include "kernels/flatten.h"
 #include "kernels/memory_spans.h"
 
@@ -15,6 +16,7 @@ namespace {
 void scatter_kernel(at::TensorList tensors, const at::Tensor& given) {
   const Subject subject{tensors};
   require_scatter(subject, given);
+  require_extent(given, [] { return "scatter_: the vector"; });
   if (tensors.empty()) return;
   if (!all_plain_memory(tensors)) return scatter_anywhere(tensors, given);
   require_writable("scatter_", tensors);
