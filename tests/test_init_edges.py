@@ -237,3 +237,23 @@ def test_constants_that_a_dtype_cannot_hold_are_refused(dtype: torch.dtype) -> N
 def test_a_uniform_of_one_value_is_what_a_constant_is(dtype: torch.dtype) -> None:
     got = drawn(init.uniform_, 3, a=0.3, b=0.3, dtype=dtype)
     assert got.eq(torch.full((3,), 0.3, dtype=dtype)).all()
+
+
+def test_an_inference_tensor_is_refused_before_it_is_filled() -> None:
+    with torch.inference_mode():
+        held = torch.full((3,), 7.0)
+        net = torch.nn.Linear(3, 3)
+    plain, before = torch.full((3,), 7.0), net.weight.clone()
+    words = "is an inference tensor; outside inference mode it cannot be written"
+    with pytest.raises(ValueError, match=rf"fill_: tensors\[1\] {words}"):
+        torch.ops.pyparam.fill_([plain, held], [2, 2], [0.0, 1.0, 0.0, 0.0] * 2, 0, [0, 1], [], [])
+    with pytest.raises(ValueError, match=f"normal_: the tensor {words}"):
+        init.normal_(held, seed=0)
+    with pytest.raises(ValueError, match=f"initialize_: parameter 'weight' {words}"):
+        init.initialize_(net, seed=0)
+    assert plain.eq(7).all()
+    assert held.eq(7).all()
+    assert torch.equal(net.weight, before)
+    with torch.inference_mode():
+        init.initialize_(net, seed=0)
+    assert not torch.equal(net.weight, before)

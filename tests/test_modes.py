@@ -261,3 +261,18 @@ def test_a_monitor_measures_a_step_under_inference_mode_and_one_after_it() -> No
     assert second is not None
     assert first.tolist() == pytest.approx(second.tolist(), rel=1e-5)
     assert float(first.min()) > 0
+
+
+@pytest.mark.parametrize("transform", ["vmap", "functionalize"])
+def test_a_norm_has_no_rule_for_what_a_transform_wraps(transform: str) -> None:
+    words = (
+        rf"total_norm: parameter '1' is an argument of a function that torch.func's {transform} transforms"
+    )
+    for wrap in (lambda f: f, torch.func.grad):
+        with pytest.raises(TypeError, match=words):
+            TRANSFORMS[transform](wrap(lambda w: pyparam.total_norm([torch.ones(2), w])))
+
+
+def test_a_zero_tensor_is_called_one() -> None:
+    zero = torch._efficientzerotensor((3,))
+    assert pyparam.measure({"a": zero, "b": torch.ones(2)}).unread == {"a": "it is a zero tensor"}

@@ -198,6 +198,16 @@ def test_a_checkpoint_of_a_wrapped_model(tmp_path):
             opened["0.wieght"]
 
 
+def test_what_is_close_is_close_whatever_wraps_the_model():
+    net = nn.ModuleDict({"_orig_mod": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))})
+    with pytest.raises(
+        AttributeError, match=r"no parameter '0\.wieght'; did you mean '_orig_mod\.0\.weight'"
+    ):
+        pyparam.tie_(net, "0.wieght", "1.weight")
+    with pytest.raises(KeyError, match=r"close to it: '_orig_mod\.0\.weight'"):
+        pyparam.walk(net)["0.wieght"]
+
+
 def test_a_module_that_wraps_itself():
     loop = nn.Module()
     loop._modules["_orig_mod"] = loop

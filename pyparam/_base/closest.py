@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
-from pyparam._base.wrappers import alike
+from pyparam._base.wrappers import alike, bare
 
 _MANY = 4000
 
@@ -33,7 +33,9 @@ def closest(name: str, names: Collection[str]) -> list[str]:
         ending = name.rsplit(".", 1)[-1]
         likely = [known for known in names if known.endswith(ending)]
         candidates = likely[:_MANY] or list(names)[:_MANY]
-    return difflib.get_close_matches(name, candidates, n=3, cutoff=0.6)
+    # Compared without what wrappers put into them, which a person leaves out.
+    known_as = {bare(known): known for known in candidates}
+    return [known_as[close] for close in difflib.get_close_matches(bare(name), known_as, n=3, cutoff=0.6)]
 
 
 def hint(close: Collection[str]) -> str:

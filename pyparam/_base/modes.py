@@ -40,6 +40,29 @@ def require_untransformed(verb: str) -> None:
         )
 
 
+def require_unbatched(verb: str, named: Iterable[tuple[str, Tensor]]) -> None:
+    """Raises TypeError, naming the parameter, for one that torch.func's vmap or functionalize has wrapped.
+
+    For operations over whole tensors, which have no rule for either.
+    """
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return
+    functorch: Any = torch._C._functorch
+    for name, tensor in named:
+        inner = tensor
+        while functorch.is_functorch_wrapped_tensor(inner):
+            for wrapped, transform in (
+                (functorch.is_batchedtensor, "vmap"),
+                (functorch.is_functionaltensor, "functionalize"),
+            ):
+                if wrapped(inner):
+                    raise TypeError(
+                        f"{verb}: parameter {name!r} is an argument of a function that torch.func's "
+                        f"{transform} transforms, for which there is no rule; call it outside the function"
+                    )
+            inner = functorch.get_unwrapped(inner)
+
+
 def mixed_error(tensor: object) -> str | None:
     """Why an operation cannot take a tensor under FakeTensorMode, as words after its name; None if it can.
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from pyparam._base.modes import require_fake, require_written
+from pyparam._base.modes import require_fake, require_unbatched, require_written
 from pyparam._base.native import _C
 from pyparam._measure.measure import row_errors
 from pyparam._measure.whole_norm import clip_whole, norm_over, total_norm_whole
@@ -48,6 +48,7 @@ def total_norm(source: Any, p: float = 2.0, *, grad: bool = False, group: Any = 
     table = table_of([source] if isinstance(source, Tensor) else source)
     refuse_flat("total_norm", table)
     require_fake("total_norm", table)
+    require_unbatched("total_norm", table)
     if group is not None:
         return norm_over(group, table, order, grad)
     if has_parts(table):

@@ -108,5 +108,5 @@ def unreadable_in(table: ParamTable) -> dict[str, str]:
         elif row in odd and is_wrapper(tensor):
             reasons[name] = f"it is a {type(tensor).__name__}, whose values are elsewhere"
         elif not tensor.is_meta and _C.extent_error(tensor) is not None:
-            reasons[name] = "its memory was freed"
+            reasons[name] = "it is a zero tensor" if tensor._is_zerotensor() else "its memory was freed"
     return reasons

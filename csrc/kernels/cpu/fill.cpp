@@ -314,6 +314,13 @@ at::Tensor fill_autograd(at::TensorList tensors, at::IntArrayRef kinds,
 at::Tensor fill_in_place(at::TensorList tensors, at::IntArrayRef kinds,
                          at::ArrayRef<double> parameters, int64_t seed, at::IntArrayRef streams,
                          at::IntArrayRef offsets, at::IntArrayRef strides, bool moments) {
+  check_kinds(tensors, kinds);
+  const bool inference = c10::InferenceMode::is_enabled();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    // Its version cannot be raised, of which one would hear when the values are gone.
+    TORCH_CHECK_VALUE(inference || kinds[i] < 0 || !tensors[i].is_inference(), "fill_: tensors[", i,
+                      "] is an inference tensor; outside inference mode it cannot be written");
+  }
   at::Tensor result;
   {
     at::AutoDispatchBelowADInplaceOrView guard;

@@ -200,9 +200,7 @@ struct CompareChunk {
                                              distance_of<Reader>(x[i], y[i], from_a[i], from_b[i]));
             };
             bool before = false;  // whether the element's first part differs
-            PYPARAM_UNROLL(16)
-            for (int i = 0; i < kGroup; ++i) {
-              if (i >= n) continue;
+            const auto mark = [&](int i) {
               const bool differs = x[i] != y[i];
               if (a.parts == 1) {
                 if (differs) sums.differs(first + i);
@@ -210,16 +208,26 @@ struct CompareChunk {
                 if (differs || before) sums.differs((first + i) / 2);
               }
               before = differs;
-              if (!odd) continue;
+              return differs;
+            };
+            if (!odd) {
+              PYPARAM_UNROLL(16)
+              for (int i = 0; i < kGroup; ++i) {
+                mark(i);
+                add(i);
+              }
+              return;
+            }
+            PYPARAM_UNROLL(16)
+            for (int i = 0; i < kGroup; ++i) {
+              if (i >= n) continue;
+              const bool differs = mark(i);
               if (kReal && !(is_finite(from_a[i]) && is_finite(from_b[i]))) {
                 sums.nonfinite += differs ? 1 : 0;
               } else {
                 add(i);
               }
             }
-            if (odd) return;
-            PYPARAM_UNROLL(16)
-            for (int i = 0; i < kGroup; ++i) add(i);
           });
     });
   }
