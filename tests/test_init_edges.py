@@ -251,6 +251,8 @@ def test_an_inference_tensor_is_refused_before_it_is_filled() -> None:
         init.normal_(held, seed=0)
     with pytest.raises(ValueError, match=f"initialize_: parameter 'weight' {words}"):
         init.initialize_(net, seed=0)
+    with pytest.raises(ValueError, match="initialize_: a sampler is for an inference tensor; outside"):
+        init.initialize_(net, {"weight": lambda t, seed, stream: t.zero_(), "bias": init.ones_}, seed=0)
     assert plain.eq(7).all()
     assert held.eq(7).all()
     assert torch.equal(net.weight, before)

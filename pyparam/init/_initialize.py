@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.closest import missing
-from pyparam._base.errors import named_errors
+from pyparam._base.errors import named_errors, spoken_by
 from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import require_written
 from pyparam._base.native import _C
@@ -440,8 +440,13 @@ def _fill(job: Job, made: Materialized, seed: int) -> Tensor:
             for i, sampler, tensor in _customs(job, table)
         ]
         aside += made.fill_buffers(lambda sampler, tensor, name: _run(sampler, tensor, seed, name))
+        if any(tensor.is_inference() for tensor, _ in aside) and not torch.is_inference_mode_enabled():
+            raise ValueError(
+                "initialize_: a sampler is for an inference tensor; "
+                "outside inference mode it cannot be written"
+            )
         filled, offsets, strides = filled_parts(table)
-        with named_errors(table):
+        with spoken_by("initialize_", "fill_"), named_errors(table):
             moments = _C.fill_table(filled._native, job.rows, job.class_of, seed, True, offsets, strides)
         for tensor, values in aside:
             tensor.copy_(values)
