@@ -148,6 +148,6 @@ def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:
     if total > _TIMES * held + _SPARE + _EACH * len(source):
         yield (
             NOT_LISTED,
-            f"{size(total - held)} of the {size(total)} are none of the tensors that are listed: storage saved whole "
+            f"{size(total - held)} of the {size(total)} are none of the tensors listed: storage saved whole "
             "beside its views, or what is no tensor",
         )

@@ -123,17 +123,24 @@
     return Plotly.react(element, [trace], layout, pyparam.theme.config);
   };
 
-  // Rows of one name but for its indices, and of one shape, in the source's order.
+  const SIBLINGS = 3000; // more than a chart can tell apart
+
+  // Rows of one name but for its indices, and of one shape, in the source's order: those nearest to the row where
+  // there are many, with `all` for how many there are.
   pyparam.siblings = (model, row) => {
     const role = (name) => name.replace(/(^|\.)\d+(?=\.|$)/g, "$1#");
     const own = role(model.names[row]);
     if (!own.includes("#")) return [];
-    const shape = model.columns.row_shape[row];
+    const { row_shape: shape, row_attribute: attribute } = model.columns;
+    const numbered = own.endsWith("#");
     const found = [];
     for (let other = 0; other < model.length; other++) {
-      if (model.columns.row_shape[other] === shape && model.hasStats(other) && role(model.names[other]) === own) found.push(other);
+      if (shape[other] !== shape[row] || !(numbered || attribute[other] === attribute[row])) continue;
+      if (model.hasStats(other) && role(model.names[other]) === own) found.push(other);
     }
-    return found.length > 2 ? found : [];
+    const first = Math.max(0, Math.min(found.indexOf(row) - SIBLINGS / 2, found.length - SIBLINGS));
+    const near = found.length > 2 ? found.slice(first, first + SIBLINGS) : [];
+    return Object.assign(near, { all: found.length });
   };
 
   pyparam.drawSiblings = (element, model, row, siblings) => {

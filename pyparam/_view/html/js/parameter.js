@@ -138,7 +138,7 @@
     if (changed && !hasColumns) parts.push(changed);
     if (siblings.length) {
       parts.push(el("section", {}, el("h2", { text: "The same parameter in other blocks" }), others,
-        el("p", { class: "muted small", text: `Median, middle half and 1 to 99 % of ${pyparam.count(siblings.length)} parameters of this role and shape; click one to see it.` })));
+        el("p", { class: "muted small", text: `Median, middle half and 1 to 99 % of ${siblings.all > siblings.length ? `the nearest ${pyparam.count(siblings.length)} of ` : ""}${pyparam.count(siblings.all)} parameters of this role and shape; click one to see it.` })));
     }
     page.replaceChildren(...parts);
     page.hidden = false;
