@@ -19,6 +19,7 @@ import sys
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy
@@ -61,6 +62,12 @@ def gguf_file() -> bytes:
     return made + bytes(-len(made) % 32) + bytes(32 + 34)
 
 
+def array_file(save: Callable[..., None], *args: object, **arrays: object) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, *args, **arrays)
+    return buffer.getvalue()
+
+
 def originals() -> dict[str, bytes]:
     net = model()
     state = {"model": net.state_dict(), "epoch": 3, "more": [1.5, "x", (True, None)], "sparse": torch.eye(2)}
@@ -77,6 +84,9 @@ def originals() -> dict[str, bytes]:
         "values.pt": saved({**state, "args": argparse.Namespace(a=1), "n": numpy.arange(6.0).reshape(2, 3)}),
         "old.pt": tar_of({"a": ones, "b": [ones, 3]}, [ones]),
         "x.gguf": gguf_file(),
+        "x.npy": array_file(numpy.save, numpy.eye(3)),
+        "x.npz": array_file(numpy.savez, w=numpy.eye(3), o=numpy.array([{}])),
+        "packed.npz": array_file(numpy.savez_compressed, w=numpy.zeros((4, 9), ">f4")),
         "script.pt": script.getvalue(),
         "x.pt2": program.getvalue(),
         "x.safetensors": save_safetensors(net.state_dict(), {"format": "pt"}),
@@ -120,7 +130,7 @@ def with_member_mutated(data: bytes, choose: random.Random) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
         victim = choose.choice(old.namelist())
-        described = [name for name in old.namelist() if name.endswith((".pkl", ".json", ".py"))]
+        described = [name for name in old.namelist() if name.endswith((".pkl", ".json", ".py", ".npy"))]
         if choose.random() < 0.8:
             victim = choose.choice(described)
         for name in old.namelist():
@@ -202,6 +212,14 @@ def tensor_of(shape: bytes, stride: bytes) -> bytes:
     return b"}Va\nctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"I0\n" + shape + stride + b"I00\nNtRs."
 
 
+def npz(header: bytes, size: int = 0) -> bytes:
+    array = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + bytes(size)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("w.npy", array)
+    return out.getvalue()
+
+
 def bombs() -> dict[str, bytes]:
     deep = b"(" * 200_000 + b"t" * 200_000 + b"."
     zeros = zlib.compress(b"\0" * (1 << 20))
@@ -240,6 +258,11 @@ def bombs() -> dict[str, bytes]:
         "a deep header": struct.pack("<Q", 1_000_000) + b'{"a":' + b"[" * 999_995,
         "a wide shape": struct.pack("<Q", len(header)) + header + b"1234",
         "a zip of nothing": b"PK\x03\x04" + zeros,
+        "a large array": npz(b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,)}"),
+        "a long header": npz(b"{'descr': '<f4', 'fortran_order': False, 'shape': (" + b"1," * 4900 + b")}"),
+        "arrays that unpack to much": npz(
+            b"{'descr': '<f4', 'fortran_order': False, 'shape': (67108864,)}", 256 << 20
+        ),
     }
 
 

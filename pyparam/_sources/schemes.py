@@ -57,7 +57,20 @@ def _logical(
 ) -> Logical:
     there = {key: tensor for key, tensor in stored.items() if tensor is not None}
     nbytes = sum(tensor.numel() * tensor.element_size() for tensor in there.values())
-    return Logical(name, scheme, tuple(map(int, shape)), tuple(there), nbytes, values)
+    sizes = tuple(map(int, shape))
+
+    def told() -> Tensor:
+        """What is damaged (an index beyond its table, scales too few) is found when it is looked at."""
+        try:
+            made = values()
+        except (IndexError, RuntimeError) as error:
+            why = str(error).partition("\n")[0]
+            raise Untold(f"{name} cannot be told from its tensors ({scheme}): {why}") from None
+        if tuple(made.shape) != sizes:
+            raise Untold(f"{name} cannot be told from its tensors ({scheme}): they do not fit together")
+        return made
+
+    return Logical(name, scheme, sizes, tuple(there), nbytes, told)
 
 
 Tensors = Mapping[str, Tensor]
@@ -74,7 +87,7 @@ def _bitsandbytes_4bit(name: str, weight: Tensor, all: Tensors) -> Logical | Non
         said = json.loads(bytes(all[state].tolist()))
         shape, block = [int(n) for n in said["shape"]], int(said["blocksize"])
         inner, offset = int(said.get("nested_blocksize") or 0), float(said.get("nested_offset") or 0.0)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return None
     words = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
     parts = {f"{name}.{word}": all.get(f"{name}.{word}") for word in words}
@@ -152,7 +165,7 @@ def _gptq_or_awq(name: str, packed: Tensor, all: Tensors, *, less: int) -> Logic
     if zeros is None or scales is None or scales.dim() != 2 or zeros.dim() != 2 or zeros.dtype != torch.int32:
         return None
     groups, outputs = scales.shape
-    if len(zeros) != groups or not groups or not zeros.shape[1] or not packed.numel():
+    if len(zeros) != groups or not groups or not outputs or not zeros.shape[1] or not packed.numel():
         return None
     stored = {name: packed, f"{base}qzeros": zeros, f"{base}scales": scales, f"{base}g_idx": index}
     bits = 32 * zeros.shape[1] // outputs
@@ -267,7 +280,7 @@ def _compressed(name: str, packed: Tensor, all: Tensors) -> Logical | None:
         return None
     if said.is_floating_point():
         return None
-    rows, columns = (int(n) for n in said.tolist())
+    rows, columns = (int(n) for n in said.reshape(-1).tolist())
     if packed.dim() != 2 or min(rows, columns) < 1 or len(packed) != rows:
         return None
     # Few columns fit several widths: those that divide a word are the usual ones.
