@@ -389,9 +389,35 @@ def collectives(r: Ranks) -> None:
         assert count(run) == 0
 
 
+def averages(model: nn.Module) -> None:
+    """Each rank moves its own parts, and asks nobody."""
+    plain, moved = filled(), filled()
+    with torch.no_grad():
+        for p in moved.parameters():
+            p.mul_(2)
+    with CommDebugMode() as counter:
+        ours, theirs = pyparam.EMA(model, 0.75), pyparam.EMA(plain, 0.75)
+        pyparam.copy_(model, moved)
+        pyparam.copy_(plain, moved)
+        ours.update()
+        theirs.update()
+        ours.swap()
+        theirs.swap()
+    assert counter.get_total_counts() == 0
+    same_as_whole(model, plain)
+    ours.swap()
+    same_as_whole(model, moved)
+    refused(
+        lambda: pyparam.copy_(plain, model), "copy_: 'up.weight' is a DTensor in the source", kind=TypeError
+    )
+    pyparam.copy_(model, filled())
+
+
 def training(r: Ranks) -> None:
     mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("one",))
-    model = with_gradients(fsdp2(filled(), mesh))
+    model = fsdp2(filled(), mesh)
+    averages(model)
+    with_gradients(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     with pyparam.Monitor(model, every=2).attach(optimizer) as monitor:
         with CommDebugMode() as counter:

@@ -85,3 +85,37 @@ def test_what_no_state_dict_has_is_put_back_where_it_shares_memory() -> None:
         pyparam.load_(net, state, assign=True, cast=True)
     assert net.whole.tolist() == [0, 1, 2]
     assert net.part.data_ptr() == net.whole.data_ptr()
+
+
+class Unwrapping(nn.Module):
+    """Its own ``load_state_dict`` takes names without the part of a wrapper."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(2, 2)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True) -> None:  # type: ignore[override]
+        self.net.load_state_dict({n.removeprefix("net."): v for n, v in state_dict.items()}, strict)
+
+
+def test_a_load_state_dict_of_the_models_own_is_asked() -> None:
+    model = Unwrapping()
+    bare = {"weight": torch.ones(2, 2), "bias": torch.ones(2)}
+    assert pyparam.load_(model, bare) == ([], [])
+    assert model.net.weight.sum() == 4
+    pyparam.load_(model, {f"net.{name}": value * 2 for name, value in bare.items()})
+    assert model.net.weight.sum() == 8
+    with pytest.raises(ValueError, match="load_: Error.s. in loading state_dict for Linear"):
+        pyparam.load_(model, {"weight": torch.zeros(2, 2), "bias": torch.ones(3)})
+    assert model.net.weight.sum() == 8
+
+
+def test_a_script_module() -> None:
+    net = torch.jit.script(nn.Linear(2, 2))
+    pyparam.load_(net, {"weight": torch.ones(2, 2), "bias": torch.ones(2)})
+    assert net.weight.sum() == 4
+
+
+def test_a_device_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match="load_: no device 'nowhere'"):
+        pyparam.load_(nn.Linear(2, 2), nn.Linear(2, 2), device="nowhere")

@@ -12,6 +12,8 @@ from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.modes import lasting, require_memory
 from pyparam._base.native import _C
 from pyparam._load.values import state_of
+from pyparam._parts.parts import parts_of
+from pyparam._parts.place import dtensor_type
 from pyparam._share.ties import ties_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
@@ -20,6 +22,8 @@ from pyparam._sources.table import ParamTable
 def copy_(target: Any, source: Any, *, lerp: float | None = None) -> None:
     """Copies all values of one model into another of the same structure, in place.
 
+    Of a DTensor each rank takes its own part, without communication.
+
     Args:
         target: a model, table or state dict, whose tensors are written: parameters and buffers.
         source: another with the same names and shapes.
@@ -27,7 +31,8 @@ def copy_(target: Any, source: Any, *, lerp: float | None = None) -> None:
             ``target + lerp * (source - target)``, as for an exponential average; others are copied.
 
     Raises:
-        TypeError: no source, or a tensor that cannot be written or read (meta, sparse, wrapper).
+        TypeError: no source, a tensor that cannot be written or read (meta, sparse, wrapper), or a DTensor
+            whose source is placed otherwise.
         ValueError: other names or shapes, a ``lerp`` outside [0, 1], with ``lerp`` targets that share memory,
             and floating-point tensors of two dtypes. Nothing is written.
     """
@@ -161,6 +166,7 @@ def _number(verb: str, what: str, value: Any) -> float:
 
 def _averaged(verb: str, rows: list[tuple[str, Any, Any]], weight: float) -> None:
     names, targets, sources = _columns(rows)
+    targets, sources = _locals(verb, names, targets, sources)
     with _named(verb, names):
         _C.lerp_tensors(targets, sources, weight)
 
@@ -175,8 +181,39 @@ def _columns(rows: list[tuple[str, Any, Any]]) -> tuple[list[str], list[Tensor],
 
 
 def _copied(verb: str, names: list[str], targets: list[Tensor], sources: list[Tensor]) -> None:
+    targets, sources = _locals(verb, names, targets, sources)
     with _named(verb, names):
         _C.copy_tensors(targets, sources)
+
+
+def _locals(
+    verb: str, names: list[str], targets: list[Tensor], sources: list[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """What this rank holds of DTensors, and the parts of plain sources that belong there.
+
+    Raises TypeError for a DTensor without a block here, or that its source is not placed like.
+    """
+    kind = dtensor_type()
+    if kind is None or not any(isinstance(tensor, kind) for tensor in (*targets, *sources)):
+        return targets, sources
+    ours = parts_of(verb, ParamTable(names, targets))
+    theirs = parts_of(verb, ParamTable(names, sources), " of the source")
+    of = theirs.locals.tensors
+    for row, name in enumerate(names):
+        if not isinstance(targets[row], kind):
+            if isinstance(sources[row], kind):
+                raise TypeError(
+                    f"{verb}: {name!r} is a DTensor in the source and none in the target; full_tensor() "
+                    "gathers it"
+                )
+        elif not isinstance(sources[row], kind):
+            of[row] = ours.place(row).of(sources[row])
+        elif ours.place(row).layout != theirs.place(row).layout:
+            raise TypeError(
+                f"{verb}: {name!r} is a DTensor placed {sources[row].placements} in the source and "  # type: ignore[attr-defined]
+                f"{targets[row].placements} in the target; redistribute() it first"  # type: ignore[attr-defined]
+            )
+    return ours.locals.tensors, of
 
 
 @contextlib.contextmanager
@@ -188,4 +225,4 @@ def _named(verb: str, names: list[str]) -> Iterator[None]:
         text = str(error).partition(": ")[2]
         number = text.partition("tensors[")[2].partition("]")[0]
         name = repr(names[int(number)]) if number.isdigit() else "a tensor"
-        raise type(error)(f"{verb}: {name}{text.partition(']')[2]}") from None
+        raise type(error)(f"{verb}: {name}{text.partition(']')[2] if number else f': {error}'}") from None

@@ -25,8 +25,12 @@ class Before:
     def __init__(self, model: nn.Module) -> None:
         modules = list(model.modules())
         # Columns, and no object a module: the garbage collector has nothing to follow.
+        # TorchScript's mappings are none: a script module's tensors cannot be replaced.
         self._members = [
-            members for module in modules for members in (module._parameters, module._buffers) if members
+            members
+            for module in modules
+            for members in (module._parameters, module._buffers)
+            if isinstance(members, dict) and members
         ]
         self._sizes = [len(members) for members in self._members]
         self._names = [name for members in self._members for name in members]

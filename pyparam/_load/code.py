@@ -11,7 +11,7 @@ from pyparam._sources.overrides import is_own
 
 
 class OwnCode(NamedTuple):
-    """What hooks and ``_load_from_state_dict`` methods may read and change."""
+    """What hooks, ``_load_from_state_dict`` methods and a model's ``load_state_dict`` may read and change."""
 
     everywhere: bool = False
     """Whether some of it is nobody knows whose, and may look at the whole model."""
@@ -32,6 +32,10 @@ class OwnCode(NamedTuple):
 def own_code(model: nn.Module) -> OwnCode:
     """Looks at every module, at each of its places."""
     below: set[str] = set()
+    if is_own(model, "load_state_dict"):
+        if not _is_pytorchs(model.load_state_dict):
+            return OwnCode(everywhere=True)
+        below.add("")
     rest: list[tuple[str, nn.Module]] = [("", model)]
     while rest:
         path, module = rest.pop()

@@ -51,7 +51,7 @@ from pyparam._share.ties import ties
 from pyparam._sources import table_of
 from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.loading import loaded
-from pyparam._sources.overrides import is_own
+from pyparam._sources.overrides import is_own, takes
 from pyparam._sources.tied import Tie
 
 
@@ -89,10 +89,11 @@ def load_(
 
     Names, shapes, dtypes and memory are checked before the first byte is written. The bytes of a file stream
     from its map into the parameters, converted on the way, and leave no copy in memory. Names that the file
-    or the model ties to one that is given get that one's values, and stay or become tied. Hooks and a class's
-    own ``_load_from_state_dict`` are asked as PyTorch asks them, and what they hand on is checked where it is
-    copied. Values that the model had are held until such code is done: PyTorch's own keeps to its module,
-    and that one's alone are held; of anybody else's code nothing is known, and all are.
+    or the model ties to one that is given get that one's values, and stay or become tied. Hooks, a class's
+    own ``_load_from_state_dict`` and the model's own ``load_state_dict`` are asked as PyTorch asks them, and
+    what they hand on is checked where it is copied. Values that the model had are held until such code is
+    done: PyTorch's own keeps to its module, and that one's alone are held; of anybody else's code nothing is
+    known, and all are.
 
     Args:
         model: the module to fill.
@@ -149,16 +150,20 @@ def _filled(
     require_memory(verb)
     if not isinstance(model, nn.Module):
         raise TypeError(f"{verb}: expected an nn.Module, got {type(model).__name__}")
-    options = options._replace(device=None if device is None else torch.device(device))
+    try:
+        options = options._replace(device=None if device is None else torch.device(device))
+    except RuntimeError as error:
+        raise ValueError(f"{verb}: no device {device!r}: {str(error).splitlines()[0]}") from None
+    asked = is_own(model, "load_state_dict")
     source = opened(verb, source, part)
-    if not assign and rename is None:
+    if not assign and rename is None and not asked:
         paired = boxes_paired if isinstance(source, DistributedCheckpoint) else _table_paired
         if paired(model, source, cast):
             return IncompatibleKeys([], [])
     in_pieces = source if isinstance(source, DistributedCheckpoint) else None
     sharded = in_pieces is not None and has_parts(table_of(model, buffers=True))
     given = given_by(verb, source, rename, sharded=sharded)
-    if not assign and not given.ties and _paired(model, given, cast):
+    if not assign and not given.ties and not asked and _paired(model, given, cast):
         return IncompatibleKeys([], [])
     values = given.values
     wanted = state_of(model, keep_vars=True)
@@ -175,7 +180,7 @@ def _filled(
             value = next((values[name] for name in group if name in values), None)
             if value is not None:
                 values.update({name: value for name in group if name not in values and name in wanted})
-    matched = None if assign else _C.match_state_dict(model, values)
+    matched = None if assign or asked else _C.match_state_dict(model, values)
     code = OwnCode() if matched is not None else own_code(model)
     if matched is None:
         _check(options, values, wanted, code)
@@ -280,7 +285,8 @@ def _written(
     if not any(is_lazy(wanted[name]) for tie in present for name in tie.names):
         retie_(model, present)  # before the values: it refuses before anything is written
         wanted = state_of(model, keep_vars=True)
-    matched = None if assign else _C.match_state_dict(model, values)
+    asked = is_own(model, "load_state_dict")
+    matched = None if assign or asked else _C.match_state_dict(model, values)
     if matched is not None:
         stream(matched[2], matched[3], given.files)
         return IncompatibleKeys(*matched[:2])
@@ -364,11 +370,14 @@ def _by_pytorch(
             keep_ties(model) if assign else contextlib.nullcontext(),
             contextlib.nullcontext() if assign or cast else rounding,
         ):
-            keys = model.load_state_dict(values, strict=False, assign=assign)
+            how = {"assign": assign} if assign or takes(model.load_state_dict, "assign") else {}
+            keys = model.load_state_dict(values, strict=False, **how)
     except RuntimeError:
         if rounding.error is not None:
             raise rounding.error from None
         raise
+    if keys is None:  # a method of the model's own need not say
+        return IncompatibleKeys([], [])
     return IncompatibleKeys(
         [name for name in keys.missing_keys if name not in written], list(keys.unexpected_keys)
     )
