@@ -34,15 +34,17 @@ class Entry:
         """Whether it is a lazy module's, which has no shape yet."""
         return is_lazy(self.tensor)
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int | str, ...] | None:
         """The sizes; a symbol's name for a symbolic one; None where there are none to give."""
+        # No cached property: of a module with tens of thousands of tensors, its lock would cost the most.
         if self.uninitialized:
             return None
         try:
-            return tuple(size if isinstance(size, int) else str(size) for size in self.tensor.shape)
+            sizes = self.tensor.shape
         except RuntimeError:  # nested
             return None
+        return tuple([size if isinstance(size, int) else str(size) for size in sizes])
 
     @property
     def dtype(self) -> str:

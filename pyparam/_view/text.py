@@ -224,13 +224,12 @@ def row_cells(row: Row, buffers: bool, freezes: bool) -> _Cells:
 
 
 def _tensor(entry: Entry) -> str:
-    if entry.uninitialized:
-        shape = "uninitialized"
-    elif entry.shape is None:
-        shape = "[?]"
+    shape = entry.shape
+    if shape is not None:
+        told = f"[{', '.join(map(str, shape))}]"
     else:
-        shape = "[" + ", ".join(map(str, entry.shape)) + "]"
-    text = f"{plain(entry.key)} {shape}"
+        told = "uninitialized" if entry.uninitialized else "[?]"
+    text = f"{plain(entry.key)} {told}"
     if entry.is_buffer:
         text += " (buffer)"
     if entry.first is not None:
