@@ -22,7 +22,7 @@ from pyparam._sources.stand_in import is_stand_in, place_of, value_of
 from pyparam._sources.table import ParamTable
 
 _COUNTS = 4  # finite, differing, nonfinite, first (csrc/kernels/cpu/part_compare.h)
-_NONFINITE, _FIRST = 2, 3
+_DIFFERING, _NONFINITE, _FIRST = 1, 2, 3
 _SQUARES = slice(2, 4)  # of both sides, among the exact sums
 
 
@@ -134,8 +134,8 @@ class Asked(NamedTuple):
 
 class Found(NamedTuple):
     """What the native ``compare`` gives of two tables; the reasons of what has no row; and of rows that
-    differ, which are the other side rounded, and which within the tolerance. ``even`` are the pairs whose
-    sums of squares are the same, or unknown."""
+    differ, which are the other side rounded, and which within the tolerance. ``even`` are those
+    whose sums of squares are the same, or unknown."""
 
     columns: dict[str, Any]
     unread: dict[str, str]
@@ -215,12 +215,15 @@ def _united(
     limbs, totals = added(parts.splits, [(limbs, per_row), (counts[:, :_FIRST].flatten(), _FIRST)])
     counts = torch.cat((totals.view(-1, _FIRST), least[0]), 1)
     exact = _C.ExactTable.unpacked(windows, limbs)
-    squares = exact.rounded()[:, _SQUARES]
-    even = (squares[:, 0] == squares[:, 1]) | (counts[:, _NONFINITE] > 0)
+    even: list[int] = []
+    if bool((counts[:, _DIFFERING] > 0).any()):
+        squares = exact.rounded()[:, _SQUARES]
+        same = (squares[:, 0] == squares[:, 1]) | (counts[:, _NONFINITE] > 0)
+        even = (same & (counts[:, _DIFFERING] > 0)).nonzero().flatten().tolist()
     values, all_counts = _C.differences_of(
         exact,
         counts.contiguous(),
         -unordered(least[1].flatten()),
         parts.of_rows([math.prod(place.whole) for place in parts.kinds]),
     )
-    return values, all_counts, least[3], even.nonzero().flatten().tolist()
+    return values, all_counts, least[3], even

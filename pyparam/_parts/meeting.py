@@ -108,7 +108,7 @@ def _meet(topic: _Topic, verb: str, options: str, trouble: Trouble | None) -> Tr
     if rank == 0:
         try:
             store.wait(keys, wait)
-            found = _verdict(verb, [json.loads(store.get(key)) for key in keys], group)
+            found = _verdict(verb, [json.loads(said) for said in _read(store, keys)], group)
         except RuntimeError:
             absent = [r for r in range(size) if not store.check([keys[r]])]
             found = _alone(verb, absent, group, wait)
@@ -122,6 +122,14 @@ def _meet(topic: _Topic, verb: str, options: str, trouble: Trouble | None) -> Tr
             found = _alone(verb, absent, group, wait)
             store.set(keys[rank], json.dumps({"verb": verb, "count": 0, "digest": "", "trouble": found}))
     return trouble or (None if found is None else (found[0], found[1], found[2]))
+
+
+def _read(store: Any, keys: Sequence[str]) -> list[bytes]:
+    """What lies under keys that are there: of a store that can, in one go, however many ranks there are."""
+    if store.has_extended_api():
+        out: list[bytes] = store.multi_get(keys)
+        return out
+    return [store.get(key) for key in keys]
 
 
 def _forget(store: Any, number: int, rank: int) -> None:
