@@ -282,6 +282,13 @@ def test_matrices_of_other_dtypes(dtype) -> None:
     torch.testing.assert_close(values.double(), torch.linalg.svdvals(matrix.to(wide)), rtol=1e-5, atol=1e-6)
 
 
+def test_a_spectrum_leaves_out_what_cannot_be_read() -> None:
+    figure = pyparam.plot({"sparse": torch.eye(4).to_sparse(), "w": torch.randn(4, 4)}, "spectrum")
+    (axes,) = shown(figure)
+    assert [line.get_label() for line in axes.lines] == ["w"]
+    assert "1 left out that cannot be read: sparse." in texts(figure)
+
+
 def test_rank_deficient_and_flawed_matrices() -> None:
     low = torch.ones(6, 6)
     low[0] *= 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -15,6 +14,7 @@ from pyparam._base.native import _C
 from pyparam._base.notebook import html
 from pyparam._base.words import ranges
 from pyparam._base.wrappers import paths
+from pyparam._inspect.members import named_tensors, state_dict_of
 from pyparam._inspect.nodes import ModuleNode, Node, node_of
 from pyparam._inspect.printed import printed
 from pyparam._inspect.tree import Summary
@@ -372,7 +372,7 @@ class Inspector:
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
         """As ``nn.Module.named_parameters``. Sources without modules list all tensors that are no buffers."""
-        return self.__members(False, prefix, recurse, remove_duplicate)
+        return named_tensors(self.__node, False, prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
         return (tensor for _, tensor in self.named_parameters(recurse=recurse))
@@ -380,29 +380,10 @@ class Inspector:
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
-        return self.__members(True, prefix, recurse, remove_duplicate)
+        return named_tensors(self.__node, True, prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         return (tensor for _, tensor in self.named_buffers(recurse=recurse))
-
-    def __members(
-        self, buffers: bool, prefix: str, recurse: bool, remove_duplicate: bool
-    ) -> Iterator[tuple[str, Tensor]]:
-        if isinstance(self.__node, ModuleNode):
-            module = self.__node.module
-            listing = module.named_buffers if buffers else module.named_parameters
-            yield from listing(prefix=prefix, recurse=recurse, remove_duplicate=remove_duplicate)
-            return
-        start = prefix + "." if prefix else ""
-        if recurse:
-            pairs = list(self.__node.table(buffers=buffers, remove_duplicate=remove_duplicate))
-            if buffers:
-                parameters = set(self.__node.listing(buffers=False, remove_duplicate=False).names)
-                pairs = [pair for pair in pairs if pair[0] not in parameters]
-        else:
-            pairs = self.__node.own_tensors(buffers=buffers)
-        for name, tensor in pairs:
-            yield start + name, tensor
 
     def named_modules(
         self, memo: None = None, prefix: str = "", remove_duplicate: bool = True
@@ -430,13 +411,7 @@ class Inspector:
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As ``nn.Module.state_dict``. Sources without modules give their tensors by name, detached."""
-        if isinstance(self.__node, ModuleNode):
-            made: dict[str, Any] = self.__node.module.state_dict(*args, **kwargs)
-            return made
-        destination, prefix, keep_vars = _state_dict_arguments(*args, **kwargs)
-        for name, tensor in self.__node.table(buffers=True, remove_duplicate=False):
-            destination[prefix + name] = tensor if keep_vars else tensor.detach()
-        return destination
+        return state_dict_of(self.__node, *args, **kwargs)
 
     def get_parameter(self, target: str) -> Any:
         return self.__get(target, "parameter")
@@ -508,12 +483,6 @@ class Inspector:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Inspector is a view, which is neither copied nor pickled: copy the model")
-
-
-def _state_dict_arguments(
-    destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False
-) -> tuple[dict[str, Any], str, bool]:
-    return OrderedDict() if destination is None else destination, prefix, keep_vars
 
 
 def _child(node: Node, key: str) -> Node | None:

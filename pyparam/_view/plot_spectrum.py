@@ -35,7 +35,10 @@ def draw(source: Any) -> Figure:
         )
     chosen = table._take(_largest(table, matrices, MATRICES))
     with spoken_by("plot", "measure"):
-        bad = set(measure(chosen).nonfinite())
+        stats = measure(chosen)
+    unread = stats.unread
+    chosen = chosen._take([i for i, name in enumerate(chosen.names) if name not in unread])
+    bad = set(stats.nonfinite())
     if len(bad) == len(chosen):
         others = "" if len(chosen) == 1 else f", and so has every other of {len(chosen)}"
         raise ValueError(f"plot: no spectrum: {chosen.names[0]!r} has non-finite values{others}")
@@ -62,6 +65,8 @@ def draw(source: Any) -> Figure:
         parts.append(f"{approximate} by subspace iteration, their {LARGEST} largest values.")
     if bad:
         parts.append(f"{len(bad)} left out for non-finite values: {', '.join(sorted(bad)[:3])}.")
+    if unread:
+        parts.append(f"{len(unread)} left out that cannot be read: {', '.join(sorted(unread)[:3])}.")
     look.note(figure, " ".join(parts))
     return figure
 
