@@ -227,7 +227,28 @@ def test_the_differences_that_are_told() -> None:
         with pytest.raises(ValueError, match="its own ancestor"):
             ours()
 
+    turned = [nn.Parameter(torch.arange(6.0).view(2, 3).t())]
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        parameters_to_vector(turned)
+    assert pyparam.parameters_to_vector(turned).tolist() == [0, 3, 1, 4, 2, 5]
+    own, theirs, vector = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2)), torch.zeros(2)
+    pyparam.vector_to_parameters(vector, [own])
+    vector_to_parameters(vector, [theirs])
+    vector.fill_(5)
+    assert own.tolist() == [0, 0]
+    assert theirs.tolist() == [5, 5]
+
+    shared = torch.full((4,), 3.0)
+    for clip, wanted in ((clip_grad_norm_, (1 / 72**0.5) ** 2), (pyparam.clip_grad_norm_, 1 / 72**0.5)):
+        pair = [nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(4))]
+        pair[0].grad = pair[1].grad = grad = shared.clone()
+        torch.testing.assert_close(clip(pair, 1.0), torch.tensor(72**0.5))
+        torch.testing.assert_close(grad, shared * wanted)
+
     weights = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, dtype=torch.float64))]
+    with pytest.raises(TypeError, match="expected one dtype"):
+        pyparam.parameters_to_vector(weights)
+    assert parameters_to_vector(weights).dtype == torch.float64
     with pytest.raises(ValueError, match="too long"):
         pyparam.vector_to_parameters(torch.ones(5), weights)
     with pytest.raises(TypeError, match="is torch.float64 and the vector torch.float32"):

@@ -177,3 +177,18 @@ def test_a_lazy_clone_gets_memory_of_its_own() -> None:
     pyparam.clip_grad_norm_(parameters_of([clone]), 1.0)
     assert original.eq(3).all()
     assert clone.norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_gradients_that_are_inference_tensors_are_refused_before_any_is_scaled() -> None:
+    with torch.inference_mode():
+        held = torch.full((3,), 5.0)
+    parameters = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    parameters[0].grad, parameters[1].grad = torch.full((3,), 5.0), held
+    with pytest.raises(
+        ValueError, match="clip_grad_norm_: parameter '1' is an inference tensor; outside inference"
+    ):
+        pyparam.clip_grad_norm_(parameters, 1.0)
+    assert all(p.grad is not None and p.grad.eq(5).all() for p in parameters)
+    with torch.inference_mode():
+        pyparam.clip_grad_norm_(parameters, 1.0)
+    assert held.lt(5).all()

@@ -151,6 +151,8 @@ def test_a_table_that_is_kept_answers_and_is_used_as_any():
     ]
     with pytest.raises(ValueError, match="names and tensors differ in length"):
         pyparam.ParamTable(["a"], [])
+    with pytest.raises(TypeError, match="ParamTable: names are str, and 3 is a int"):
+        pyparam.ParamTable([3], [torch.ones(1)])
 
 
 @pytest.mark.parametrize("verb", ["walk", "pack_"])

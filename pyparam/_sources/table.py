@@ -37,7 +37,11 @@ class ParamTable:
     __slots__ = ("__weakref__", "_columns", "_held", "_index", "_names", "_owners")
 
     def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None) -> None:
-        self._fill(_C.ParamTable(list(names), list(tensors)), owners)
+        names = list(names)
+        wrong = next((name for name in names if not isinstance(name, str)), None)
+        if wrong is not None:
+            raise TypeError(f"ParamTable: names are str, and {wrong!r} is a {type(wrong).__name__}")
+        self._fill(_C.ParamTable(names, list(tensors)), owners)
         self._keep()
 
     @classmethod

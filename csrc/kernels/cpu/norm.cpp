@@ -40,6 +40,7 @@ at::ScalarType norm_dtype(at::TensorList tensors) {
 }
 
 void check_clippable(at::TensorList grads) {
+  const bool inference = c10::InferenceMode::is_enabled();
   for (const auto i : c10::irange(grads.size())) {
     const at::ScalarType dtype = grads[i].scalar_type();
     const at::ScalarType part = c10::toRealValueType(dtype);
@@ -50,6 +51,8 @@ void check_clippable(at::TensorList grads) {
     TORCH_CHECK_VALUE(
         at::has_internal_overlap(grads[i]) != at::MemOverlap::Yes, "clip_grad_norm_: tensors[", i,
         "] is expanded: several of its elements are one memory location; clone() it first");
+    TORCH_CHECK_VALUE(inference || !grads[i].is_inference(), "clip_grad_norm_: tensors[", i,
+                      "] is an inference tensor; outside inference mode it cannot be written");
   }
 }
 
@@ -246,7 +249,7 @@ void scale_apart(at::TensorList grads, const ElementList& list, double by) {
       others.push_back(i);
       numels[i] = 0;
     } else {
-      grads[i].unsafeGetTensorImpl()->bump_version();
+      if (!grads[i].is_inference()) grads[i].unsafeGetTensorImpl()->bump_version();
     }
   }
   const ChunkPlan plan = plan_chunks(numels, kChunk, kGroup);
@@ -264,7 +267,9 @@ void scale_list(at::TensorList grads, const ElementList& list, double by) {
   const auto once = each_byte_once("clip_grad_norm_", grads);
   if (!once.has_value()) return scale_apart(grads, list, by);
   scale_apart(*once, ElementList("clip_grad_norm_", *once), by);
-  for (const at::Tensor& grad : grads) grad.unsafeGetTensorImpl()->bump_version();
+  for (const at::Tensor& grad : grads) {
+    if (!grad.is_inference()) grad.unsafeGetTensorImpl()->bump_version();
+  }
 }
 
 // Gives lazy clones their own memory, before anyone takes an address to write to.
