@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import torch
+from models import drawn
 from pairing import versus
 from torch import Tensor
 
@@ -13,12 +14,12 @@ import pyparam
 
 
 def parameters(elements: int = 400_000_000, count: int = 24) -> list[Tensor]:
-    return [torch.randn(elements // count) for _ in range(count)]
+    return [drawn(elements // count) for _ in range(count)]
 
 
 def test_whole_model(benchmark: Any) -> None:
     """1.6 GB of float32 in 24 tensors against torch.sum of one tensor of as many bytes."""
-    whole = torch.randn(400_000_000)
+    whole = drawn(400_000_000)
     table = pyparam.ParamTable([f"{i}.weight" for i in range(24)], list(whole.chunk(24)))
     assert pyparam.fingerprint(table) == pyparam.fingerprint(
         list(zip(table.names, table.tensors, strict=True))
@@ -28,7 +29,7 @@ def test_whole_model(benchmark: Any) -> None:
 
 def test_bfloat16(benchmark: Any) -> None:
     """The same bytes as bfloat16 against torch.sum of them as float32."""
-    whole = torch.randn(400_000_000)
+    whole = drawn(400_000_000)
     table = pyparam.ParamTable(["weight"], [whole.view(torch.bfloat16)])
     versus(benchmark, lambda: pyparam.fingerprint(table), whole.sum, rounds=9, floor=0.7)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import MODELS
+from models import MODELS, drawn
 from pairing import versus
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -29,14 +29,14 @@ def mixture() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def large() -> Iterator[list[Tensor]]:
-    tensors = [torch.randn(4096, 4096) for _ in range(LARGE)]
+    tensors = [drawn(1 << 24).view(4096, 4096) for _ in range(LARGE)]
     yield tensors
     tensors.clear()
 
 
 @pytest.fixture(scope="module")
 def large_halves() -> Iterator[list[Tensor]]:
-    tensors = [torch.randn(4096, 4096).bfloat16() for _ in range(LARGE)]
+    tensors = [drawn(1 << 24).view(4096, 4096).bfloat16() for _ in range(LARGE)]
     yield tensors
     tensors.clear()
 

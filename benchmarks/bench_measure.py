@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import mixture
+from models import drawn, mixture
 from pairing import versus
 from torch import Tensor
 
@@ -41,8 +41,7 @@ def of_eight(stats: pyparam.Stats) -> Tensor:
 @pytest.fixture(scope="module")
 def large() -> list[Tensor]:
     """1.6 GB of float32 in 24 tensors."""
-    g = torch.Generator().manual_seed(0)
-    return [torch.empty(16_666_667).normal_(std=0.02, generator=g) for _ in range(24)]
+    return [drawn(16_666_667, std=0.02) for _ in range(24)]
 
 
 def test_all_statistics_float32(benchmark: Any, large: list[Tensor]) -> None:
@@ -52,7 +51,7 @@ def test_all_statistics_float32(benchmark: Any, large: list[Tensor]) -> None:
 
 
 def test_all_statistics_at_the_speed_of_a_sum(benchmark: Any) -> None:
-    whole = torch.empty(400_000_000).normal_(std=0.02)
+    whole = drawn(400_000_000, std=0.02)
     tensors = list(whole.split(16_666_667))
     table = table_of(tensors)
     assert pyparam.measure(table).total.mean == pytest.approx(whole.sum().item() / whole.numel(), abs=1e-8)

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -23,20 +22,20 @@ import pyparam
 JOBS = {"float32": 0.9, "bfloat16": 0.8, "float64": None, "wide float32": None, "fingerprint": 0.95}
 
 
-def values(job: str, nbytes: int) -> list[torch.Tensor]:
+def tensors_of(job: str, nbytes: int) -> list[torch.Tensor]:
     """In tensors of 64 MiB each."""
-    drawn = torch.randn(1 << 22)
+    values = torch.randn(1 << 22)
     if job == "wide float32":
-        drawn = drawn * torch.exp2(torch.randint(-15, 16, drawn.shape))
+        values = values * torch.exp2(torch.randint(-15, 16, values.shape))
     dtype = {"bfloat16": torch.bfloat16, "float64": torch.float64}.get(job, torch.float32)
-    block = drawn.to(dtype)
+    block = values.to(dtype)
     each = (1 << 26) // block.nbytes
     return [block.repeat(each) for _ in range(nbytes >> 26)]
 
 
 def main(job: str, isa: str) -> None:
     """Runs in the process that is timed: prints both sides' seconds."""
-    tensors = values(job, 1 << 30)
+    tensors = tensors_of(job, 1 << 30)
     table = pyparam.ParamTable([str(i) for i in range(len(tensors))], tensors)
     reader = Reader(tensors, torch.get_num_threads(), isa)
     words = sum(int(t.view(torch.int64).sum()) for t in tensors) % (1 << 64)
@@ -48,7 +47,7 @@ def main(job: str, isa: str) -> None:
 
 @pytest.mark.parametrize("isa", ["avx512", "avx2"])
 @pytest.mark.parametrize("job", list(JOBS))
-def test_beside_a_loop_that_only_reads(benchmark: Any, job: str, isa: str) -> None:
+def test_beside_a_loop_that_only_reads(job: str, isa: str) -> None:
     flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     if {"avx512": "avx512bw", "avx2": "avx2"}[isa] not in flags:
         pytest.skip(f"the machine has no {isa}")

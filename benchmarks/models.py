@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from pyparam._cli.demo import mixture, net
 
-__all__ = ["MODELS", "Link", "Node", "chain", "mixture", "mlp", "net", "tree"]
+__all__ = ["MODELS", "Link", "Node", "chain", "drawn", "mixture", "mlp", "net", "tree"]
+
+
+def drawn(count: int, std: float = 1.0) -> Tensor:
+    """So many float32 values, a million drawn and repeated: to draw all takes longer than to measure them."""
+    block = torch.randn(1 << 20).mul_(std)
+    return block.repeat(-(-count // block.numel()))[:count]
 
 
 def mlp() -> nn.Sequential:

@@ -95,9 +95,8 @@ def versus(
     if benchmark is not None:
         name = benchmark.name
         benchmark.extra_info.update(ratio=round(pair.ratio, 3), peer=pair.peer, floor=floor)
-        # pytest-benchmark's own table takes rounds of its own.
-        if benchmark.enabled:
-            benchmark.pedantic(ours, rounds=min(rounds, 5), iterations=1)
+        # pytest-benchmark's own table takes rounds of its own. Without one its fixture has to be used still.
+        benchmark.pedantic(ours if benchmark.enabled else int, rounds=min(rounds, 5), iterations=1)
     aim = "" if floor is None else f" (floor {floor:g}×)"
     print(f"\n{name}: {readable(pair.ours)} against {readable(pair.peer)}: {pair.ratio:.3g}×{aim}")
     return pair

@@ -134,7 +134,7 @@ def run(benchmarks: Path, pytest_arguments: list[str]) -> tuple[list[dict[str, A
         ]
         # Whatever else is installed may register plugins.
         environment = {**os.environ, "PYPARAM_FIGURES": str(lines), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        environment.setdefault("PYPARAM_SECONDS", "1")  # for the rounds of one figure
+        environment.setdefault("PYPARAM_SECONDS", "0.5")  # for the rounds of one figure
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(ROOT), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
         )
