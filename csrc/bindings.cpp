@@ -2,6 +2,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "bindings/compare.h"
@@ -20,6 +21,7 @@
 
 namespace py = pybind11;
 
+using pyparam::GivenList;
 using pyparam::Name;
 using pyparam::ParamTable;
 using pyparam::str_of;
@@ -35,7 +37,8 @@ ParamTable table_from_columns(const std::vector<Name>& names, const py::list& te
   table.tensors.reserve(names.size());
   for (size_t i = 0; i < names.size(); ++i) {
     table.names.append(names[i].text);
-    table.tensors.push_back(tensor_in(tensors[i], "ParamTable: '" + names[i].text + "'"));
+    table.tensors.push_back(
+        tensor_in(tensors[i], [&] { return "ParamTable: '" + names[i].text + "'"; }));
   }
   return table;
 }
@@ -82,16 +85,16 @@ std::vector<at::Tensor> tensors_of(const ParamTable& table, const py::list& list
     if (i + kAhead < list.size())
       pyparam::prefetch_bytes(PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i + kAhead)), 1);
     const py::handle object = PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
-    if (!pyparam::walk::is_tensor(object.ptr()))
-      tensor_in(object, "tensors[" + std::to_string(i) + "]");
-    out.push_back(take(THPVariable_Unpack(object.ptr())));
+    out.push_back(take(tensor_in(object, [&] { return "tensors[" + std::to_string(i) + "]"; })));
   }
   return out;
 }
 
 // A table of these names and other tensors.
-ParamTable with_tensors(const ParamTable& table, const py::list& list) {
-  return {table.names, tensors_of(table, list, [](const at::Tensor& tensor) { return tensor; })};
+ParamTable with_tensors(const ParamTable& table, GivenList given) {
+  if (given.tensors.size() != table.names.size())
+    throw py::value_error("ParamTable: names and tensors differ in length");
+  return {table.names, std::move(given.tensors)};
 }
 
 // The same over tensors of Python objects that live as long as it, of which it counts as no holder:

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,38 +13,43 @@ namespace pyparam {
 
 // Qualified names as a tree of keys: a module's path is stored once however many parameters lie
 // below it, so a chain of 100,000 modules does not cost the sum of its path lengths. A name is put
-// together when it is read.
+// together when it is read. Copies share what they hold until one of them is added to.
 class NameColumn {
  public:
   using Node = uint32_t;
   static constexpr Node kRoot = 0;
 
-  NameColumn() { nodes_.push_back({0, 0, kRoot}); }
+  NameColumn() : held_(std::make_shared<Held>()) { held_->nodes.push_back({0, 0, kRoot}); }
 
   // The module named `key` inside the module at `parent`.
   Node module(Node parent, std::string_view key) {
-    nodes_.push_back(make(parent, key));
-    return static_cast<Node>(nodes_.size() - 1);
+    Held& held = own();
+    held.nodes.push_back(held.make(parent, key));
+    return static_cast<Node>(held.nodes.size() - 1);
   }
   // Appends the parameter `attribute` of the module at `owner`.
-  void append(Node owner, std::string_view attribute) { leaves_.push_back(make(owner, attribute)); }
+  void append(Node owner, std::string_view attribute) {
+    Held& held = own();
+    held.leaves.push_back(held.make(owner, attribute));
+  }
   // Appends a whole qualified name; its attribute is what follows the last dot.
   void append(std::string_view name) { append(kRoot, name); }
 
-  size_t size() const { return leaves_.size(); }
+  size_t size() const { return held_->leaves.size(); }
 
   std::string operator[](size_t i) const {
-    std::string name(length(leaves_[i]), '\0');
+    std::string name(length(held_->leaves[i]), '\0');
     write(i, name.data());
     return name;
   }
   // The bytes of name i, and writing them to a buffer of that size (UTF-8, not terminated).
-  size_t length(size_t i) const { return length(leaves_[i]); }
-  void write(size_t i, char* out) const { write(leaves_[i], out + length(leaves_[i])); }
+  size_t length(size_t i) const { return length(held_->leaves[i]); }
+  void write(size_t i, char* out) const { write(held_->leaves[i], out + length(held_->leaves[i])); }
 
   std::string_view attribute(size_t i) const {
-    const std::string_view key = key_of(leaves_[i]);
-    const size_t dot = leaves_[i].parent == kRoot ? key.rfind('.') : std::string_view::npos;
+    const Key& leaf = held_->leaves[i];
+    const std::string_view key = key_of(leaf);
+    const size_t dot = leaf.parent == kRoot ? key.rfind('.') : std::string_view::npos;
     return dot == std::string_view::npos ? key : key.substr(dot + 1);
   }
   // The qualified name of the owning module: "" for the root.
@@ -54,11 +60,12 @@ class NameColumn {
     return name;
   }
 
-  void reserve(size_t names) { leaves_.reserve(names); }
+  void reserve(size_t names) { own().leaves.reserve(names); }
   void shrink_to_fit() {
-    keys_.shrink_to_fit();
-    nodes_.shrink_to_fit();
-    leaves_.shrink_to_fit();
+    Held& held = own();
+    held.keys.shrink_to_fit();
+    held.nodes.shrink_to_fit();
+    held.leaves.shrink_to_fit();
   }
 
  private:
@@ -68,19 +75,31 @@ class NameColumn {
     Node parent;
   };
 
-  Key make(Node parent, std::string_view key) {
-    const Key made{keys_.size(), static_cast<uint32_t>(key.size()), parent};
-    keys_.append(key);
-    return made;
+  struct Held {
+    std::string keys;
+    std::vector<Key> nodes;   // modules
+    std::vector<Key> leaves;  // parameters, in table order
+
+    Key make(Node parent, std::string_view key) {
+      const Key made{keys.size(), static_cast<uint32_t>(key.size()), parent};
+      keys.append(key);
+      return made;
+    }
+  };
+
+  // To be added to: nobody else's.
+  Held& own() {
+    if (held_.use_count() > 1) held_ = std::make_shared<Held>(*held_);
+    return *held_;
   }
   std::string_view key_of(const Key& key) const {
-    return std::string_view(keys_).substr(key.begin, key.length);
+    return std::string_view(held_->keys).substr(key.begin, key.length);
   }
   // The root adds no dot.
   size_t length(Key key) const {
     size_t total = key.length;
     while (key.parent != kRoot) {
-      key = nodes_[key.parent];
+      key = held_->nodes[key.parent];
       total += key.length + 1;
     }
     return total;
@@ -91,13 +110,11 @@ class NameColumn {
       key_of(key).copy(end, key.length);
       if (key.parent == kRoot) return;
       *--end = '.';
-      key = nodes_[key.parent];
+      key = held_->nodes[key.parent];
     }
   }
 
-  std::string keys_;
-  std::vector<Key> nodes_;   // modules
-  std::vector<Key> leaves_;  // parameters, in table order
+  std::shared_ptr<Held> held_;
 };
 
 // Both columns have one entry a parameter, in the order of nn.Module.named_parameters. A tensor's
