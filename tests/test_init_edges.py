@@ -247,8 +247,13 @@ def test_an_inference_tensor_is_refused_before_it_is_filled() -> None:
     words = "is an inference tensor; outside inference mode it cannot be written"
     with pytest.raises(ValueError, match=rf"fill_: tensors\[1\] {words}"):
         torch.ops.pyparam.fill_([plain, held], [2, 2], [0.0, 1.0, 0.0, 0.0] * 2, 0, [0, 1], [], [])
-    with pytest.raises(ValueError, match=f"normal_: the tensor {words}"):
-        init.normal_(held, seed=0)
+    for name in [name for name in vars(torch.nn.init) if name.endswith("_") and name[0] != "_"]:
+        with torch.inference_mode():
+            target = torch.ones(2, 2, 2) if name == "dirac_" else net.weight
+        arguments = {"sparse_": (0.5,), "constant_": (3.0,)}.get(name, ())
+        with pytest.raises(ValueError, match=f"^{name}: the tensor {words}"):
+            getattr(init, name)(target, *arguments)
+        assert torch.equal(net.weight, before)
     with pytest.raises(ValueError, match=f"initialize_: parameter 'weight' {words}"):
         init.initialize_(net, seed=0)
     with pytest.raises(ValueError, match="initialize_: a sampler is for an inference tensor; outside"):

@@ -181,7 +181,13 @@ def located(
         sharded = local_part(tensor, what)
         if sharded is not None:
             return sharded
-    return ordinary(tensor, what), part_of(tensor, what, offset, shape, strides)
+    target = ordinary(tensor, what)
+    if target.is_inference() and not torch.is_inference_mode_enabled():
+        # PyTorch's own operations say so when they have written to it.
+        raise ValueError(
+            f"{what}: the tensor is an inference tensor; outside inference mode it cannot be written"
+        )
+    return target, part_of(tensor, what, offset, shape, strides)
 
 
 def _drawn(
