@@ -125,6 +125,10 @@ CHANGES: dict[str, Callable[[nn.Module], Any]] = {
     "a dict written to": lambda m: m.first._parameters.update(y=nn.Parameter(torch.ones(1))),
     "a dict cleared": lambda m: m._modules.clear(),
     "a dict replaced": lambda m: setattr(m.first, "_parameters", {"z": nn.Parameter(torch.ones(1))}),
+    "a dict replaced that somebody holds": lambda m: (
+        setattr(m, "held", [m.first._parameters]),
+        setattr(m.first, "_parameters", {"z": nn.Parameter(torch.ones(1))}),
+    ),
     "a dict of modules replaced": lambda m: m.__dict__.update(_modules={"q": nn.Linear(1, 1)}),
     "an OrderedDict instead": lambda m: setattr(m.first, "_parameters", OrderedDict(m.first._parameters)),
     "the instance's dict updated": lambda m: m.first.__dict__.update(_parameters={}),

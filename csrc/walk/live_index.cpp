@@ -92,6 +92,27 @@ int members_watcher() {
   return id;
 }
 
+// Whether a watched dict tells of attributes that are set and deleted, and not of items alone:
+// CPython 3.13.0 does not while their values lie in the instance itself. So it is tried.
+bool notices_attributes() {
+  static const bool does = [] {
+    const Ref type = Ref::checked(
+        PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type), "s(){}", "_Watched"));
+    const Ref made = Ref::checked(PyObject_CallNoArgs(type.get()));
+    if (PyObject_SetAttr(made.get(), names().parameters, Py_None) < 0) throw PythonError{};
+    const Ref dict = Ref::checked(PyObject_GenericGetDict(made.get(), nullptr));
+    if (PyDict_Watch(instance_watcher(), dict.get()) < 0) throw PythonError{};
+    bool all = true;
+    for (PyObject* value : {Py_None, Py_True, static_cast<PyObject*>(nullptr)}) {
+      const uint64_t before = events;
+      if (PyObject_SetAttr(made.get(), names().modules, value) < 0) throw PythonError{};
+      all = all && events != before;
+    }
+    return all;
+  }();
+  return does;
+}
+
 #else
 
 uint64_t tag_of(PyObject* dict) {
@@ -142,7 +163,9 @@ constexpr unsigned kOwnWalk = kNamedModules;
 
 LiveIndex::LiveIndex(bool buffers) : buffers_(buffers) {
 #if PYPARAM_WATCHES_DICTS
+  // Both make objects, which may run the collector, before anything is read.
   (void)notices_classes();
+  if (instance_watcher() >= 0) (void)notices_attributes();
 #else
   tag_counter().ask();  // makes its dict, which may run the collector, before anything is read
 #endif
@@ -203,7 +226,7 @@ Ref LiveIndex::read(PyObject* root) {
 }
 
 // Notes what a module's entries in the index depend on. False where that cannot be noticed.
-bool LiveIndex::watch(PyObject* module, [[maybe_unused]] uint32_t type) {
+bool LiveIndex::watch(PyObject* module, uint32_t type) {
   const Names& n = names();
   PyObject* dict = instance_dict(module);
   const std::array<PyObject*, 3> members{find_str(dict, n.modules), find_str(dict, n.parameters),
@@ -220,18 +243,17 @@ bool LiveIndex::watch(PyObject* module, [[maybe_unused]] uint32_t type) {
       return false;
     }
   }
-#else
+  if (notices_attributes()) return true;
+#endif
   watched_.modules.push_back(module);
   watched_.dicts.push_back(dict);
   watched_.types.push_back(type);
   watched_.members.insert(watched_.members.end(), members.begin(), members.end());
-#endif
   return true;
 }
 
-// An instance's dict has changed: whether none of what matters in it has.
-bool LiveIndex::same_attributes([[maybe_unused]] size_t module) const {
-#if !PYPARAM_WATCHES_DICTS
+// An instance's dict may have changed: whether none of what matters in it has.
+bool LiveIndex::same_attributes(size_t module) const {
   const Names& n = names();
   PyObject* dict = watched_.dicts[module];
   PyObject* const* members = &watched_.members[3 * module];
@@ -245,7 +267,6 @@ bool LiveIndex::same_attributes([[maybe_unused]] size_t module) const {
   for (unsigned bit = 0; bit < kMethods; ++bit) {
     if ((methods & (1u << bit)) != 0 && find_str(dict, method_name(bit)) != nullptr) return false;
   }
-#endif
   return true;
 }
 
@@ -256,7 +277,15 @@ bool LiveIndex::is_current(PyObject* root) {
     if (version_tag_now(type) != known.version_tag) return false;
   }
 #if PYPARAM_WATCHES_DICTS
-  return events_ == events;
+  if (events_ != events) return false;
+  // Columns that are empty where attributes are noticed. No dict of members has changed or gone, so
+  // its modules are held by those that stand before them, once these are found to have the same
+  // dicts.
+  for (size_t i = 0; i < watched_.modules.size(); ++i) {
+    if (instance_dict(watched_.modules[i]) != watched_.dicts[i] || !same_attributes(i))
+      return false;
+  }
+  return true;
 #else
   const uint64_t now = tag_counter().ask();
   // Then a module is all that may have changed: its class, or which dict it has.
