@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 
 import pytest
 import torch
@@ -98,3 +100,29 @@ def test_a_folder_of_ranks_files(tmp_path):
         ValueError, match=r"holds several checkpoints .*: open one of them\. It is a DeepSpeed run"
     ):
         pyparam.open(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes in folders")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "shard-00001-model-00001-of-00001.safetensors",
+        "model-00001-of-00001.gguf",
+        ".metadata",
+        "model_index.json",
+    ],
+)
+def test_a_pipe_in_a_folder_is_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=r"is a directory without a checkpoint"):
+        pyparam.open(tmp_path)
+    with pytest.raises(ValueError, match=r"is neither a file nor a directory"):
+        pyparam.open(tmp_path / name)
+    for beside in ("config.json", "trainer_state.json"):
+        os.mkfifo(tmp_path / beside)
+    save_file({"l.qweight": torch.zeros(2, dtype=torch.int32)}, tmp_path / "w.safetensors")
+    out = io.StringIO()
+    pyparam.show(tmp_path, file=out)
+    assert "2 values in 1 parameter" in out.getvalue()

@@ -88,6 +88,8 @@ def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "r
 
 
 def _open_file(path: Path, *, listing: bool) -> Checkpoint:
+    if not path.is_file():  # whoever opens a pipe waits for its other end
+        raise ValueError(f"{path} is no regular file")
     # Unbuffered: a header is read to its last byte and no further.
     with builtins.open(path, "rb", buffering=0) as file:
         return _open_by_content(path, file, listing)

@@ -84,7 +84,7 @@ def _single(path: Path, suffix: str) -> Path | None:
 
 def _index(path: Path, suffix: str) -> Path | None:
     """The index of a directory; that of a variant where there is no other."""
-    found = sorted(file for file in path.glob(f"*.{suffix}.index*.json") if is_index(file))
+    found = sorted(file for file in path.glob(f"*.{suffix}.index*.json") if is_index(file) and file.is_file())
     plain = [file for file in found if file.name.endswith(".index.json")]
     if len(plain or found) > 1:
         raise ValueError(f"{path} holds several indices ({_listed(plain or found)}): open one of them")
@@ -93,7 +93,7 @@ def _index(path: Path, suffix: str) -> Path | None:
 
 def _in_pieces(path: Path, opener: Opener) -> Checkpoint | None:
     """The safetensors flavour of a distributed checkpoint, where each file says which pieces it holds."""
-    files = sorted(path.glob("shard-*.safetensors"))
+    files = sorted(file for file in path.glob("shard-*.safetensors") if file.is_file())
     if not files:
         return None
     shards = [_as_checkpoint(file, opener(file)) for file in files]
