@@ -119,3 +119,39 @@ def test_a_script_module() -> None:
 def test_a_device_that_there_is_not() -> None:
     with pytest.raises(ValueError, match="load_: no device 'nowhere'"):
         pyparam.load_(nn.Linear(2, 2), nn.Linear(2, 2), device="nowhere")
+
+
+def sharing() -> nn.Module:
+    """A matrix, its first row and its transpose, each a name of its own."""
+    whole = torch.zeros(2, 3)
+    return module(whole=whole, row=whole[0], turned=whole.t())
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_other_values_where_layouts_overlap(assign: bool) -> None:
+    values = torch.arange(6.0).reshape(2, 3)
+    net = sharing()
+    state = {"whole": values, "row": values[0].clone(), "turned": values.t().contiguous()}
+    pyparam.load_(net, dict(state), assign=assign)
+    assert net.whole.tolist() == values.tolist()
+    assert net.turned.tolist() == values.t().tolist()
+    for name in ("row", "turned"):
+        before = [(id(t), t.data_ptr(), t.tolist()) for t in net.parameters()]
+        with pytest.raises(
+            ValueError, match="load_: '[a-z]+' shares memory in the model with '.*untie_ it first"
+        ):
+            pyparam.load_(net, {**state, name: state[name] + 1}, assign=assign)
+        assert [(id(t), t.data_ptr(), t.tolist()) for t in net.parameters()] == before
+
+
+def test_assigned_values_for_places_that_are_shared_and_tied() -> None:
+    net = nn.Module()
+    net.register_buffer("kept", torch.zeros(1, 2).expand(3, 2))
+    net.register_buffer("passing", net.kept.detach(), persistent=False)
+    before = net.kept
+    with pytest.raises(ValueError, match="load_: .*would lose some of its own"):
+        pyparam.load_(net, {"kept": torch.arange(6.0).reshape(3, 2)}, assign=True)
+    assert net.kept is before
+    assert net.kept.tolist() == [[0, 0]] * 3
+    pyparam.load_(net, {"kept": torch.ones(1, 2).expand(3, 2)}, assign=True)
+    assert net.passing.tolist() == [[1, 1]] * 3

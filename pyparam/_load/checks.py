@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from pyparam._base.closest import closest, hint
 from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.rename import suggested
-from pyparam._share.shared_memory import is_held, same_values
+from pyparam._share.shared_memory import conflict, is_held, same_values
 from pyparam._share.ties import ties_of
 from pyparam._sources.table import ParamTable
 from pyparam._sources.tied import Tie
@@ -80,6 +80,33 @@ def check_agreement(
                     f"{verb}: the model ties {first!r} and {name!r}, and the {where} gives them other "
                     "values; untie_ one of them first"
                 )
+        if tie.kind == "overlap":
+            _check_overlap(verb, tie, values, wanted, where)
+
+
+def _check_overlap(
+    verb: str, tie: Tie, values: Mapping[str, Any], wanted: Mapping[str, Any], where: str
+) -> None:
+    """Names that share some of their bytes under other layouts cannot take values that differ there."""
+    given = [
+        (name, layout, values[name])
+        for name, layout in zip(tie.names, tie.layouts, strict=False)
+        if layout is not None and _fills(values.get(name), wanted.get(name))
+    ]
+    lost = conflict([layout for _, layout, _ in given], [value for *_, value in given]) if given else None
+    if lost is not None:
+        name = given[lost][0]
+        others = ", ".join(repr(other) for other, *_ in given if other != name)
+        sharing = f" with {others}" if others else ""
+        raise ValueError(
+            f"{verb}: {name!r} shares memory in the model{sharing}, and the {where} gives other values where "
+            "it does; untie_ it first"
+        )
+
+
+def _fills(value: Any, target: Any) -> bool:
+    plain = type(value) in PLAIN and type(target) in PLAIN
+    return plain and not is_lazy(target) and not value.is_meta and value.shape == target.shape
 
 
 def check_left_out(verb: str, others: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:

@@ -71,7 +71,9 @@ def share_memory(members: Sequence[Member], worths: Sequence[Worth]) -> Callable
         return views
 
     written = [i for i, worth in enumerate(worths) if worth is Worth.WRITTEN]
-    ready = filled() if len(written) > 1 else []
+    # One may lose values too: where elements of it share a place, and were given several.
+    doubtful = len(written) > 1 or any(_folds(layouts[i].shape, layouts[i].stride) for i in written)
+    ready = filled() if doubtful else []
     for i in written if ready else ():
         if not same_values(ready[i], kept[i].detach()):
             raise ValueError(
@@ -170,6 +172,22 @@ def _extent(layout: Layout) -> int:
     return (last + 1) * layout.dtype.itemsize
 
 
+def conflict(layouts: Sequence[Layout], values: Sequence[Tensor]) -> int | None:
+    """Of values written one after the other where the layouts say, the first that does not stay whole."""
+    shift = _shift(layouts)
+    if shift is None:
+        return None
+    end = max(layout.offset + _extent(layout) for layout in layouts)
+    buffer = torch.zeros(shift + end, dtype=torch.uint8, device="cpu")
+    views = [_view(buffer, layout, shift) for layout in layouts]
+    for view, value in zip(views, values, strict=True):
+        write_over(view, value.detach())
+    for i, (view, value) in enumerate(zip(views, values, strict=True)):
+        if not same_values(view, value.detach().to(view.device, view.dtype)):
+            return i
+    return None
+
+
 def _shift(layouts: Sequence[Layout]) -> int | None:
     """Where in an aligned buffer the shared memory must begin for every element to be aligned."""
     widest = max(layout.dtype.itemsize for layout in layouts)
@@ -195,8 +213,13 @@ def overlaps_itself(tensor: Tensor) -> bool:
     """Whether two elements may lie in one place, so that ``copy_`` refuses to write."""
     if tensor.layout != torch.strided or tensor.is_contiguous():
         return False
+    return _folds(tensor.shape, tensor.stride())
+
+
+def _folds(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements so laid out may share places."""
     reach = 0
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+    for stride, size in sorted(zip(strides, shape, strict=True)):
         if size > 1:
             if stride <= reach:
                 return True
