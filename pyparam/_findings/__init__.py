@@ -28,6 +28,7 @@ from pyparam._findings import (
     outlying,
     places,
     precision,
+    ranks,
     repeated,
     scale,
     sharing,
@@ -67,6 +68,7 @@ KINDS = (
     "outlier",
     "scale",
     "one-signed",
+    "low-rank",
     "frozen",
     "range",
     "coarse",
@@ -91,6 +93,7 @@ CHECKS: tuple[Callable[[Survey], Iterator[Finding]], ...] = (
     repeated.repeated,
     scale.scale,
     outlying.one_signed,
+    ranks.ranks,
     frozen.frozen,
     precision.precision,
     coarse.coarse,
@@ -121,6 +124,7 @@ def findings(source: Any, *, ignore: Iterable[str] = (), select: Pattern | None 
     outlier                    a row or a value far beyond the others of its matrix
     scale                      a root mean square far from that of siblings
     one-signed                 matrices without one of the signs
+    low-rank                   matrices of few directions, or ruled by one unlike their siblings
     frozen                     a parameter frozen among siblings that are trained
     range                      subnormal or saturated values, values beyond float16
     coarse                     half precision or dequantized integers stored wider
@@ -130,9 +134,9 @@ def findings(source: Any, *, ignore: Iterable[str] = (), select: Pattern | None 
     ========================== =========================================================================
 
     Each says how grave it is (``severity``), how sure (``confidence``) and what to do next (``advice``).
-    Values are read once, by ``measure``; matrices that look odd once more. Optimizer states in a training
-    checkpoint are held against their like, never against weights. A healthy model, fresh or trained, has
-    neither errors nor warnings.
+    Values are read once, by ``measure``; matrices of 64 or more either way, and what looks odd, once more.
+    Optimizer states in a training checkpoint are held against their like, never against weights. A healthy
+    model, fresh or trained, has neither errors nor warnings.
 
     Args:
         source: whatever has parameters: a module, a state dict, a checkpoint's path, ...

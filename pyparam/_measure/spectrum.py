@@ -165,11 +165,13 @@ class _Work:
             smallest = every[:, -1].tolist()
         else:
             fourth, smallest = [math.nan] * len(entries), [math.nan] * len(entries)
-            if self.condition:
+            tall = max(batch.shape[1:]) >= _TALL * least
+            if self.condition or tall:
                 factors = [krylov.triangular(matrix) for matrix in batch]
-                fourth = [krylov.fourth_moment(factor) for factor in factors]
-                smallest = [krylov.smallest(factor) for factor in factors]
-                if max(batch.shape[1:]) >= _TALL * least:
+                if self.condition:
+                    fourth = [krylov.fourth_moment(factor) for factor in factors]
+                    smallest = [krylov.smallest(factor) for factor in factors]
+                if tall:
                     batch = _batch(factors)
                 del factors
             leading = krylov.leading(batch, self.k, self.tolerance)
