@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
 from fractions import Fraction
 
@@ -98,3 +99,24 @@ def test_merging_leaves_rows_of_one_side_as_they_are() -> None:
     for figure in ("mean", "std", "rms", "l1", "l2"):
         assert torch.equal(getattr(merged, figure), getattr(whole, figure)), figure
     assert (empty + whole).total.l2 == whole.total.l2
+
+
+def test_a_row_does_not_depend_on_what_its_thread_measured_before() -> None:
+    """Sums are made for sizes that are guessed from the values before, of whatever tensor and dtype."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(1500, generator=g, dtype=torch.float64)
+    tensors = [
+        (x[:n] * scale).to(dtype)
+        for scale in (1.0, 1e-30, 3e30, 0.0, 2.0**-140, 1e200, 1e-200, 1e-310)
+        for dtype in DTYPES
+        for n in (30, 1500)
+        if dtype == torch.float64 or 1e-45 < scale < 1e38 or scale == 0
+    ]
+    tensors += [t.flip(0) * torch.exp2(torch.arange(len(t)) % 31).to(t.dtype) for t in tensors]
+    order = torch.randperm(len(tensors), generator=g).tolist()
+    together = pyparam.measure([tensors[i] for i in order])
+    for place, i in enumerate(order):
+        # A thread of its own has measured nothing.
+        with ThreadPoolExecutor(1) as fresh:
+            alone = fresh.submit(pyparam.measure, [tensors[i]]).result()
+        assert torch.equal(together._values[place].nan_to_num(7), alone._values[0].nan_to_num(7)), tensors[i]

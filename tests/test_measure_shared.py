@@ -203,3 +203,19 @@ def test_lazy_clones_are_apart() -> None:
     clone = torch._lazy_clone(x)
     stats = pyparam.measure([x, clone])
     assert (stats.total.numel, stats.shared_with) == (8, [None, None])
+
+
+def test_memory_that_comes_to_be_shared_is_noticed_in_a_list_that_was_asked_about_before() -> None:
+    """Not in the order of memory, and many enough to be remembered."""
+    count = 600
+    base = torch.randn(8 * count)
+    tensors = [base[8 * i : 8 * i + 8] for i in reversed(range(count))]
+    for _ in range(2):
+        assert pyparam.measure(tensors).total.numel == 8 * count
+    tensors[-1] = base[4:12]
+    for _ in range(2):
+        found = pyparam.measure(tensors)
+        assert found.total.numel == 8 * count - 4
+        assert found[count - 1].shared_with is not None
+    tensors[-1] = base[:8]
+    assert pyparam.measure(tensors).total.numel == 8 * count
