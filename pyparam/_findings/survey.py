@@ -273,6 +273,13 @@ class Survey:
             [self.is_buffer[row] for row in kept],
         )
 
+    def let_go(self) -> None:
+        """Forgets what checks had made of the columns: of very many rows it takes more than the columns."""
+        for kept in (self._figures, self._columns, self._patterns, self._parts, self._made):
+            kept.clear()
+        for name in ("families", "roles", "rows", "part", "tensors", "ties"):
+            self.__dict__.pop(name, None)
+
     def once(self, made: Callable[[Survey], T]) -> T:
         """What a function gives of this survey, which several checks ask for."""
         if made not in self._made:

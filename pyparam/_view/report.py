@@ -103,6 +103,7 @@ def report(
     label = _label(source)
     seen = survey(source, select)
     found = findings_of(seen)
+    seen.let_go()
     compared: tuple[str, Comparison, list[str]] | None = None
     if against is not None:
         other = _label(against)

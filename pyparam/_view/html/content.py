@@ -54,22 +54,18 @@ def packed(
     that could not be compared. ``history`` is what a Monitor measured, ``spectrum`` of the source's matrices.
     """
     packer = Packer()
-    outline, root = inspect(seen.source).__pyparam_outline__()
     header: dict[str, Any] = {"title": title, "made": made, "quantiles": list(QUANTILES)}
     header["precisions"] = [dtype_name(dtype) for dtype in PRECISIONS]
-    header["about"] = _about(about(root, outline))
-    nodes, strings = _add_tree(packer, seen, outline, root)
+    _add_names(packer, header, seen)
     _add_rows(packer, header, seen)
     _add_statistics(packer, header, seen)
     add_strips(packer, seen)
     header["roles"] = add_roles(packer, seen, spectrum)
     if history:
         header["training"] = add_training(packer, seen.names, history)
-    header["modules"] = nodes
     header["findings"] = _findings(seen, found)
     if against is not None:
         header["against"] = _add_comparison(packer, seen, *against)
-    header["strings"] = strings
     unreadable = seen.unreadable
     header["unreadable"] = {
         str(i): unreadable[n] for i, n in enumerate(seen.names if unreadable else ()) if n in unreadable
@@ -91,6 +87,13 @@ class Strings:
             index = self._index[text] = len(self.values)
             self.values.append(text)
         return index
+
+
+def _add_names(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
+    """The tree of names, and what is told of a file; of the outline that this takes nothing is kept."""
+    outline, root = inspect(seen.source).__pyparam_outline__()
+    header["about"] = _about(about(root, outline))
+    header["modules"], header["strings"] = _add_tree(packer, seen, outline, root)
 
 
 def _about(told: About) -> dict[str, Any]:
