@@ -60,9 +60,11 @@ class _Pairs:
             parts_of("compare", table, f" of {label}", tells=True)
             for table, label in zip(self.tables, "ab", strict=True)
         ]
-        both = torch.stack([part.kind_of for part in parts], 1)
-        found, kind_of = torch.unique(both, dim=0, return_inverse=True)
-        self.kinds = [_PairKind(parts[0].kinds[i], parts[1].kinds[j]) for i, j in found.tolist()]
+        # As one number: unique() of rows sorts them far slower.
+        count = max(1, len(parts[1].kinds))
+        found, kind_of = torch.unique(parts[0].kind_of * count + parts[1].kind_of, return_inverse=True)
+        pairs = [divmod(both, count) for both in found.tolist()]
+        self.kinds = [_PairKind(parts[0].kinds[i], parts[1].kinds[j]) for i, j in pairs]
         places = [kind.place for kind in self.kinds]
         nothing = torch.empty(0, dtype=torch.float32, device="cpu")
         table = ParamTable(self.names, [nothing] * len(self.names))
