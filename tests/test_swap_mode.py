@@ -1,6 +1,7 @@
 """PyTorch's swap mode converts a model by swapping tensors, which one that native code holds does not allow."""
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -167,3 +168,21 @@ def test_the_model_is_freed_with_what_holds_it(swap_mode, verb):
     del kept
     gc.collect()
     assert weight() is None
+
+
+def test_a_kept_table_holds_its_tensors_through_a_call_where_other_threads_may_swap_them():
+    table = pyparam.walk(ours())
+    alone, done = threading.active_count() == 1, threading.Event()
+    waiting = threading.Thread(target=done.wait)
+    waiting.start()
+    try:
+        held = table._borrowed
+        assert [tensor._use_count() for tensor in table.tensors] == [2] * len(table)
+        del held
+    finally:
+        done.set()
+        waiting.join()
+    if alone:
+        borrowed = table._borrowed
+        assert [tensor._use_count() for tensor in table.tensors] == [1] * len(table)
+        del borrowed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeAlias, overload
@@ -92,9 +93,14 @@ class ParamTable:
     def _borrowed(self) -> _C.ParamTable:
         """``_native`` at a fraction of its price, to be handed to a native call and kept by nobody.
 
-        It does not hold what it lists, so nothing that runs meanwhile in this thread may swap tensors.
+        Where no other thread runs, it does not hold what it lists: nothing may swap tensors meanwhile.
         """
-        return self._columns if self._held is None else _C.BorrowedTable(self._columns, self._held)
+        if self._held is None:
+            return self._columns
+        # Another thread may swap tensors while native code runs unlocked: what is borrowed then is freed.
+        if threading.active_count() > 1:
+            return self._native
+        return _C.BorrowedTable(self._columns, self._held)
 
     @property
     def names(self) -> list[str]:
