@@ -33,25 +33,35 @@ def read_in_batches(
     values = torch.zeros(len(rows_of), len(VALUES), dtype=torch.float64, device="cpu")
     counts = torch.zeros(len(rows_of), len(COUNTS), dtype=torch.int64, device="cpu")
     for rows in _batches([_made_bytes(tensors[0][i]) + _made_bytes(tensors[1][j]) for i, j in rows_of]):
-        one: dict[str, Tensor] = {}
-        other: dict[str, Tensor] = {}
-        for i, j in (rows_of[row] for row in rows):
-            try:
-                pair = value_of(tensors[0][i]), value_of(tensors[1][j])
-            except Untold as error:
-                unread[names[i]] = str(error)
-                continue
-            one[names[i]], other[names[i]] = pair
-        (table, _), found, refused = read(_table(one), _table(other))
+        own = {names[i]: (tensors[0][i], tensors[1][j]) for i, j in (rows_of[row] for row in rows)}
+        found, refused = _batch_read(own, read)
         unread |= refused
-        at = torch.tensor([row_of[table.names[i]] for i in found["in_a"]], dtype=torch.int64, device="cpu")
-        values[at], counts[at] = found["values"].cpu(), found["counts"].cpu()
+        for name, (of_values, of_counts) in found.items():
+            values[row_of[name]], counts[row_of[name]] = of_values, of_counts
     kept = torch.tensor(
         [row for name, row in row_of.items() if name not in unread], dtype=torch.int64, device="cpu"
     )
     left_a, left_b = (t._take([i for i, name in enumerate(t.names) if name not in unread]) for t in (a, b))
     pairs = matched(left_a, left_b, ())
     return (left_a, left_b), {**pairs, "values": values[kept], "counts": counts[kept]}, unread
+
+
+def _batch_read(
+    pairs: dict[str, tuple[Tensor, Tensor]], read: Callable[[ParamTable, ParamTable], Reading]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, str]]:
+    """The figures of pairs by name, and the reasons of those without; their values are let go of."""
+    one: dict[str, Tensor] = {}
+    other: dict[str, Tensor] = {}
+    unread: dict[str, str] = {}
+    for name, (a, b) in pairs.items():
+        try:
+            one[name], other[name] = value_of(a), value_of(b)
+        except Untold as error:
+            one.pop(name, None)
+            unread[name] = str(error)
+    (table, _), found, refused = read(_table(one), _table(other))
+    figures = zip(found["values"].cpu(), found["counts"].cpu(), strict=True)
+    return dict(zip([table.names[i] for i in found["in_a"]], figures, strict=True)), unread | refused
 
 
 def _made_bytes(tensor: Tensor) -> int:
