@@ -173,7 +173,7 @@ def nvcc_flags() -> list[str]:
 # The sources that are compiled several at once, because torch's and pybind11's headers take most of the time
 # that each of them takes: how many together, a folder. The kernels of the CPU are compiled one by one: there
 # the time goes into the kernels, and each may set its own instruction set.
-TOGETHER = {"csrc": 2, "csrc/bindings": 4, "csrc/walk": 32, "csrc/table": 4, "csrc/kernels": 4}
+TOGETHER = {"csrc": 2, "csrc/bindings": 10, "csrc/walk": 32, "csrc/table": 4, "csrc/kernels": 4}
 
 
 # A file that is included counts as a header, in which a type of an unnamed namespace would be a mistake.

@@ -157,7 +157,8 @@ unsigned version_tag_now(PyTypeObject* type) {
 }
 
 constexpr unsigned kOwnWalk = kNamedModules;
-[[maybe_unused]] constexpr size_t kAhead = 12;  // modules whose memory is asked for ahead of use
+[[maybe_unused]] constexpr size_t kModulesAhead =
+    12;  // modules whose memory is asked for ahead of use
 
 }  // namespace
 
@@ -293,13 +294,13 @@ bool LiveIndex::is_current(PyObject* root) {
   const size_t count = watched_.modules.size();
   const auto later = [this](PyObject* dict) { return tag_of(dict) > seen_; };
   for (size_t i = 0; i < count; ++i) {
-    if (i + kAhead < count) {
-      const auto* module = reinterpret_cast<const char*>(watched_.modules[i + kAhead]);
+    if (i + kModulesAhead < count) {
+      const auto* module = reinterpret_cast<const char*>(watched_.modules[i + kModulesAhead]);
       prefetch(module - 32);
       prefetch(module);
       if (!same_dicts) {
-        prefetch(watched_.dicts[i + kAhead]);
-        PyObject* const* members = &watched_.members[3 * (i + kAhead)];
+        prefetch(watched_.dicts[i + kModulesAhead]);
+        PyObject* const* members = &watched_.members[3 * (i + kModulesAhead)];
         for (size_t m = 0; m < 3; ++m) prefetch(members[m]);
       }
     }
