@@ -26,7 +26,7 @@ def only(state, source=None):
 
 
 def compressor(name):
-    pytest.importorskip("compressed_tensors")
+    pytest.importorskip("compressed_tensors", minversion="0.20")
     from compressed_tensors.compressors.base import BaseCompressor
 
     return BaseCompressor.get_value_from_registry(name)
@@ -50,7 +50,7 @@ def compressed(name, state, of_weights):
 @pytest.mark.parametrize("strategy", ["group", "channel"])
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
 def test_compressed_tensors_packed(bits, strategy, symmetric):
-    pytest.importorskip("compressed_tensors")
+    pytest.importorskip("compressed_tensors", minversion="0.20")
     torch.manual_seed(bits)
     groups = IN // GROUP if strategy == "group" else 1
     state = {"weight": torch.randn(OUT, IN), "weight_scale": torch.rand(OUT, groups) * 0.1 + 0.05}
@@ -68,7 +68,7 @@ def test_compressed_tensors_packed(bits, strategy, symmetric):
 
 
 def test_compressed_tensors_with_an_order_of_groups():
-    pytest.importorskip("compressed_tensors")
+    pytest.importorskip("compressed_tensors", minversion="0.20")
     torch.manual_seed(0)
     state = {"weight": torch.randn(OUT, IN), "weight_scale": torch.rand(OUT, IN // GROUP) * 0.1 + 0.05}
     of_weights = {"num_bits": 4, "symmetric": True, "strategy": "group", "group_size": GROUP}
@@ -110,7 +110,7 @@ FORMATS = {
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_compressed_tensors_floating(kind):
-    pytest.importorskip("compressed_tensors")
+    pytest.importorskip("compressed_tensors", minversion="0.20")
     torch.manual_seed(0)
     name, group, of_weights = FORMATS[kind]
     state = {"weight": torch.randn(OUT, IN)}
@@ -133,7 +133,7 @@ def test_compressed_tensors_floating(kind):
 
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_compressed_tensors_int8(symmetric):
-    pytest.importorskip("compressed_tensors")
+    pytest.importorskip("compressed_tensors", minversion="0.20")
     torch.manual_seed(0)
     state = {"weight": torch.randn(OUT, IN), "weight_scale": torch.rand(OUT, 1) * 0.1 + 0.01}
     if not symmetric:
