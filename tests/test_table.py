@@ -14,6 +14,7 @@ from torch import nn
 
 import pyparam
 from pyparam._base.errors import named_errors
+from pyparam._base.native import _C
 from pyparam._sources import table_of
 
 
@@ -216,3 +217,24 @@ def test_a_selection_does_not_keep_the_other_tensors():
 def test_errors_of_an_op_speak_of_the_parameter(table):
     with pytest.raises(ValueError, match=r"flatten: parameter '1\.0\.weight' is sparse"), named_errors(table):
         raise ValueError("flatten: tensors[2] is sparse")
+
+
+def test_names_as_a_tree_give_the_names():
+    names = ["top", "a.w", "a.b.w", "a.b.v", "c.w"]
+    tree = _C.name_tree(_C.ParamTable(names, [torch.zeros(1)] * len(names)))
+    assert isinstance(tree, _C.NameTree)
+    paths = [""]
+    for parent, key in zip(tree.parents.tolist()[1:], tree.keys.tolist()[1:], strict=True):
+        paths.append(f"{paths[parent]}{tree.strings[key]}.")
+    attributes = [tree.strings[key] for key in tree.attributes.tolist()]
+    assert [paths[owner] + key for owner, key in zip(tree.owners.tolist(), attributes, strict=True)] == names
+
+
+def test_steps_of_histograms_add_up_to_their_bins():
+    offsets = torch.tensor([0, 3, 3, 5])
+    bins = torch.tensor([-9, -8, 5, 6, 7], dtype=torch.int32)
+    counts = torch.tensor([1, 2, 3, 4, 5])
+    lengths, steps, merged = _C.histogram_steps(offsets, bins, counts, 1)
+    assert lengths.tolist() == [3, 0, 1]
+    assert steps.tolist() == [-5, 1, 6, 3]  # -5, -4, 2 and 3
+    assert merged.tolist() == [1, 2, 3, 9]

@@ -72,7 +72,9 @@ def _diverged(parts: Parts, repeats: Sequence[Share], rows: Tensor, own: Tensor)
         # Rows by ranks by (rank, part, value): what a group has is beside what the next one adds.
         parts_of_rows = [_hash(parts.place(row).offsets) for row in chosen]
         ranks = torch.full((len(chosen),), dist.get_rank(), dtype=torch.int64, device="cpu")
-        held = torch.stack((ranks, torch.tensor(parts_of_rows, device="cpu"), own[chosen, 0]), 1).unsqueeze(1)
+        held = torch.stack(
+            (ranks, torch.tensor(parts_of_rows, dtype=torch.int64, device="cpu"), own[chosen, 0]), 1
+        ).unsqueeze(1)
         for group in groups:
             held = torch.cat(gathered_rows(held, group), 1)
         odd.update(zip(chosen, map(_odd, held.tolist()), strict=True))

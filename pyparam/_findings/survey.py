@@ -334,7 +334,8 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
     else:
         first = layout == everything
         if unreadable:
-            first &= torch.tensor([name not in unreadable for name in table.names], device="cpu")
+            readable = [name not in unreadable for name in table.names]
+            first &= torch.tensor(readable, dtype=torch.bool, device="cpu")
         wanted = everything[first]
         some = table if len(wanted) == len(table) else table._take(wanted.tolist())
         if isinstance(source, Checkpoint) and source.makes_tensors:
