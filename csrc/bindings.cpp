@@ -67,7 +67,14 @@ ParamTable take(const ParamTable& table, const std::vector<size_t>& indices) {
 py::object release_tensors(ParamTable& table) {
   const auto shared = [](const at::Tensor& tensor) { return tensor.use_count() > 1; };
   if (std::none_of(table.tensors.begin(), table.tensors.end(), shared)) return py::none();
-  py::object objects = py::cast(table.tensors);
+  const size_t size = table.tensors.size();
+  const auto objects = py::reinterpret_steal<py::list>(PyList_New(static_cast<Py_ssize_t>(size)));
+  if (!objects) throw py::error_already_set();
+  for (size_t i = 0; i < size; ++i) {
+    PyObject* object = THPVariable_Wrap(std::move(table.tensors[i]));
+    if (object == nullptr) throw py::error_already_set();
+    PyList_SET_ITEM(objects.ptr(), static_cast<Py_ssize_t>(i), object);
+  }
   std::vector<at::Tensor>().swap(table.tensors);
   return objects;
 }
