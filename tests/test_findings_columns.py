@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import pyparam
 from pyparam._findings import buffers, constant, families, nonfinite, survey
 from pyparam._findings.families import family_key, role_key
 from pyparam._findings.layouts import Layouts
 from pyparam._findings.named import Named, grouped
+from pyparam._measure.bins import steps_of
 from pyparam._sources.table import ParamTable
 
 WORDS = ["weight", "bias", "0", "12", "3", "", "w1", "bn2", "layers", "experts", "norm", "original0", "٣", "a b", "\ud800"]  # fmt: skip
@@ -108,3 +110,18 @@ def test_measured_rows_are_the_first_of_each_tensor():
     column = seen.column("numel")
     assert (column[0], column[1], column[2], column[3]) == (4, 0, 4, 3)
     assert Counter(map(type, seen.column("rms"))) == {float: 4}
+
+
+@pytest.mark.parametrize("dropped", [0, 4, 7])
+def test_wider_bins_hold_what_the_narrow_ones_do(dropped):
+    bins = pyparam.measure([torch.zeros(0), torch.randn(300), torch.ones(2)], histogram=True)._bins
+    assert bins is not None
+    lengths, steps, counts = steps_of(bins, dropped)
+    ends = bins.offsets.tolist()
+    for row, own in enumerate(
+        zip(steps.split(lengths.tolist()), counts.split(lengths.tolist()), strict=True)
+    ):
+        expected: Counter[int] = Counter()
+        for entry in range(ends[row], ends[row + 1]):
+            expected[int(bins.bins[entry]) >> dropped] += int(bins.counts[entry])
+        assert dict(zip(own[0].cumsum(0).tolist(), own[1].tolist(), strict=True)) == expected

@@ -90,6 +90,15 @@ def histogram_of(bins: Bins, rows: Sequence[int], bins_per_octave: int = BINS_PE
     return Histogram(lower, upper, summed)
 
 
+def steps_of(bins: Bins, dropped: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows' histograms in wider bins, whose numbers lack the last ``dropped`` bits.
+
+    int64 how many bins each row has, int32 how far each bin lies behind the one before it in its row (of a
+    row's first its number), int64 counts.
+    """
+    return _C.histogram_steps(bins.offsets, bins.bins, bins.counts, dropped)
+
+
 class Fates(NamedTuple):
     """Fractions of a parameter's values: that become zero, become or stay subnormal, and overflow."""
 

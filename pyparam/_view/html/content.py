@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, shape_text
@@ -16,6 +17,7 @@ from pyparam._findings.layouts import Shape
 from pyparam._findings.survey import QUANTILES
 from pyparam._inspect.inspector import inspect
 from pyparam._inspect.nodes import ModuleNode, Node
+from pyparam._measure.bins import steps_of
 from pyparam._measure.columns import COUNTS as STAT_COUNTS
 from pyparam._measure.columns import VALUES
 from pyparam._measure.rows import finite_or_none
@@ -117,7 +119,7 @@ def _add_tree(packer: Packer, seen: Survey, outline: _C.Outline, root: Node) -> 
     label = outline.label(0) or root.label
     if isinstance(root, ModuleNode):
         known = {outline.name(i): outline.label(i) for i in range(1, len(outline))} | {"": label}
-        types = [strings(known.get(path, "")) for path in _paths(tree, strings.values)]
+        types = [strings(known.get(path, "")) for path in _paths(tree.parents, tree.keys, strings.values)]
     else:  # a tree of tensors has no classes
         types = [strings(label), *[strings("")] * (len(tree.parents) - 1)]
     packer.add("node_parent", tree.parents)
@@ -128,9 +130,9 @@ def _add_tree(packer: Packer, seen: Survey, outline: _C.Outline, root: Node) -> 
     return len(types), strings.values
 
 
-def _paths(tree: _C.NameTree, words: list[str]) -> list[str]:
+def _paths(parents: Tensor, keys: Tensor, words: list[str]) -> list[str]:
     paths = [""]
-    for parent, key in zip(tree.parents.tolist()[1:], tree.keys.tolist()[1:], strict=True):
+    for parent, key in zip(parents.tolist()[1:], keys.tolist()[1:], strict=True):
         paths.append(f"{paths[parent]}.{words[key]}" if parent else words[key])
     return paths
 
@@ -195,7 +197,7 @@ def _add_histograms(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
     """
     bins = seen.stats._counted("report")
     shift = next(shift for most, shift in _MANTISSAS if len(bins.bins) <= most)
-    lengths, steps, counts = _C.histogram_steps(*bins[1:], shift)
+    lengths, steps, counts = steps_of(bins, shift)
     packer.add("hist_length", lengths)
     packer.add("hist_step", steps)
     packer.add("hist_count", counts)
