@@ -28,7 +28,7 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: getattr(sampler, "__name__", "partial"))
 def test_a_generator_draws_what_the_default_one_draws_in_the_same_state(sampler) -> None:
     from_generator, from_default, of_another = (torch.empty(5, 4) for _ in range(3))
     sampler(from_generator, generator=generator(42))
