@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyparam._findings.families import COMPUTED
 from pyparam._findings.finding import Finding
+from pyparam._findings.outlying import outliers
 from pyparam._findings.survey import Survey
 from pyparam._findings.telling import told
 from pyparam._measure.krylov import in_full_precision
@@ -29,7 +30,13 @@ def ranks(seen: Survey) -> Iterator[Finding]:
     A product with 16 columns of normal numbers has the matrix's rank, up to 16, and shows a direction that
     stands out (Halko, Martinsson and Tropp, 2011): one pass over the values.
     """
-    sketches = _sketches(seen)
+    # What one row or value rules is told of as that.
+    told_of = outliers(seen)
+    sketches = {
+        row: values
+        for row, values in _sketches(seen).items()
+        if row not in told_of.rows and row not in told_of.damaged
+    }
     few = {}
     for row, values in sketches.items():
         # What rounding to its dtype leaves of singular values that are zero: of errors of eps / 4 of a value,
