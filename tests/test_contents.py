@@ -71,7 +71,62 @@ def nested_average(net, optimizer):
     return {"state_dict": model | ema, "epoch": 1, "optimizer_states": [optimizer.state_dict()]}
 
 
-LAYOUTS = [plain, lightning, deepspeed, averaged, nested_average]
+def lightning_ema(net, optimizer):
+    """As callbacks that keep an average in their own state."""
+    made = lightning(net, optimizer)
+    ema = {name: value + 1 for name, value in made["state_dict"].items()}
+    made["callbacks"]["EMACallback{'decay': 0.99}"] = {"ema_state_dict": ema, "steps": torch.tensor(3)}
+    return made
+
+
+def numbered_ema(net, optimizer):
+    """As NeMo's first EMA, by position."""
+    made = lightning(net, optimizer)
+    made["callbacks"] = {"EMA": {"cur_step": 3, "ema_weights": [p + 1 for p in net.parameters()]}}
+    return made
+
+
+def weight_averaging(net, optimizer):
+    """As Lightning's WeightAveraging."""
+    made = lightning(net, optimizer)
+    made["current_model_state"] = made["state_dict"]
+    made["state_dict"] = {name: value + 1 for name, value in made["state_dict"].items()}
+    return made | {"averaging_state": {"n_averaged": torch.tensor(3)}}
+
+
+def timm(net, optimizer):
+    ema = {name: value + 1 for name, value in net.state_dict().items()}
+    return {
+        "epoch": 3,
+        "arch": "mlp",
+        "state_dict": net.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "state_dict_ema": ema,
+    }
+
+
+def averaged_model(net, optimizer):
+    average = torch.optim.swa_utils.AveragedModel(net).state_dict()
+    return {"model": net.state_dict(), "avg_model": average, "optimizer": optimizer.state_dict()}
+
+
+def shadow_params(net, optimizer):
+    """As EMAModel of diffusers and ExponentialMovingAverage of torch_ema save it."""
+    shadow = {"decay": 0.99, "shadow_params": [p.detach() + 1 for p in net.parameters()]}
+    return {"model": net.state_dict(), "ema": shadow, "optimizer": optimizer.state_dict()}
+
+
+WITH_AVERAGE = [
+    averaged,
+    nested_average,
+    lightning_ema,
+    numbered_ema,
+    weight_averaging,
+    timm,
+    averaged_model,
+    shadow_params,
+]
+LAYOUTS = [plain, lightning, deepspeed, *WITH_AVERAGE]
 
 
 def shown(source, **options):
@@ -128,11 +183,32 @@ def test_averages_are_told_from_the_model(trained, tmp_path):
         )
 
 
+@pytest.mark.parametrize("layout", WITH_AVERAGE)
+def test_an_average_is_counted_as_such(trained, tmp_path, layout):
+    torch.save(layout(*trained), tmp_path / "train.pt")
+    parts = {part["kind"]: part for part in summarize(tmp_path / "train.pt").to_dict()["parts"]}
+    assert (parts["average"]["values"], parts["average"]["tensors"]) == (VALUES, 6)
+    assert parts.get("other", {"values": 0})["values"] <= 2
+    average = part_of(tmp_path / "train.pt", "average")
+    net, _ = trained
+    first = next(t for t in average.values() if t.shape == net[0].weight.shape)
+    assert torch.equal(first, net[0].weight + (layout is not averaged_model))
+
+
+def test_what_a_callback_holds_besides_an_average_is_other():
+    model = [f"state_dict.{i}.{word}" for i in range(3) for word in ("weight", "bias")]
+    held = ["callbacks.EMA.queue", "callbacks.EMA.other.weight", "callbacks.Swap.state.0.weight"]
+    many = [f"callbacks.EMA.ema_weights.{i}" for i in range(9)]
+    scores = [f"callbacks.EMA.scores.{i}" for i in range(3)]
+    assert kinds_of([*model, *held, *many, *scores], saved=True) == ["model"] * 6 + ["other"] * 15
+
+
 def test_a_module_called_ema_is_no_average():
     names = ["ema.weight", "ema.bias", "encoder.0.q", "encoder.0.k"]
     assert kinds_of(names, saved=True) == ["model"] * 4
     assert kinds_of(["ema.weight", "model.weight", "model.bias"], saved=False) == ["model"] * 3
     assert kinds_of(["ema.weight"], saved=True) == ["model"]
+    assert kinds_of(["ema.0", "encoder.0.q", "encoder.0.k"], saved=True) == ["model"] * 3
 
 
 def test_a_plain_state_dict_has_one_part(trained, tmp_path):

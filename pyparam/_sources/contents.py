@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from itertools import chain
 from numbers import Number
@@ -28,10 +28,20 @@ _OPTIMIZER = re.compile(
 _OTHER = re.compile(
     r"^(callbacks?|loops|lr_schedulers?|schedulers?|scaler|grad_scaler|amp|rng_\w*|random_\w*|hyper_parameters"
     r"|args|trainer_state|best_\w*|metrics?|sampler|data_sampler|dataloader|\w*rng_states?|generator_state"
-    r"|rng|cpu|cuda|torch_(\w+_)?manual_seed)(\.|$)",
+    r"|rng|cpu|cuda|torch_(\w+_)?manual_seed|extra_state|averaging_state)(\.|$)",
     re.I,
 )
-_AVERAGE = re.compile(r"^(\w+_)?(ema|shadow|swa|averaged?|polyak)(_\w+)?$", re.I)
+_AVERAGE = re.compile(r"^(\w+_)?(ema|shadow|swa|avg|averaged?|polyak)(_\w+)?$", re.I)
+# The same anywhere in what a name begins with: "callbacks.EMACallback.ema_state_dict.".
+_SAYS_AVERAGE = re.compile(r"EMA|SWA|Averag|(?<![a-zA-Z])(ema|shadow|swa|avg|averaged?|polyak)(?![a-z])")
+# Where a run keeps the state of its callbacks, an average maybe among them.
+_KEEPERS = {"callback", "callbacks", "extra_state"}
+# What those who average count beside it (torch's AveragedModel, mmengine, LitEma).
+_COUNTED = {"n_averaged", "steps", "step", "initted", "decay", "num_updates"}
+_LISTS = ("shadow_params", "params", "parameters", "weights")
+_NUMBERED = re.compile(rf"({'|'.join(_LISTS)})?\d+")
+# Lightning's WeightAveraging saves the average as the state dict, and the model beside it.
+_BESIDE_AVERAGE = "current_model_state"
 _MODEL = re.compile(
     r"^(model|module|net|network|state_dict|state|weights|params|(model|net|module)_(state|state_dict|weights))$"
 )
@@ -63,6 +73,7 @@ def sections_of(
     training = any(kind != "model" for kind, _ in groups) or bool(extras)
     if saved:
         _move_averages(names, groups)
+        _move_kept_averages(names, groups)
         heads = [head for kind, head in groups if kind == "model"]
         if training and len(heads) == 1 and heads[0]:
             _move_averages_within(names, groups, heads[0])
@@ -137,8 +148,59 @@ def _first_word(word: str) -> Kind:
 
 def _move_averages(names: Sequence[str], groups: _Groups) -> None:
     model = {head: rows for (kind, head), rows in groups.items() if kind == "model"}
-    for head in _averages(names, model, 0):
+    found = _averages(names, model, 0)
+    if _BESIDE_AVERAGE in model and "state_dict" in model:
+        found.append("state_dict")
+    for head in found:
         groups["average", head] = groups.pop(("model", head))
+
+
+def _move_kept_averages(names: Sequence[str], groups: _Groups) -> None:
+    """The same of the rows of callbacks: those below a beginning that is called an average, if most of them
+    have the names of the model behind it, or are numbered and no more than the model's.
+    """
+    kept = [head for kind, head in groups if kind == "other" and head.lower() in _KEEPERS]
+    if not kept:
+        return
+    model = [(head, rows) for (kind, head), rows in groups.items() if kind == "model"]
+    known = {name for head, rows in model for name in _plain_names(names, rows, len(head) + bool(head))}
+    most = max((len(rows) for _, rows in model), default=0)
+    for head in kept:
+        below: dict[str, list[int]] = {}
+        for row in groups["other", head]:
+            end = _end_of_average(names[row], known)
+            if end:
+                below.setdefault(names[row][: end - 1], []).append(row)
+        moved: set[int] = set()
+        for start, rows in below.items():
+            beside = sum(names[row].startswith(f"{start}.") for row in groups["other", head])
+            last = start.rpartition(".")[2]
+            numbered = all(names[row][len(start) + 1 :].isdigit() for row in rows)
+            fits = len(rows) <= most and (_AVERAGE.match(last) or last in _LISTS)
+            if len(rows) * 10 >= 8 * beside and (fits or not numbered):
+                groups["average", start] = rows
+                moved.update(rows)
+        if moved:
+            left = [row for row in groups.pop(("other", head)) if row not in moved]
+            if left:
+                groups["other", head] = left
+
+
+def _plain_names(names: Sequence[str], rows: Sequence[int], skipped: int) -> set[str]:
+    """Names behind so many characters, and behind the word that all begin with there; dots left out."""
+    inner = _by_head(names, rows, skipped)
+    starts = [skipped, *(skipped + len(head) + 1 for head in inner if head and len(inner) == 1)]
+    return {names[row][start:].replace(".", "") for row in rows for start in starts}
+
+
+def _end_of_average(name: str, known: Collection[str]) -> int:
+    """Where a name of the model begins in a name, behind what is called an average; 0 if nowhere."""
+    end = 0
+    while (end := name.find(".", end) + 1) > 0:
+        rest = name[end:].removeprefix("module.").replace(".", "")
+        if (rest in known or rest.isdigit()) and _SAYS_AVERAGE.search(name, 0, end):
+            return end
+    return 0
 
 
 def _move_averages_within(names: Sequence[str], groups: _Groups, head: str) -> None:
@@ -172,12 +234,14 @@ def _averages(names: Sequence[str], groups: Mapping[str, list[int]], skipped: in
         if head not in called
         for row in rows
     }
-    found = []
-    for head in called:
-        own = {name.removeprefix("module") for name in plain[head]}
-        if any(len(own & other) * 10 >= 8 * len(own) for other in (*others, whole)):
-            found.append(head)
-    return found
+    # Numbered ones may be the parameters of a module too, but not of one beside "model".
+    most = max((len(own) for head, own in plain.items() if _MODEL.match(head)), default=0)
+
+    def is_one(own: set[str]) -> bool:
+        numbered = 0 < len(own) <= most and all(map(_NUMBERED.fullmatch, own))
+        return numbered or any(len(own & other) * 10 >= 8 * len(own) > 0 for other in (*others, whole))
+
+    return [head for head in called if is_one({n.removeprefix("module") for n in plain[head] - _COUNTED})]
 
 
 def _prefix(heads: Sequence[str], kind: Kind, training: bool) -> str:
@@ -191,22 +255,27 @@ def _prefix(heads: Sequence[str], kind: Kind, training: bool) -> str:
 
 # What BatchNorm and the like register as buffers, each set of them in one module.
 _RUNNING = ("running_mean", "running_var", "num_batches_tracked")
+# What torch.optim.swa_utils.AveragedModel registers beside its module.
+_AVERAGED = "n_averaged"
 
 
 def buffer_rows(names: Sequence[str], section: Section, extras: Mapping[str, Any]) -> list[int]:
     """The positions of a section's names that are sure to be buffers, which a state dict does not tell.
 
-    DeepSpeed lists them (``buffer_names``); else they are running statistics, of which a module has two.
+    DeepSpeed lists them (``buffer_names``); else they are running statistics, of which a module has two, and
+    the count of an AveragedModel.
     """
     listed = extras.get("buffer_names")
     known = set(listed) if isinstance(listed, list) and all(isinstance(n, str) for n in listed) else set()
-    if not known and not any(names[row].endswith(_RUNNING) for row in section.rows):
+    if not known and not any(names[row].endswith((*_RUNNING, _AVERAGED)) for row in section.rows):
         return []
     own = {names[row] for row in section.rows}
 
     def is_buffer(name: str) -> bool:
         module, _, last = name.rpartition(".")
         before = f"{module}." if module else ""
+        if last == _AVERAGED:
+            return any(other.startswith(f"{before}module.") for other in own)
         running = last in _RUNNING and {f"{before}{word}" for word in _RUNNING[:2]} <= own
         return running or name.removeprefix(section.prefix) in known
 
