@@ -4,13 +4,17 @@ group."""
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import pickle
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
     MetadataIndex,
@@ -18,8 +22,11 @@ from torch.distributed.checkpoint.metadata import (
     TensorStorageMetadata,
 )
 from torch.distributed.checkpoint.planner import TensorWriteData, WriteItem, WriteItemType
+from typer.testing import CliRunner
 
 import pyparam
+from pyparam._cli import app
+from pyparam._findings.survey import survey
 from pyparam._sources.distributed import DistributedCheckpoint
 
 # Saved without a process group, which torch says each time.
@@ -170,7 +177,7 @@ def test_metadata_alone_is_a_list(saved, tmp_path):
     (tmp_path / ".metadata").write_bytes((saved / ".metadata").read_bytes())
     opened = pyparam.open(tmp_path)
     assert opened.tensor_info("model.rows").shape == (7, 5)
-    assert repr(opened.extras["step"]) == "<not read: its file is missing>"
+    assert repr(opened.extras["step"]) == "<not read: __0_0.distcp is missing>"
     with pytest.raises(
         ValueError, match=r"the piece of 'model\.rows' at \[0, 0\] cannot be read: .* is missing"
     ):
@@ -182,31 +189,108 @@ def copied(tmp_path):
     return write(tmp_path / "copy")
 
 
-def test_a_missing_file(copied):
-    sorted(copied.glob("*.distcp"))[0].unlink()
-    with pytest.raises(ValueError, match=r"entry '.*' is stored in __0_0\.distcp, which is missing"):
-        pyparam.open(copied)
+def without_a_file(path):
+    sorted(path.glob("*.distcp"))[0].unlink()
+    return r"the piece of '.*' at \[.*\] cannot be read: __0_0\.distcp is missing"
 
 
-def test_a_file_too_short(copied):
-    file = sorted(copied.glob("*.distcp"))[1]
+def with_a_file_too_short(path):
+    file = sorted(path.glob("*.distcp"))[1]
     file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(
-        ValueError, match=r"entry '.*' is stored in bytes .* of __0_1\.distcp.*: it is truncated"
-    ):
-        pyparam.open(copied)
+    return r"the piece of '.*' at \[.*\] cannot be read: it lies in bytes \d+ to \d+ of __0_1\.distcp, which has \d+"
 
 
-def test_damaged_bytes_of_a_piece(copied):
-    opened = pyparam.open(copied)
-    piece = opened.pieces("model.rows")[0]
+def with_an_empty_file(path):
+    sorted(path.glob("*.distcp"))[2].write_bytes(b"")
+    return r"the piece of '.*' at \[.*\] cannot be read: it lies in bytes \d+ to \d+ of __0_2\.distcp, which has 0"
+
+
+def with_a_damaged_piece(path):
+    with pyparam.open(path) as opened:
+        piece = opened.pieces("model.rows")[0]
     data = bytearray(piece.file.read_bytes())
     data[piece.begin + piece.length - 22] ^= 1  # the end of its archive
     piece.file.write_bytes(data)
-    with pytest.raises(
-        ValueError, match=r"the piece of 'model\.rows' at \[0, 0\] cannot be read: .*zip archive"
-    ):
-        pyparam.open(copied)["model.rows"]
+    return r"the piece of 'model\.rows' at \[0, 0\] cannot be read: .*zip archive"
+
+
+FAULTS = [without_a_file, with_a_file_too_short, with_an_empty_file, with_a_damaged_piece]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_costs_the_rows_that_it_holds(saved, copied, fault):
+    words = fault(copied)
+    opened = pyparam.open(copied)
+    assert list(opened) == list(pyparam.open(saved))
+    known = {} if fault is with_a_damaged_piece else opened.faults()
+    stats = pyparam.measure(copied)
+    unread = stats.unread
+    assert 0 < len(unread) < len(opened)
+    assert len(stats) == len(opened) - len(unread)
+    assert known.keys() <= unread.keys()
+    for name, reason in unread.items():
+        assert re.search(words, reason), reason
+        assert repr(name) in reason
+        with pytest.raises(ValueError, match=words):
+            opened[name]
+    names = [name for name in opened if name not in unread]
+    whole = pyparam.measure(pyparam.open(saved))
+    assert all(stats[name].l2 == whole[name].l2 for name in names)
+
+    found = pyparam.compare(saved, copied)
+    assert found.unread == unread
+    assert not found.equal
+    assert found.changed() == []
+    alone = pyparam.compare({}, copied)  # names of one side are not read
+    assert (alone.unread, set(alone.unexpected)) == ({}, set(opened))
+
+    seen = survey(copied)
+    assert seen.unreadable == unread
+    assert survey(copied, select="model.*").unreadable == unread
+    out = io.StringIO()
+    pyparam.show(copied, file=out)
+    assert "rows" in out.getvalue()
+    if known:
+        assert re.search(rf"not complete: \d tensors? cannot be read: {words}", out.getvalue())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_refuses_to_load(copied, fault):
+    words = fault(copied)
+    model = nn.Module()
+    for name, value in state()["model"].items():
+        model._buffers[name] = torch.zeros_like(value)  # one is called as a method is
+    with pytest.raises(ValueError, match=words):
+        pyparam.load_(model, copied, part="model")
+    assert not any(value.any() for value in model.state_dict().values())
+
+
+def test_what_a_fault_does_on_the_command_line(copied, tmp_path):
+    words = with_a_damaged_piece(copied)
+    done = CliRunner().invoke(app, ["check", str(copied)])
+    assert done.exit_code == 1
+    assert "error    1 parameter cannot be read from the checkpoint" in done.output
+    for command in (["stats", copied, "--json"], ["compare", copied, copied, "--json"]):
+        done = CliRunner().invoke(app, list(map(str, command)))
+        assert done.exit_code == 1
+        unread = json.loads(done.output)["unread"]
+        assert list(unread) == ["model.rows"]
+        assert re.search(words, unread["model.rows"])
+    done = CliRunner().invoke(app, ["report", str(copied), "--output", str(tmp_path / "r.html")])
+    assert done.exit_code == 1  # as after any finding that is a fault
+    assert (tmp_path / "r.html").is_file()
+    done = CliRunner().invoke(app, ["stats", str(copied)])
+    assert re.search(words, " ".join(done.output.split()))
+
+
+def test_structure_without_what_cannot_be_read(copied):
+    with_a_damaged_piece(copied)
+    rows = state()["model"]["rows"]
+    split = {f"experts.{i}.rows": row.clone() for i, row in enumerate(rows)}
+    found = pyparam.compare(split, {"experts.rows": pyparam.open(copied)["model.half"]})
+    assert found.structure == []
+    found = pyparam.compare(split, copied, rename_b=("model.*", "experts.*"))
+    assert (found.structure, list(found.unread)) == ([], ["experts.rows"])
 
 
 def edited(path, change):

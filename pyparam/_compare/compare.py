@@ -136,6 +136,7 @@ def compare(
         comparison.accepted |= within(comparison, *values, atol or 0.0, rtol or 0.0)
     if comparison.missing or comparison.unexpected or comparison.shape_changed:
         comparison.structure = restructured(comparison.missing, comparison.unexpected, *values)
+        comparison.unread |= values[0].untold | values[1].untold
     if comparison.missing and comparison.unexpected:
         comparison.suggestion = suggested(tables[0].names, tables[1].names)
     return comparison

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pyparam._base.words import plain
 from pyparam._compare.alike import pieces
-from pyparam._sources.stand_in import Values
+from pyparam._sources.stand_in import Untold, Values
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 _PROJECTIONS = (
@@ -70,8 +70,18 @@ def restructured(
     missing: Sequence[str], unexpected: Sequence[str], a: Values, b: Values, distance: Distance | None = None
 ) -> list[Restructured]:
     """What is found among names that one side alone has. ``a`` and ``b`` hold the readable tensors, of which
-    one after the other is asked for; ``distance`` is ``relative_distance`` unless given."""
-    distance = distance or relative_distance
+    one after the other is asked for; ``distance`` is ``relative_distance`` unless given. What turns out to be
+    none of them is left out."""
+    while True:
+        try:
+            return _restructured(missing, unexpected, a, b, distance or relative_distance)
+        except Untold:  # from now on it is in neither a nor b
+            continue
+
+
+def _restructured(
+    missing: Sequence[str], unexpected: Sequence[str], a: Values, b: Values, distance: Distance
+) -> list[Restructured]:
     own = [[n for n in names if n in table] for names, table in ((missing, a), (unexpected, b))]
     made: list[Restructured] = []
     for side in (0, 1):

@@ -10,6 +10,8 @@ import torch
 from pyparam._base.words import dtype_name, plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
+from pyparam._sources.distributed import DistributedCheckpoint
+from pyparam._sources.stand_in import is_stand_in
 
 # A part of a family this small is odd.
 _MINORITY = 0.34
@@ -121,9 +123,22 @@ def unreadable(seen: Survey) -> Iterator[Finding]:
     if not seen.unreadable:
         return
     rows = [row for row, name in enumerate(seen.names) if name in seen.unreadable and not _empty(seen, row)]
+    names = seen.names
+    if isinstance(seen.source, DistributedCheckpoint):
+        damaged = [row for row in rows if is_stand_in(seen.tensors[row])]
+        rows = [row for row in rows if not is_stand_in(seen.tensors[row])]
+        if damaged:
+            yield Finding(
+                "unreadable",
+                "error",
+                f"{plural(len(damaged), 'parameter')} cannot be read from the checkpoint",
+                "Pieces of them are missing or damaged, so nothing else here is said of them.",
+                seen.take(damaged),
+                {names[row]: seen.unreadable[names[row]] for row in damaged},
+                "Copy the files once more, or go back to a checkpoint that is whole.",
+            )
     if not rows:
         return
-    names = seen.names
     yield Finding(
         "unreadable",
         "info",

@@ -26,7 +26,7 @@ from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.chosen import picked, selected
 from pyparam._sources.optimizer import is_state
-from pyparam._sources.stand_in import value_of, with_values
+from pyparam._sources.stand_in import told_values, value_of
 from pyparam._sources.table import ParamTable, Pattern
 from pyparam._sources.tied import Tie
 
@@ -339,7 +339,11 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
         wanted = everything[first]
         some = table if len(wanted) == len(table) else table._take(wanted.tolist())
         if isinstance(source, Checkpoint) and source.makes_tensors:
-            some = with_values(some)
+            some, untold = told_values(some)
+            if untold:
+                unreadable |= untold
+                told = [name not in untold for name in map(table.names.__getitem__, wanted.tolist())]
+                wanted = wanted[torch.tensor(told, dtype=torch.bool, device="cpu")]
         stats, read = read_of(some, lambda part: measure_strictly(part, quantiles=QUANTILES, maps=maps))
         unreadable |= read.left_out
         if read.left_out:

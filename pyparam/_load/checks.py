@@ -15,11 +15,20 @@ from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.rename import suggested
 from pyparam._share.shared_memory import conflict, is_held, same_values
 from pyparam._share.ties import ties_of
+from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.table import ParamTable
 from pyparam._sources.tied import Tie
 
 # Those of which native code knows what copy_ does; a subclass may see to it itself.
 PLAIN = (Tensor, nn.Parameter)
+
+
+def check_readable(verb: str, source: Checkpoint) -> None:
+    """Raises ValueError where it is known without reading that a tensor cannot be read."""
+    faults = source.faults()
+    if faults:
+        more = f"; {len(faults):,} tensors cannot be read" if len(faults) > 1 else ""
+        raise ValueError(f"{verb}: {next(iter(faults.values()))}{more}")
 
 
 def check_names(

@@ -26,6 +26,7 @@ from pyparam._load.checks import (
     check_left_out,
     check_memory,
     check_names,
+    check_readable,
     keeps_values,
 )
 from pyparam._load.code import OwnCode, own_code
@@ -49,6 +50,7 @@ from pyparam._share.shared_memory import overlaps_itself, write_over
 from pyparam._share.tie import retie_
 from pyparam._share.ties import ties
 from pyparam._sources import table_of
+from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.loading import loaded
 from pyparam._sources.overrides import is_own, takes
@@ -156,6 +158,8 @@ def _filled(
         raise ValueError(f"{verb}: no device {device!r}: {str(error).splitlines()[0]}") from None
     asked = is_own(model, "load_state_dict")
     source = opened(verb, source, part)
+    if isinstance(source, Checkpoint):
+        check_readable(verb, source)
     if not assign and rename is None and not asked:
         paired = boxes_paired if isinstance(source, DistributedCheckpoint) else _table_paired
         if paired(model, source, cast):

@@ -188,6 +188,10 @@ class Checkpoint(Mapping[str, Tensor]):
         part, position = self._place(name)
         part.release(position)
 
+    def faults(self) -> dict[str, str]:
+        """Tensors of which is known without reading that they cannot be read, with the reason of each."""
+        return {}
+
     def batches(self, most: int) -> Iterator[list[str]] | None:
         """For a checkpoint whose tensors take memory of their own, the names of about ``most`` bytes at a
         time.

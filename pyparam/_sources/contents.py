@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
-from itertools import chain
+from itertools import chain, islice
 from numbers import Number
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple
@@ -38,6 +39,9 @@ _SAYS_AVERAGE = re.compile(r"EMA|SWA|Averag|(?<![a-zA-Z])(ema|shadow|swa|avg|ave
 _KEEPERS = {"callback", "callbacks", "extra_state"}
 # What those who average count beside it (torch's AveragedModel, mmengine, LitEma).
 _COUNTED = {"n_averaged", "steps", "step", "initted", "decay", "num_updates"}
+_DOT = re.compile(r"\.")
+_DEEPEST = 12
+"""Behind so many dots no average is looked for."""
 _LISTS = ("shadow_params", "params", "parameters", "weights")
 _NUMBERED = re.compile(rf"({'|'.join(_LISTS)})?\d+")
 # Lightning's WeightAveraging saves the average as the state dict, and the model beside it.
@@ -171,9 +175,12 @@ def _move_kept_averages(names: Sequence[str], groups: _Groups) -> None:
             end = _end_of_average(names[row], known)
             if end:
                 below.setdefault(names[row][: end - 1], []).append(row)
+        beside_it = Counter(
+            names[row][: end - 1] for row in groups["other", head] for end in _ends_of_words(names[row])
+        )
         moved: set[int] = set()
         for start, rows in below.items():
-            beside = sum(names[row].startswith(f"{start}.") for row in groups["other", head])
+            beside = beside_it[start]
             last = start.rpartition(".")[2]
             numbered = all(names[row][len(start) + 1 :].isdigit() for row in rows)
             fits = len(rows) <= most and (_AVERAGE.match(last) or last in _LISTS)
@@ -195,12 +202,16 @@ def _plain_names(names: Sequence[str], rows: Sequence[int], skipped: int) -> set
 
 def _end_of_average(name: str, known: Collection[str]) -> int:
     """Where a name of the model begins in a name, behind what is called an average; 0 if nowhere."""
-    end = 0
-    while (end := name.find(".", end) + 1) > 0:
+    for end in _ends_of_words(name):
         rest = name[end:].removeprefix("module.").replace(".", "")
         if (rest in known or rest.isdigit()) and _SAYS_AVERAGE.search(name, 0, end):
             return end
     return 0
+
+
+def _ends_of_words(name: str) -> Iterator[int]:
+    """Behind each of the first dots of a name."""
+    return (dot.end() for dot in islice(_DOT.finditer(name), _DEEPEST))
 
 
 def _move_averages_within(names: Sequence[str], groups: _Groups, head: str) -> None:

@@ -22,6 +22,7 @@ from pyparam._sources.distributed_metadata import METADATA, Reader
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.pieces import Piece, Whole, check_cover, is_shape
 from pyparam._sources.saved_archive import Unread, saved_in
+from pyparam._sources.stand_in import Untold
 from pyparam._sources.stored import StorageKey, StoredTensor, contiguous_stride
 from pyparam._sources.unpickle import PickleError
 
@@ -36,8 +37,8 @@ class DistributedCheckpoint(Checkpoint):
 
     As a mapping it gives whole tensors, put together when they are asked for, and not kept. ``pieces`` tells
     what lies where, and ``read`` reads any box of a tensor without the rest of it. Entries that are no
-    tensors are ``extras``. Where none of the files is there, but their ``.metadata``, it lists, and reading
-    raises ValueError.
+    tensors are ``extras``. Where files are missing or too short it lists all the same; ``faults`` tells what
+    cannot be read then, and reading it raises ValueError.
     """
 
     __slots__ = ("_whole",)
@@ -113,6 +114,12 @@ class DistributedCheckpoint(Checkpoint):
         """Reads one of the ``boxes`` into a tensor of its shape, of any dtype and device, band by band."""
         with torch.no_grad():
             self._whole.read(self._place(name)[1], piece.offsets, piece.sizes, out)
+
+    def faults(self) -> dict[str, str]:
+        """Why tensors cannot be read: a piece's file is missing, or too short. Nothing is read."""
+        sizes: dict[Path, int | None] = {}
+        found = ((name, self._whole.fault(self._place(name)[1], sizes)) for name in self)
+        return {name: reason for name, reason in found if reason is not None}
 
     def mapped_files(self) -> list[MappedFile]:
         return self._whole.opened()
@@ -201,7 +208,7 @@ class _Part:
             if 0 in piece.sizes:
                 continue
             with self._naming(name, piece):
-                file = self._mapped(piece.file)
+                file = self._mapped(piece)
                 place, layout = self._layout(piece, dtype, file)
                 begin = place + layout.offset * dtype.itemsize
                 span = 1 + sum((n - 1) * s for n, s in zip(piece.sizes, layout.stride, strict=True))
@@ -212,6 +219,20 @@ class _Part:
                     values = file.tensor(begin, dtype, (span,)).as_strided(piece.sizes, layout.stride)
             yield piece, values
 
+    def fault(self, position: int, sizes: dict[Path, int | None]) -> str | None:
+        """Why a tensor cannot be read, as far as the sizes of files tell, which are remembered."""
+        for piece in self._wholes[position].pieces:
+            if 0 in piece.sizes:
+                continue
+            if piece.file not in sizes:
+                sizes[piece.file] = _size(piece.file)
+            try:
+                with self._naming(self._names[position], piece):
+                    _check_reach(piece, sizes[piece.file])
+            except Untold as error:
+                return str(error)
+        return None
+
     def opened(self) -> list[MappedFile]:
         return list(self._open.values())
 
@@ -220,7 +241,7 @@ class _Part:
         try:
             yield
         except (PickleError, ValueError, OSError) as error:
-            raise ValueError(
+            raise Untold(
                 f"{self.path}: the piece of {name!r} at {list(piece.offsets)} cannot be read: {error}"
             ) from None
 
@@ -228,7 +249,7 @@ class _Part:
         self, piece: Piece, dtype: torch.dtype, begin: tuple[int, ...], end: tuple[int, ...], target: Tensor
     ) -> None:
         """Copies the box ``[begin, end)`` of the whole tensor, which lies inside ``piece``."""
-        file = self._mapped(piece.file)
+        file = self._mapped(piece)
         place, layout = self._layout(piece, dtype, file)
         inside = [b - p for b, p in zip(begin, piece.offsets, strict=True)]
         extents = [e - b for b, e in zip(begin, end, strict=True)]
@@ -269,14 +290,31 @@ class _Part:
             self._found[piece] = known
         return known
 
-    def _mapped(self, path: Path) -> MappedFile:
+    def _mapped(self, piece: Piece) -> MappedFile:
+        path = piece.file
         file = self._open.get(path)
+        _check_reach(piece, _size(path) if file is None else file.size)
         if file is None:
-            if not path.is_file():
-                raise ValueError(f"{path.name} is missing")
             with open(path, "rb", buffering=0) as opened:
                 file = self._open[path] = MappedFile(path, opened)
         return file
+
+
+def _size(path: Path) -> int | None:
+    """Of a file, in bytes; None where there is none."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _check_reach(piece: Piece, size: int | None) -> None:
+    """Raises ValueError unless a piece lies inside its file, of that size."""
+    if size is None:
+        raise ValueError(f"{piece.file.name} is missing")
+    end = piece.begin + piece.length
+    if end > size:
+        raise ValueError(f"it lies in bytes {piece.begin} to {end} of {piece.file.name}, which has {size}")
 
 
 def _dense(dtype: torch.dtype, shape: tuple[int, ...], nbytes: int) -> StoredTensor:
@@ -305,21 +343,20 @@ def is_distributed(path: Path) -> bool:
 def open_directory(path: Path) -> DistributedCheckpoint:
     """Opens a directory with a ``.metadata``, reading that alone, and the entries that are no tensors.
 
-    Raises ValueError that names the directory, and the entry, where something is missing, too short, damaged,
-    or outside the directory.
+    Raises ValueError that names the directory, and the entry, where its ``.metadata`` is damaged, or leads
+    out of the directory.
     """
     listed = Reader(path).read()
-    extras = {name: _extra(piece, listed.here) for name, piece in listed.others.items()}
+    extras = {name: _extra(piece) for name, piece in listed.others.items()}
     made = DistributedCheckpoint(path, _Part(path, listed.wholes), metadata=listed.told, extras=extras)
     return made.written_in("torch.distributed.checkpoint")
 
 
-def _extra(piece: Piece, here: bool) -> Any:
-    if not here:
-        return Unread("its file is missing")
+def _extra(piece: Piece) -> Any:
     if piece.length > LARGEST_ENTRY:
         return Unread(f"it has {piece.length} bytes")
     try:
+        _check_reach(piece, _size(piece.file))
         with open(piece.file, "rb", buffering=0) as opened:
             return saved_in(Archive(piece.file, opened, piece.begin, piece.length))[1]
     except (PickleError, ValueError, OSError) as error:

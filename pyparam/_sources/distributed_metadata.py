@@ -64,8 +64,6 @@ class Listed(NamedTuple):
     others: dict[str, Piece]
     """Entries that are no tensors, each in one piece without extents."""
     told: dict[str, Any]
-    here: bool
-    """Whether the files it names are there; none of them is no mistake, it is a list then."""
 
 
 class Reader:
@@ -101,7 +99,7 @@ class Reader:
                 wholes[name] = self.whole(name, entry, stored)
         version = fields.get("version")
         told = {"version": version} if isinstance(version, str) else {}
-        return Listed(wholes, others, told, self.check_files(wholes, others))
+        return Listed(wholes, others, told)
 
     def fields(self, record: Any, kind: str, where: str) -> dict[Any, Any]:
         if not isinstance(record, Record) or getattr(record.kind, "name", None) != kind:
@@ -172,30 +170,6 @@ class Reader:
             self.fail(f"entry {name!r} has a piece without a file")
         check_inside(self.path, name, file)
         return Piece(offsets, sizes, self.path / file, place[0], place[1], True)
-
-    def check_files(self, wholes: dict[str, Whole], others: dict[str, Piece]) -> bool:
-        """Whether the files are there. None of them is no mistake: then it is a list."""
-        sizes: dict[Path, int | None] = {}
-        listed = [(name, piece) for name, whole in wholes.items() for piece in whole.pieces]
-        listed += others.items()
-        for _, piece in listed:
-            if piece.file not in sizes:
-                try:
-                    sizes[piece.file] = piece.file.stat().st_size
-                except OSError:
-                    sizes[piece.file] = None
-        if all(size is None for size in sizes.values()):
-            return False
-        for name, piece in listed:
-            size = sizes[piece.file]
-            if size is None:
-                self.fail(f"entry {name!r} is stored in {piece.file.name}, which is missing")
-            if piece.begin + piece.length > size:
-                self.fail(
-                    f"entry {name!r} is stored in bytes {piece.begin} to {piece.begin + piece.length} of "
-                    f"{piece.file.name}, which has {size}: it is truncated"
-                )
-        return True
 
     def fail(self, what: str) -> NoReturn:
         raise ValueError(f"{self.path} cannot be read as a distributed checkpoint: {what}") from None

@@ -73,17 +73,38 @@ def with_values(table: ParamTable) -> ParamTable:
     return ParamTable.for_verb(table.names, [value_of(tensor) for tensor in tensors], table._owners)
 
 
+def told_values(table: ParamTable) -> tuple[ParamTable, dict[str, str]]:
+    """``with_values`` of the entries whose values can be told, and the reasons of the others."""
+    untold: dict[str, str] = {}
+    made: dict[int, Tensor] = {}
+    for row, tensor in enumerate(table.tensors):
+        try:
+            made[row] = value_of(tensor)
+        except Untold as error:
+            untold[table.names[row]] = str(error)
+    kept = table._take(list(made)) if untold else table
+    return ParamTable.for_verb(kept.names, list(made.values()), kept._owners), untold
+
+
 class Values:
-    """A table's tensors by name, where stand-ins are asked for their values one at a time."""
+    """A table's tensors by name, where stand-ins are asked for their values one at a time.
+
+    One whose value cannot be told raises Untold, and is not among them from then on: ``untold`` has why.
+    """
 
     def __init__(self, table: ParamTable) -> None:
         self.table = table
+        self.untold: dict[str, str] = {}
 
     def __contains__(self, name: object) -> bool:
-        return name in self.table
+        return name in self.table and name not in self.untold
 
     def __getitem__(self, name: str) -> Tensor:
-        return value_of(self.table[name])
+        try:
+            return value_of(self.table[name])
+        except Untold as error:
+            self.untold[name] = str(error)
+            raise
 
     def layout(self, name: str) -> Tensor:
         """A tensor of which shape and dtype are those of the value, and no more may be asked."""

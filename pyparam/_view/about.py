@@ -88,7 +88,7 @@ def about(node: Node, outline: _C.Outline) -> About:
     facts: list[tuple[str, str]] = []
     if source is not None:
         held = sum(outline.holding(0, buffers).bytes for buffers in (False, True))
-        facts = [*_file(source, held), *facts_of(source.extras, source.metadata)]
+        facts = [*_file(source, held), *_faults(source), *facts_of(source.extras, source.metadata)]
         facts += beside(source.path, source.files)
     facts += _quantized(node.tree.table, source)
     elsewhere = _elsewhere(shares, listed)
@@ -138,13 +138,24 @@ def _quantized(table: ParamTable, source: Checkpoint | None) -> Iterator[tuple[s
         yield "raw", f"{plural(len(found.raw), 'tensor')} of no known scheme: {', '.join(found.raw[:3])}"
 
 
+def _faults(source: Checkpoint) -> Iterator[tuple[str, str]]:
+    """What of it cannot be read, as far as that is known without reading."""
+    faults = source.faults()
+    if faults:
+        first = next(iter(faults.values())).removeprefix(f"{source.path}: ")
+        more = ", and so on" if len(faults) > 1 else ""
+        yield "not complete", f"{plural(len(faults), 'tensor')} cannot be read: {first}{more}"
+
+
 def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:
     files = dict.fromkeys(source.files)
     try:
-        total = sum(os.stat(file).st_size for file in files)
+        here = [file for file in files if os.path.isfile(file)]
+        total = sum(os.stat(file).st_size for file in here)
     except OSError:
         return
-    yield "file", f"{source.format or 'no file'}, {plural(len(files), 'file')}, {size(total)}"
+    missing = f" and {len(files) - len(here):,} missing" if len(here) < len(files) else ""
+    yield "file", f"{source.format or 'no file'}, {plural(len(here), 'file')}{missing}, {size(total)}"
     if total > _TIMES * held + _SPARE + _EACH * len(source):
         yield (
             NOT_LISTED,
