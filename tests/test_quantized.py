@@ -5,12 +5,14 @@ import json
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
 import pyparam
 from pyparam._cli import app
+from pyparam._measure.readable import measure_dequantized
 from pyparam._sources import table_of
 from pyparam._sources.quantized import dequantized, quantized
 
@@ -189,6 +191,42 @@ def test_the_command_line(kind, tmp_path):
     save_file({name: wanted.contiguous(), "norm.weight": torch.ones(3)}, tmp_path / "w.safetensors")
     assert pyparam.compare(path, tmp_path / "w.safetensors", dequantize=True, atol=1e-6).equal
     assert not pyparam.compare(path, tmp_path / "w.safetensors").equal
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # saved without a process group
+def test_in_a_distributed_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    stored, expected = {"norm.weight": torch.ones(3)}, {"norm.weight": torch.ones(3)}
+    for i, make in enumerate(CASES.values()):
+        state, name, wanted = make()
+        stored |= {f"{i}.{key}": value for key, value in state.items()}
+        expected[f"{i}.{name}"] = wanted.contiguous()
+    dcp.save(stored, checkpoint_id=tmp_path / "q", no_dist=True)
+    opened = pyparam.open(tmp_path / "q")
+    in_memory = quantized(table_of(stored))
+    found = quantized(opened.listing(), opened)
+    assert {one[:5] for one in found.logical} == {one[:5] for one in in_memory.logical}
+    assert len(found.logical) == len(CASES)
+    assert found.rest.names == ["norm.weight"]
+    assert pyparam.compare(opened, expected, dequantize=True, atol=1e-6).equal
+    stats, unread, logical, _ = measure_dequantized(tmp_path / "q")
+    assert (len(stats), unread, len(logical)) == (len(expected), {}, len(CASES))
+    assert all(stats[one.name].l2 == pyparam.measure([one.values()])[0].l2 for one in in_memory.logical)
+    out = io.StringIO()
+    pyparam.show(opened, file=out)
+    assert "GPTQ 4 bit: " in out.getvalue()
+
+    name = next(one.name for one in found.logical if one.scheme == "AWQ 4 bit")
+    piece = opened.pieces(name.replace("weight", "scales"))[0]
+    data = bytearray(piece.file.read_bytes())
+    data[piece.begin + piece.length - 22] ^= 1  # the end of its archive
+    piece.file.write_bytes(data)
+    compared = pyparam.compare(tmp_path / "q", expected, dequantize=True, atol=1e-6)
+    assert list(compared.unread) == [name]
+    assert "zip archive" in compared.unread[name]
+    assert compared.changed() == []
+    stats, unread, _, _ = measure_dequantized(tmp_path / "q")
+    assert (len(stats), list(unread)) == (len(expected) - 1, [name])
 
 
 def test_what_is_no_scheme_is_raw(tmp_path):

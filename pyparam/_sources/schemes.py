@@ -12,8 +12,9 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ from pyparam._sources.stand_in import Untold
 
 # E2M1 by its four bits; the OCP and NVIDIA formats share it.
 _FP4 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_LONGEST_STATE = 1 << 16
+LONGEST_STATE = 1 << 16
+LOOKED_AT = re.compile(r"_shape$|\.quant_state\.bitsandbytes__\w+$")
+"""Names of the tensors whose values schemes look at, and not at names, dtypes and shapes alone."""
 _EXPONENTS = (torch.uint8, torch.float8_e8m0fnu)
 _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)
 
@@ -73,7 +76,8 @@ def _logical(
     return Logical(name, scheme, sizes, tuple(there), nbytes, told)
 
 
-Tensors = Mapping[str, Tensor]
+Tensors: TypeAlias = Mapping[str, Tensor]
+Scheme: TypeAlias = "Callable[[str, Tensor, Tensors], Logical | None]"
 
 
 def _bitsandbytes_4bit(name: str, weight: Tensor, all: Tensors) -> Logical | None:
@@ -81,7 +85,7 @@ def _bitsandbytes_4bit(name: str, weight: Tensor, all: Tensors) -> Logical | Non
         return None
     keys = (f"{name}.quant_state.bitsandbytes__{kind}" for kind in ("nf4", "fp4"))
     state = next((key for key in keys if key in all), None)
-    if state is None or all[state].dtype != torch.uint8 or all[state].numel() > _LONGEST_STATE:
+    if state is None or all[state].dtype != torch.uint8 or all[state].numel() > LONGEST_STATE:
         return None
     try:
         said = json.loads(bytes(all[state].tolist()))
@@ -385,7 +389,7 @@ def _steps(shape: Sequence[int], grid: Sequence[int], *, blocks: bool) -> tuple[
     return steps[0], steps[1]
 
 
-def schemes(*, gptq_v2: bool) -> tuple[Callable[[str, Tensor, Tensors], Logical | None], ...]:
+def schemes(*, gptq_v2: bool) -> tuple[Scheme, ...]:
     """All of them, the special ones before the general. Only a model's configuration tells GPTQ's second
     format from its first."""
     return (
