@@ -179,6 +179,9 @@ def test_a_merged_adapter():
     assert (found.kind, found.b) == ("merged", ("q.weight",))
     assert found.note == "a LoRA adapter merged with scale 2"
     assert found.equal or found.rel_l2 < 1e-6
+    (found,) = compare(lora, {"q.weight": base}).structure
+    assert found.equal
+    assert found.note == "a LoRA adapter beside its weight, not merged"
     assert compare(lora, {"q.weight": torch.randn(8, 6)}).structure == []
 
 

@@ -126,3 +126,91 @@ def test_a_pipe_in_a_folder_is_not_waited_for(name, tmp_path):
     out = io.StringIO()
     pyparam.show(tmp_path, file=out)
     assert "2 values in 1 parameter" in out.getvalue()
+
+
+def test_settings_of_an_adapter(tmp_path):
+    name = "base_model.model.layers.0.q_proj.lora_A.weight"
+    save_file({name: torch.ones(2, 3)}, tmp_path / "adapter_model.safetensors")
+    said = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 8,
+        "use_dora": False,
+        "base_model_name_or_path": "org/\x1b[2J" + "x" * 200,
+        "target_modules": ["v_proj", "q_proj"],
+        "modules_to_save": None,
+        "rank_pattern": {"a": 1},
+    }
+    for text, wanted in (
+        (json.dumps(said), "adapter: peft_type LORA, r 2, lora_alpha 8, target_modules q_proj v_proj, "),
+        ("[]", None),
+        ("{", None),
+    ):
+        (tmp_path / "adapter_config.json").write_text(text)
+        for path in (tmp_path, tmp_path / "adapter_model.safetensors"):
+            out = io.StringIO()
+            pyparam.show(path, file=out)
+            lines = [line for line in out.getvalue().splitlines() if line.startswith("adapter: ")]
+            assert "\x1b" not in out.getvalue()
+            assert bool(lines) == bool(wanted)
+            assert wanted is None or (lines[0].startswith(wanted) and lines[0].endswith("x…"))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries among themselves
+def test_what_peft_and_transformers_write(tmp_path, monkeypatch):
+    peft = pytest.importorskip("peft")
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    base = transformers.LlamaForCausalLM(config)
+    weights = {name: value.clone() for name, value in base.state_dict().items()}
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"]))
+    for name, value in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(value)
+    model.save_pretrained(tmp_path / "safe")
+    model.save_pretrained(tmp_path / "bin", safe_serialization=False)
+    assert len(pyparam.open(tmp_path / "safe")) == 4
+    assert pyparam.compare(tmp_path / "safe", tmp_path / "bin").equal
+    out = io.StringIO()
+    pyparam.show(tmp_path / "bin", file=out)
+    assert "adapter: peft_type LORA, r 2, lora_alpha 4, target_modules q_proj v_proj" in out.getvalue()
+
+    apart = {name: value.clone() for name, value in model.state_dict().items()}
+    found = pyparam.compare(apart, weights, rename_a="base_model.model.")
+    assert {one.note for one in found.structure} == {"a LoRA adapter beside its weight, not merged"}
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    found = pyparam.compare(apart, tmp_path / "merged", rename_a="base_model.model.")
+    assert [one.note for one in found.structure] == ["a LoRA adapter merged with scale 2"] * 2
+    assert not found.changed()
+    assert set(found.missing) == {name for one in found.structure for name in one.a}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_diffusers_writes(tmp_path):
+    diffusers = pytest.importorskip("diffusers")
+    model = diffusers.UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+    )
+    pipeline = diffusers.DDPMPipeline(model, diffusers.DDPMScheduler())
+    kinds = {
+        "whole": {},
+        "bin": {"safe_serialization": False},
+        "shards": {"max_shard_size": "20KB"},
+        "fp16": {"variant": "fp16"},
+        "fp16_shards": {"variant": "fp16", "max_shard_size": "20KB"},
+    }
+    expected = {f"unet.{name}": value for name, value in model.state_dict().items()}
+    for kind, options in kinds.items():
+        pipeline.save_pretrained(tmp_path / kind, **options)
+        opened = pyparam.open(tmp_path / kind)
+        assert (len(opened.files) > 1) == ("max_shard_size" in options)
+        assert pyparam.compare(opened, expected).equal

@@ -193,7 +193,8 @@ def _concatenated(
 
 
 def _merged(parts: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
-    """``x.lora_A``, ``x.lora_B`` and ``x.base_layer`` (or ``x``) against the ``x`` they were merged into.
+    """``x.lora_A``, ``x.lora_B`` and ``x.base_layer`` (or ``x``) against the ``x`` they were merged into, or
+    that they were made for.
 
     The scale, which is no part of a state, is the one that leaves least.
     """
@@ -220,6 +221,9 @@ def _merged(parts: Sequence[str], a: Values, b: Values) -> Iterator[Found]:
         low, high, old, new = (t.detach() for t in (a[name], a[up], a[base], b[whole]))
         product = high.double() @ low.double()
         change = new.double() - old.double()
+        if not change.any():
+            yield [base, name, up], whole, 0.0, "a LoRA adapter beside its weight, not merged"
+            continue
         size = float(product.square().sum())
         scale = float((change * product).sum()) / size if size else 0.0
         near = round(scale, 4)

@@ -18,6 +18,12 @@ _MOST = 4  # paths in a message
 _MOST_BESIDE = 8
 # Of what transformers' Trainer writes into trainer_state.json.
 _TOLD = ("epoch", "global_step", "max_steps", "num_train_epochs", "best_metric", "total_flos")
+# Of what peft writes into adapter_config.json.
+_ADAPTER = (
+    "peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "modules_to_save",
+    "base_model_name_or_path",
+)  # fmt: skip
+_LONGEST_SETTING = 100
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pt2", ".gguf")
 
 # The names transformers, diffusers and peft give a single file, looked for in this order.
@@ -79,7 +85,9 @@ def _joined(path: Path, components: dict[str, Checkpoint]) -> Checkpoint:
 
 
 def beside(path: Path, files: Collection[Path]) -> list[tuple[str, str]]:
-    """What lies in a checkpoint's folder besides its files, as facts: other states, and the run's steps."""
+    """What lies in a checkpoint's folder besides its files, as facts: other states, the run's steps, and of a
+    peft adapter its settings.
+    """
     if path.is_file() and path.name not in WHOLE:
         return []
     path = path if path.is_dir() else path.parent
@@ -94,14 +102,32 @@ def beside(path: Path, files: Collection[Path]) -> list[tuple[str, str]]:
         shown = [f"{file.name} ({size(file.stat().st_size)})" for file in others[:_MOST_BESIDE]]
         more = f" and {len(others) - _MOST_BESIDE} more" if len(others) > _MOST_BESIDE else ""
         facts.append(("beside it", f"{', '.join(shown)}{more}"))
-    state = path / "trainer_state.json"
-    if state.is_file() and state.stat().st_size <= _LONGEST_STATE:
-        with contextlib.suppress(ValueError):
-            parsed = parsed_json(state.read_bytes())
-            if isinstance(parsed, dict):
-                told = [f"{k} {parsed[k]}" for k in _TOLD if isinstance(parsed.get(k), (int, float))]
-                facts += [("progress", ", ".join(told))] if told else []
+    state = _object(path / "trainer_state.json", _LONGEST_STATE)
+    told = [f"{k} {state[k]}" for k in _TOLD if isinstance(state.get(k), (int, float))]
+    facts += [("progress", ", ".join(told))] if told else []
+    if any(name.startswith("adapter_model.") for name in here):
+        adapter = _object(path / "adapter_config.json", _LONGEST)
+        settings = [f"{k} {said}" for k in _ADAPTER if (said := _in_words(adapter.get(k)))]
+        facts += [("adapter", ", ".join(settings))] if settings else []
     return facts
+
+
+def _object(file: Path, most: int) -> dict[str, Any]:
+    """A JSON file's object; an empty one where there is none of at most so many bytes."""
+    with contextlib.suppress(ValueError, OSError):
+        parsed = parsed_json(file.read_bytes()) if file.is_file() and file.stat().st_size <= most else None
+        if isinstance(parsed, dict):
+            return parsed
+    return {}
+
+
+def _in_words(value: Any) -> str:
+    """A setting that is set and plain, cut to a line's part; a list of names in order."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = " ".join(sorted(value, key=natural_key))
+    if not value or not isinstance(value, (str, int, float)):
+        return ""
+    return str(value) if len(str(value)) <= _LONGEST_SETTING else f"{str(value)[: _LONGEST_SETTING - 1]}…"
 
 
 def advice(path: Path) -> str:
