@@ -222,6 +222,16 @@ def test_a_plain_state_dict_has_one_part(trained, tmp_path):
     assert summarize(tmp_path / "m.safetensors").to_dict()["parts"] == []
 
 
+def test_values_of_each_dtype(tmp_path):
+    tied = torch.ones(4)
+    half = torch.ones(3, 5).half()
+    state = {"a": tied, "b": tied, "c": half, "d": torch.ones(2), "n": torch.tensor(3)}
+    torch.save(state, tmp_path / "m.pt")
+    assert "dtypes: 15 float16 in 1, 6 float32 in 3, 1 int64 in 1" in shown(tmp_path / "m.pt")
+    torch.save({"a": tied, "d": torch.ones(2)}, tmp_path / "one.pt")
+    assert not any(line.startswith("dtypes") for line in shown(tmp_path / "one.pt"))
+
+
 def test_a_file_larger_than_what_it_lists(tmp_path):
     torch.save({"head": torch.zeros(1 << 20)[:10]}, tmp_path / "view.pt")
     assert any(

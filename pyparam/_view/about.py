@@ -6,8 +6,10 @@ import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
 from pyparam._base.native import _C
-from pyparam._base.words import plain, plural, size
+from pyparam._base.words import dtype_name, plain, plural, size
 from pyparam._inspect.nodes import Node, TreeNode
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.contents import Section, buffer_rows, facts_of, partitioned, sections_of
@@ -88,7 +90,8 @@ def about(node: Node, outline: _C.Outline) -> About:
     facts: list[tuple[str, str]] = []
     if source is not None:
         held = sum(outline.holding(0, buffers).bytes for buffers in (False, True))
-        facts = [*_file(source, held), *_faults(source), *facts_of(source.extras, source.metadata)]
+        facts = [*_file(source, held), *_faults(source), *_dtypes(outline, node.tree.table)]
+        facts += facts_of(source.extras, source.metadata)
         facts += beside(source.path, source.files)
     facts += _quantized(node.tree.table, source)
     elsewhere = _elsewhere(shares, listed)
@@ -145,6 +148,21 @@ def _faults(source: Checkpoint) -> Iterator[tuple[str, str]]:
         first = next(iter(faults.values())).removeprefix(f"{source.path}: ")
         more = ", and so on" if len(faults) > 1 else ""
         yield "not complete", f"{plural(len(faults), 'tensor')} cannot be read: {first}{more}"
+
+
+def _dtypes(outline: _C.Outline, table: ParamTable) -> Iterator[tuple[str, str]]:
+    """How many values are of each dtype, and in how many entries; the most first, where there are several."""
+    kinds = _C.layout_kinds(table._native)
+    dtype_of = [table._tensor(row).dtype for row in kinds.first]
+    if len(set(dtype_of)) < 2:
+        return
+    names: dict[torch.dtype, set[str]] = {}
+    for name, kind in zip(table.names, kinds.kind_of.tolist(), strict=True):
+        names.setdefault(dtype_of[kind], set()).add(name)
+    values = {dtype: _held(outline, own)[1] for dtype, own in names.items()}
+    ordered = sorted(values, key=lambda dtype: -values[dtype])
+    told = [f"{values[dtype]:,} {dtype_name(dtype)} in {len(names[dtype]):,}" for dtype in ordered]
+    yield "dtypes", ", ".join(told)
 
 
 def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:
