@@ -182,6 +182,9 @@ def test_metadata_alone_is_a_list(saved, tmp_path):
         ValueError, match=r"the piece of 'model\.rows' at \[0, 0\] cannot be read: .* is missing"
     ):
         opened["model.rows"]
+    read = len(opened) - 1  # the empty one has no pieces to miss
+    assert len(pyparam.compare(saved, tmp_path).unread) == read
+    assert len(survey(tmp_path).unreadable) == len(pyparam.measure(tmp_path).unread) == read
 
 
 @pytest.fixture
@@ -243,6 +246,9 @@ def test_a_fault_costs_the_rows_that_it_holds(saved, copied, fault):
     assert found.changed() == []
     alone = pyparam.compare({}, copied)  # names of one side are not read
     assert (alone.unread, set(alone.unexpected)) == ({}, set(opened))
+
+    matrices = {name for name in opened if len(opened.tensor_info(name).shape) > 1 and "empty" not in name}
+    assert pyparam.spectrum(copied).left_out == {n: unread[n] for n in unread.keys() & matrices}
 
     seen = survey(copied)
     assert seen.unreadable == unread

@@ -22,6 +22,7 @@ from pyparam._share.readable import read_of
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.chosen import picked, selected
+from pyparam._sources.stand_in import Untold
 from pyparam._sources.table import ParamTable
 
 EXACT = 128
@@ -81,7 +82,7 @@ def spectrum(
         raise ValueError(f"spectrum: tolerance must lie between 0 and 1, got {tolerance}")
     work = _Work(k, float(tolerance), condition)
     with krylov.in_full_precision():
-        for name, tensor, key, done in _entries(source, select):
+        for name, tensor, key, done in _entries(source, select, work.left_out):
             work.take(name, tensor, key, done)
         work.finish()
     return work.result()
@@ -278,8 +279,13 @@ def _scale(largest: float) -> float:
 # --- what a source has -----------------------------------------------------------------------------------
 
 
-def _entries(source: Any, select: Any) -> Iterator[tuple[str, Tensor, Any, Callable[[], None]]]:
-    """Name, tensor, what tells its memory from others', and what is to be called when it is done with."""
+def _entries(
+    source: Any, select: Any, left_out: dict[str, str]
+) -> Iterator[tuple[str, Tensor, Any, Callable[[], None]]]:
+    """Name, tensor, what tells its memory from others', and what is to be called when it is done with.
+
+    What cannot be read from a file is added to ``left_out``.
+    """
     if path.accepts(source):
         source = path.open(source)
     if not isinstance(source, Checkpoint):
@@ -290,7 +296,7 @@ def _entries(source: Any, select: Any) -> Iterator[tuple[str, Tensor, Any, Calla
         except ValueError as error:
             raise ValueError(f"spectrum: {error}") from None
     if isinstance(source, Checkpoint):
-        yield from _of_file(source)
+        yield from _of_file(source, left_out)
         return
     for name, tensor in table_of(source):
         if is_matrix(tensor):
@@ -301,7 +307,9 @@ def _entries(source: Any, select: Any) -> Iterator[tuple[str, Tensor, Any, Calla
             yield name, tensor, key, _nothing
 
 
-def _of_file(source: Checkpoint) -> Iterator[tuple[str, Tensor, Any, Callable[[], None]]]:
+def _of_file(
+    source: Checkpoint, left_out: dict[str, str]
+) -> Iterator[tuple[str, Tensor, Any, Callable[[], None]]]:
     spare = bool(source.spare_files())
     for name in source:
         info = source.tensor_info(name)
@@ -309,7 +317,12 @@ def _of_file(source: Checkpoint) -> Iterator[tuple[str, Tensor, Any, Callable[[]
             where = source.byte_range(name)
             key = None if where is None else (where, info.shape, info.dtype)
             done = functools.partial(source.release, name) if spare else _nothing
-            yield name, source[name], key, done
+            try:
+                tensor = source[name]
+            except Untold as error:
+                left_out[name] = str(error)
+                continue
+            yield name, tensor, key, done
 
 
 def _nothing() -> None:
