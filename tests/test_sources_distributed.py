@@ -27,7 +27,10 @@ from typer.testing import CliRunner
 import pyparam
 from pyparam._cli import app
 from pyparam._findings.survey import survey
+from pyparam._sources import unpickle
 from pyparam._sources.distributed import DistributedCheckpoint
+from pyparam._view import about
+from pyparam._view.text import summarize
 
 # Saved without a process group, which torch says each time.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -120,6 +123,14 @@ def test_what_is_listed_and_what_it_holds(saved):
 
 def test_the_metadata_file_opens_its_directory(saved):
     assert list(pyparam.open(saved / ".metadata")) == list(pyparam.open(saved))
+
+
+def test_many_tensors_make_no_more_than_their_metadata_explains(tmp_path, monkeypatch):
+    write(tmp_path, what={f"l.{i}.w": torch.ones(1) for i in range(200)})
+    monkeypatch.setattr(unpickle, "_FREE_UNITS", 0)  # which would be enough for some thousands
+    assert len(pyparam.open(tmp_path)) == 200
+    monkeypatch.setattr(about, "_SPARE", 0)
+    assert not any("not listed" in line for line in summarize(tmp_path).about.lines())
 
 
 def test_pieces_are_the_boxes_that_were_saved(saved):

@@ -226,9 +226,12 @@ class _Part:
                 continue
             if piece.file not in sizes:
                 sizes[piece.file] = _size(piece.file)
+            size = sizes[piece.file]
+            if size is not None and piece.begin + piece.length <= size:
+                continue
             try:
                 with self._naming(self._names[position], piece):
-                    _check_reach(piece, sizes[piece.file])
+                    _check_reach(piece, size)
             except Untold as error:
                 return str(error)
         return None

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 _LARGEST_KEY = (1 << 61) - 1
 _LONGEST_INTEGER = 1 << 10
 _LONGEST_KEY = 64
-# What is made is counted in units of about 64 bytes: a pickle may make so many, and one for each two of its
-# bytes.
+# What is made is counted in units of at most about 64 bytes: a pickle may make so many, and some for each of
+# its bytes (torch.save makes 0.5 at most, of parameters with short names).
 _FREE_UNITS = 400_000
 _CONTAINER, _OBJECT, _NOTED = 2, 6, 2
 
@@ -84,22 +84,35 @@ class _Mark:
 _MARK = _Mark()
 
 
-def unpickled(data: bytes | bytearray, world: World, *, start: int = 0, text: str = "utf-8") -> Any:
-    """The object of the pickle that begins at ``start``. Raises PickleError."""
-    return Machine(data, world, start=start, text=text).run()
+def unpickled(
+    data: bytes | bytearray, world: World, *, start: int = 0, text: str = "utf-8", units: float = 0.5
+) -> Any:
+    """The object of the pickle that begins at ``start``. Raises PickleError.
+
+    ``units`` is how many it may make for each of its bytes.
+    """
+    return Machine(data, world, start=start, text=text, units=units).run()
 
 
 class Machine:
     """One pickle being read; ``position`` is where it ended."""
 
-    def __init__(self, data: bytes | bytearray, world: World, *, start: int = 0, text: str = "utf-8") -> None:
+    def __init__(
+        self,
+        data: bytes | bytearray,
+        world: World,
+        *,
+        start: int = 0,
+        text: str = "utf-8",
+        units: float = 0.5,
+    ) -> None:
         self.data = data
         self.position = start
         self._world = world
         self._text = text
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._units = _FREE_UNITS + len(data) // 2
+        self._units = _FREE_UNITS + int(len(data) * units)
 
     def run(self) -> Any:
         steps = _STEPS

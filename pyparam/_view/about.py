@@ -13,6 +13,7 @@ from pyparam._base.words import dtype_name, plain, plural, size
 from pyparam._inspect.nodes import Node, TreeNode
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.contents import Section, buffer_rows, facts_of, partitioned, sections_of
+from pyparam._sources.distributed import DistributedCheckpoint
 from pyparam._sources.folders import beside
 from pyparam._sources.quantized import quantized
 from pyparam._sources.table import ParamTable
@@ -21,6 +22,7 @@ from pyparam._sources.table import ParamTable
 _SPARE = 1 << 20
 _TIMES = 1.2
 _EACH = 512  # bytes that headers have of each tensor
+_EACH_PIECE = 2048  # the same of a piece, which is an archive of its own
 
 NOT_LISTED = "not listed"
 """The fact of a file that is larger than what it lists."""
@@ -174,7 +176,10 @@ def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:
         return
     missing = f" and {len(files) - len(here):,} missing" if len(here) < len(files) else ""
     yield "file", f"{source.format or 'no file'}, {plural(len(here), 'file')}{missing}, {size(total)}"
-    if total > _TIMES * held + _SPARE + _EACH * len(source):
+    headers = _EACH * len(source)
+    if isinstance(source, DistributedCheckpoint):
+        headers = _EACH_PIECE * sum(len(source.pieces(name)) for name in source)
+    if total > _TIMES * held + _SPARE + headers:
         yield (
             NOT_LISTED,
             f"{size(total - held)} of the {size(total)} are none of the tensors listed: storage saved whole "
