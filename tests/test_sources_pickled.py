@@ -15,6 +15,7 @@ from reference_sources import Net, rewritten
 from torch import nn
 
 import pyparam
+from pyparam._sources import unpickle
 
 
 def assert_equal_tensors(ours, theirs):
@@ -337,3 +338,10 @@ assert opened["w"].to_local().tolist() == [[0, 1], [2, 3], [4, 5]]
 def test_dtensors_open_in_a_process_that_has_not_imported_them(tmp_path):
     for script in (SAVES_A_DTENSOR, OPENS_IT):
         subprocess.run([sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "x.pt")], check=True)
+
+
+def test_a_list_of_parameters_makes_no_more_than_its_pickle_explains(tmp_path, monkeypatch):
+    torch.save([nn.Parameter(torch.ones(1)) for _ in range(300)], tmp_path / "list.pt")
+    monkeypatch.setattr(unpickle, "_FREE_UNITS", 0)  # which would be enough for some thousands
+    opened = pyparam.open(tmp_path / "list.pt")
+    assert len(opened) == 300

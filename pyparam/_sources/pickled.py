@@ -37,7 +37,7 @@ _NEEDS_CODE = re.compile(
     r"unsupported global|allowlist|blocked|REDUCE|must be imported|Can only build|new object", re.I
 )
 _REFERENCE = re.compile(r"GLOBAL ([\w.]+)|<(?:class|function|built-in function) '?([\w.]+)")
-_LONGEST = 8 << 20
+_LONGEST = 6 << 20
 """A pickle may unpack to this, plus four times the archive's size."""
 
 

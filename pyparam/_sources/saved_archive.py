@@ -8,7 +8,7 @@ from pyparam._sources.archive import Archive
 from pyparam._sources.inert import InertWorld
 from pyparam._sources.unpickle import unpickled
 
-_LONGEST = 8 << 20
+_LONGEST = 6 << 20
 """A pickle may unpack to this, plus four times the archive's size."""
 
 

@@ -17,7 +17,7 @@ _LARGEST_KEY = (1 << 61) - 1
 _LONGEST_INTEGER = 1 << 10
 _LONGEST_KEY = 64
 # What is made is counted in units of at most about 64 bytes: a pickle may make so many, and some for each of
-# its bytes (torch.save makes 0.5 at most, of parameters with short names).
+# its bytes (torch.save makes 0.56 at most, of a list of parameters).
 _FREE_UNITS = 400_000
 _CONTAINER, _OBJECT, _NOTED = 2, 6, 2
 
@@ -85,7 +85,7 @@ _MARK = _Mark()
 
 
 def unpickled(
-    data: bytes | bytearray, world: World, *, start: int = 0, text: str = "utf-8", units: float = 0.5
+    data: bytes | bytearray, world: World, *, start: int = 0, text: str = "utf-8", units: float = 0.6
 ) -> Any:
     """The object of the pickle that begins at ``start``. Raises PickleError.
 
@@ -104,7 +104,7 @@ class Machine:
         *,
         start: int = 0,
         text: str = "utf-8",
-        units: float = 0.5,
+        units: float = 0.6,
     ) -> None:
         self.data = data
         self.position = start
