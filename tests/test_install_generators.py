@@ -130,7 +130,7 @@ def test_a_thousand_blocks_leave_nothing_behind() -> None:
         with pyparam.installed():
             pass
     after = counts()
-    assert after[0] == before[0]
+    assert after[0] <= before[0]  # fewer where what other tests left was collected meanwhile
     assert after[1] - before[1] < 20
     assert after[2] - before[2] < 200
 
