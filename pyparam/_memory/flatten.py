@@ -110,7 +110,7 @@ def scatter_(source: Any, vector: Tensor) -> None:
     table = table_of(source)
     require_written("scatter_", table)
     with named_errors(table):
-        _C.scatter_(table._native, vector)
+        _C.scatter_(table._borrowed, vector)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
