@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from pyparam._base.batches import batches
 from pyparam._compare.comparison import COUNTS, VALUES
 from pyparam._compare.matching import matched
 from pyparam._share.readable import unreadable_in
@@ -32,8 +33,9 @@ def read_in_batches(
     row_of = {names[i]: row for row, (i, _) in enumerate(rows_of)}
     values = torch.zeros(len(rows_of), len(VALUES), dtype=torch.float64, device="cpu")
     counts = torch.zeros(len(rows_of), len(COUNTS), dtype=torch.int64, device="cpu")
-    for rows in _batches([_made_bytes(tensors[0][i]) + _made_bytes(tensors[1][j]) for i, j in rows_of]):
-        own = {names[i]: (tensors[0][i], tensors[1][j]) for i, j in (rows_of[row] for row in rows)}
+    sizes = (_made_bytes(tensors[0][i]) + _made_bytes(tensors[1][j]) for i, j in rows_of)
+    for rows in batches(sizes, BATCH):
+        own = {names[i]: (tensors[0][i], tensors[1][j]) for i, j in rows_of[rows.start : rows.stop]}
         found, refused = _batch_read(own, read)
         unread |= refused
         for name, (of_values, of_counts) in found.items():
@@ -66,20 +68,6 @@ def _batch_read(
 
 def _made_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.dtype.itemsize if is_stand_in(tensor) else 0
-
-
-def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Rows in their order, of about ``BATCH`` bytes that are made."""
-    rows: list[int] = []
-    held = 0
-    for row, size in enumerate(sizes):
-        if rows and held + size > BATCH:
-            yield rows
-            rows, held = [], 0
-        rows.append(row)
-        held += size
-    if rows:
-        yield rows
 
 
 def _table(tensors: dict[str, Tensor]) -> ParamTable:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, runtime_c
 import torch
 from torch import Tensor
 
+from pyparam._base.batches import batches
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
 from pyparam._base.wrappers import Names
@@ -55,7 +56,6 @@ class Part(Protocol):
     def info(self, position: int) -> TensorInfo: ...
     def byte_range(self, position: int) -> ByteRange | None: ...
     def tensor(self, position: int) -> Tensor: ...
-    def release(self, position: int) -> None: ...
     def close(self) -> None: ...
 
 
@@ -186,7 +186,9 @@ class Checkpoint(Mapping[str, Tensor]):
         For streaming through files larger than memory. Writes made to the tensor are undone.
         """
         part, position = self._place(name)
-        part.release(position)
+        place = part.byte_range(position)
+        if part.file is not None and place is not None:
+            part.file.release(place.begin, place.end)
 
     def faults(self) -> dict[str, str]:
         """Tensors of which is known without reading that they cannot be read, with the reason of each."""
@@ -201,18 +203,10 @@ class Checkpoint(Mapping[str, Tensor]):
         return self._batches(most) if self._makes_tensors else None
 
     def _batches(self, most: int) -> Iterator[list[str]]:
-        batch: list[str] = []
-        size = 0
-        for name in self:
-            dtype, shape, _ = self.tensor_info(name)
-            nbytes = math.prod(shape) * dtype.itemsize
-            if batch and size + nbytes > most:
-                yield batch
-                batch, size = [], 0
-            batch.append(name)
-            size += nbytes
-        if batch:
-            yield batch
+        names = list(self)
+        told = map(self.tensor_info, names)
+        for run in batches((math.prod(info.shape) * info.dtype.itemsize for info in told), most):
+            yield names[run.start : run.stop]
 
     @property
     def makes_tensors(self) -> bool:

@@ -176,9 +176,6 @@ class _Part:
         self.read(position, (0,) * len(shape), shape, made)
         return made
 
-    def release(self, position: int) -> None:
-        pass  # a tensor is memory of its own, and gone with its last reference
-
     def close(self) -> None:
         for file in self._open.values():
             file.close()

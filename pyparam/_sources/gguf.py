@@ -194,10 +194,6 @@ class _Part:
         self._file.release(row.begin, row.begin + row.nbytes)
         return made
 
-    def release(self, position: int) -> None:
-        row = self._rows[position]
-        self._file.release(row.begin, row.begin + row.nbytes)
-
     def close(self) -> None:
         self._file.close()
 

@@ -37,9 +37,6 @@ class ListedPart:
     def tensor(self, position: int) -> NoReturn:
         raise ValueError(f"{self._names[position]!r} is listed only: {self._why}")
 
-    def release(self, position: int) -> None:
-        pass
-
     def close(self) -> None:
         pass
 

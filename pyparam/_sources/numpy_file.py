@@ -210,11 +210,6 @@ class _Part:
             return torch.frombuffer(raw, dtype=array.dtype, count=count)
         return torch.frombuffer(raw, dtype=array.dtype, count=count, offset=array.header)
 
-    def release(self, position: int) -> None:
-        place = self.byte_range(position)
-        if place is not None:
-            self._map.release(place.begin, place.end)
-
     def close(self) -> None:
         self._map.close()
 

@@ -256,11 +256,6 @@ class _Part:
     def tensor(self, position: int) -> Tensor:
         return self._tensors[position]
 
-    def release(self, position: int) -> None:
-        place = self.byte_range(position)
-        if self._file is not None and place is not None:
-            self._file.release(place.begin, place.end)
-
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

@@ -154,10 +154,6 @@ class _Part:
         dtypes = [(kind.dtype, kind.packed) for kind in KINDS.values()]
         return self._header.entries(self._start, dtypes), self._file.bytes()
 
-    def release(self, position: int) -> None:
-        _, begin, end = self.byte_range(position)
-        self._file.release(begin, end)
-
     def close(self) -> None:
         self._file.close()
 

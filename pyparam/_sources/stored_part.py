@@ -152,11 +152,6 @@ class StoredPart:
             read = self._read[id(home)] = _Bytes(self._map.read(home.place, home.size))
         return read
 
-    def release(self, position: int) -> None:
-        place = self.byte_range(position)
-        if place is not None:
-            self._map.release(place.begin, place.end)
-
     def close(self) -> None:
         self._map.close()
 
