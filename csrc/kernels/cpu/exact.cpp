@@ -11,7 +11,7 @@
 // their squares rounded to float64, and what that rounding leaves, which a fused multiplication
 // gives.
 //
-// What measuring a block (lanes_exact_target.h) could not sum so, because its values span more, is
+// What measuring a block (lanes_sums_target.h) could not sum so, because its values span more, is
 // summed here level by level: the values of so many powers of two at a time.
 #include "kernels/cpu/exact.h"
 

@@ -7,6 +7,10 @@
 
 #include "kernels/cpu/lanes_measure_target.h"
 
+#include "kernels/cpu/lanes_read_target.h"
+
+#include "kernels/cpu/lanes_sums_target.h"
+
 #include "kernels/cpu/lanes_exact_target.h"
 
 #include "kernels/cpu/lanes_counts_target.h"

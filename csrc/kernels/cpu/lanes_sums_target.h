@@ -1,0 +1,241 @@
+// The kinds of sums that nothing is rounded from.
+// Part of lanes_target.h.
+
+namespace pyparam::cpu::PYPARAM_NAMESPACE {
+
+// The sums of float32 values in float64 lanes, of which each kind below keeps as many as its values
+// need so that nothing is rounded: see exact.cpp. The exponent is the largest value's, without its
+// bias.
+// In few registers: the lanes of so many vectors, in whatever order, as nothing is rounded.
+constexpr int kSumVectors = 2;
+constexpr int kWideVectors = PYPARAM_VECTOR_BYTES == 64 ? 2 : 1;
+template <int kVectors>
+using SumLanes = Lanes64[kVectors];
+
+template <int kVectors>
+PYPARAM_TARGET static PYPARAM_INLINE void fill(SumLanes<kVectors>& lanes, double value) {
+  for (Lanes64& lane : lanes) lane = value - Lanes64{};
+}
+// Adds v to high, and to low what high does not take.
+PYPARAM_TARGET static PYPARAM_INLINE void add_split(Lanes64& high, Lanes64& low, Lanes64 v) {
+  const Lanes64 next = high + v;
+  low += v - (next - high);
+  high = next;
+}
+PYPARAM_TARGET static PYPARAM_INLINE void add_split(Lanes64& high, Lanes64& middle, Lanes64& low,
+                                                    Lanes64 v) {
+  const Lanes64 next = high + v;
+  add_split(middle, low, v - (next - high));
+  high = next;
+}
+
+#if PYPARAM_VECTOR_BYTES > 16
+template <int kVectors>
+PYPARAM_TARGET static PYPARAM_INLINE __m256d fold(const SumLanes<kVectors>& x) {
+  const Lanes64 all = kVectors == 1 ? x[0] : x[0] + x[kVectors - 1];
+#if PYPARAM_VECTOR_BYTES == 64
+  return (__m256d)__builtin_shufflevector(all, all, 0, 1, 2, 3) +
+         (__m256d)__builtin_shufflevector(all, all, 4, 5, 6, 7);
+#else
+  return (__m256d)all;
+#endif
+}
+#endif
+
+// The sums of four times those lanes.
+template <int kVectors>
+PYPARAM_TARGET static PYPARAM_INLINE void fold_four(const SumLanes<kVectors>& a,
+                                                    const SumLanes<kVectors>& b,
+                                                    const SumLanes<kVectors>& c,
+                                                    const SumLanes<kVectors>& d, double (&out)[4]) {
+  static_assert(kVectors <= 2);
+#if PYPARAM_VECTOR_BYTES > 16
+  const __m256d first = _mm256_hadd_pd(fold<kVectors>(a), fold<kVectors>(b));
+  const __m256d second = _mm256_hadd_pd(fold<kVectors>(c), fold<kVectors>(d));
+  _mm256_storeu_pd(out, _mm256_add_pd(_mm256_permute2f128_pd(first, second, 0x20),
+                                      _mm256_permute2f128_pd(first, second, 0x31)));
+#else
+  const auto fold = [](const SumLanes<kVectors>& x) {
+    const Lanes64 all = kVectors == 1 ? x[0] : x[0] + x[kVectors - 1];
+    return all[0] + all[1];
+  };
+  out[0] = fold(a);
+  out[1] = fold(b);
+  out[2] = fold(c);
+  out[3] = fold(d);
+#endif
+}
+PYPARAM_TARGET static PYPARAM_INLINE void set_window(const double (&sums)[4], ExactRun& out) {
+  out.kind = ExactRun::kWindow;
+  out.values[0] = sums[0];
+  out.magnitudes[0] = sums[1];
+  out.squares[0] = sums[2];
+  out.squares[1] = sums[3];
+}
+
+// Values of eight bits: a lane holds 64 squares as they are.
+struct BriefSums {
+  static constexpr int kSpan = 15;
+  SumLanes<kSumVectors> sum, l1, squares;
+  double unit;
+
+  PYPARAM_TARGET PYPARAM_INLINE explicit BriefSums(int exponent)
+      : unit(power_of_two(2 * exponent + 13)) {
+    for (auto* lanes : {&sum, &l1, &squares}) fill<kSumVectors>(*lanes, 0);
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLaneVectors; ++i) {
+      const Lanes64 v = x.lanes[i];
+      const int to = i % kSumVectors;
+      squares[to] = Vectors<float>::add_square(squares[to], v);
+      sum[to] += v;
+      l1[to] += Vectors<float>::abs(v);
+    }
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
+    // All lanes together are too many bits.
+    SumLanes<kSumVectors> high, low;
+    for (int i = 0; i < kSumVectors; ++i) {
+      high[i] = (squares[i] + unit) - unit;
+      low[i] = squares[i] - high[i];
+    }
+    double sums[4];
+    fold_four<kSumVectors>(sum, l1, high, low, sums);
+    set_window(sums, out);
+  }
+};
+
+// `high` takes the square's multiple of a fixed unit, `low` what is left of it.
+struct NarrowSums {
+  static constexpr int kSpan = kExactSpan;
+  SumLanes<kSumVectors> sum, l1, high, low;
+  double unit;
+
+  PYPARAM_TARGET PYPARAM_INLINE explicit NarrowSums(int exponent)
+      : unit(power_of_two(2 * exponent + 13)) {
+    for (auto* lanes : {&sum, &l1, &low}) fill<kSumVectors>(*lanes, 0);
+    fill<kSumVectors>(high, unit);
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLaneVectors; ++i) {
+      const Lanes64 v = x.lanes[i];
+      const int to = i % kSumVectors;
+      const Lanes64 next = Vectors<float>::add_square(high[to], v);
+      low[to] += Vectors<float>::add_square(high[to] - next, v);
+      high[to] = next;
+      sum[to] += v;
+      l1[to] += Vectors<float>::abs(v);
+    }
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
+    for (Lanes64& lane : high) lane = lane - unit;
+    double sums[4];
+    fold_four<kSumVectors>(sum, l1, high, low, sums);
+    set_window(sums, out);
+  }
+};
+
+// Values and magnitudes in two parts, squares in three.
+struct WideSums {
+  static constexpr int kSpan = 39;
+  SumLanes<kWideVectors> sum[2], l1[2], squares[3];
+  const double units[4];
+
+  PYPARAM_TARGET PYPARAM_INLINE explicit WideSums(int exponent)
+      // Sums of both signs start in the middle of what their unit holds.
+      : units{1.5 * power_of_two(exponent + 13), power_of_two(exponent + 13),
+              power_of_two(2 * exponent + 13), 1.5 * power_of_two(2 * exponent - 28)} {
+    fill<kWideVectors>(sum[1], 0);
+    fill<kWideVectors>(l1[1], 0);
+    fill<kWideVectors>(squares[2], 0);
+    fill<kWideVectors>(sum[0], units[0]);
+    fill<kWideVectors>(l1[0], units[1]);
+    fill<kWideVectors>(squares[0], units[2]);
+    fill<kWideVectors>(squares[1], units[3]);
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLaneVectors; ++i) {
+      const Lanes64 v = x.lanes[i];
+      const int to = i % kWideVectors;
+      add_split(sum[0][to], sum[1][to], v);
+      add_split(l1[0][to], l1[1][to], Vectors<float>::abs(v));
+      const Lanes64 next = Vectors<float>::add_square(squares[0][to], v);
+      add_split(squares[1][to], squares[2][to],
+                Vectors<float>::add_square(squares[0][to] - next, v));
+      squares[0][to] = next;
+    }
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
+    for (int i = 0; i < kWideVectors; ++i) {
+      sum[0][i] -= units[0];
+      l1[0][i] -= units[1];
+      squares[0][i] -= units[2];
+      squares[1][i] -= units[3];
+    }
+    double sums[2][4];
+    fold_four<kWideVectors>(sum[0], sum[1], l1[0], l1[1], sums[0]);
+    fold_four<kWideVectors>(squares[0], squares[1], squares[2], squares[2], sums[1]);
+    out.kind = ExactRun::kParts;
+    std::copy(sums[0], sums[0] + 2, out.values);
+    std::copy(sums[0] + 2, sums[0] + 4, out.magnitudes);
+    std::fill(std::copy(sums[1], sums[1] + 3, out.squares), std::end(out.squares), 0.0);
+  }
+};
+
+// Of float64 values: squares rounded to float64, and what that rounding leaves, each in three
+// parts.
+struct DoubleSums {
+  static constexpr int kSpan = 31;
+  Lanes64 sum[2], l1[2], squares[3], rests[3];
+  const double units[6];
+
+  PYPARAM_TARGET PYPARAM_INLINE explicit DoubleSums(int exponent)
+      : units{1.5 * power_of_two(exponent + 13),     power_of_two(exponent + 13),
+              power_of_two(2 * exponent + 13),       1.5 * power_of_two(2 * exponent - 28),
+              1.5 * power_of_two(2 * exponent - 40), 1.5 * power_of_two(2 * exponent - 81)} {
+    const Lanes64 zero{};
+    sum[0] = units[0] - zero;
+    l1[0] = units[1] - zero;
+    squares[0] = units[2] - zero;
+    squares[1] = units[3] - zero;
+    rests[0] = units[4] - zero;
+    rests[1] = units[5] - zero;
+    sum[1] = l1[1] = squares[2] = rests[2] = zero;
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void take(Lanes64 v) {
+    add_split(sum[0], sum[1], v);
+    add_split(l1[0], l1[1], Vectors<double>::abs(v));
+    const Lanes64 square = v * v;
+    add_split(squares[0], squares[1], squares[2], square);
+    add_split(rests[0], rests[1], rests[2], Vectors<double>::square_less(v, square));
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
+    sum[0] -= units[0];
+    l1[0] -= units[1];
+    squares[0] -= units[2];
+    squares[1] -= units[3];
+    rests[0] -= units[4];
+    rests[1] -= units[5];
+    out.kind = ExactRun::kParts;
+    for (int i = 0; i < 2; ++i) {
+      out.values[i] = folded(sum[i]);
+      out.magnitudes[i] = folded(l1[i]);
+    }
+    for (int i = 0; i < 3; ++i) {
+      out.squares[i] = folded(squares[i]);
+      out.squares[3 + i] = folded(rests[i]);
+    }
+  }
+
+ private:
+  PYPARAM_TARGET PYPARAM_INLINE static double folded(Lanes64 lanes) {
+    double sum = 0;
+    for (int i = 0; i < Vectors<double>::kPerDoubles; ++i) sum += lanes[i];
+    return sum;
+  }
+};
+
+}  // namespace pyparam::cpu::PYPARAM_NAMESPACE
