@@ -30,7 +30,7 @@ CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 PYTHON_TREES := pyparam tests benchmarks docs .ci setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all style stubs lint guards docs wheel sdist test-wheel test-sdist matrix format bench bench-compare bench-record sanitize cuda test-cuda bench-cuda clean
+.PHONY: help demo test test-all style stubs lint guards docs pictures wheel sdist test-wheel test-sdist matrix format bench bench-compare bench-record sanitize cuda test-cuda bench-cuda clean
 .DELETE_ON_ERROR:
 
 help:
@@ -40,6 +40,7 @@ help:
 	@echo "               make stubs: the rest)"
 	@echo "make guards    the instructions that the hot paths take, against the recorded table"
 	@echo "make docs      the documentation, into build/site"
+	@echo "make pictures  what the documentation shows of terminals, figures and reports, made anew (with Chromium)"
 	@echo "make wheel     a wheel into dist/, for the PyTorch that it is built with (make sdist: the sources)"
 	@echo "make matrix    builds and tests with each Python that is found"
 	@echo "make format    rewrite the files as lint wants them"
@@ -150,6 +151,9 @@ docs: $(VENV)/.docs
 	@mkdir -p build
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict >build/docs.log 2>&1 || { grep -v "^INFO" build/docs.log; exit 1; }
 	@echo "build/site/index.html"
+
+pictures: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
+	PYTHONPATH=. $(PY) docs/pictures.py
 
 # What an earlier build left in its folder would be packed too.
 wheel: $(VENV)/.torch
