@@ -277,8 +277,10 @@ tensors = [torch.randn(n, dtype=torch.float64).to(d) for n in (1, 17, 5000, 7000
 tensors += [torch.randn(70001).to(torch.float8_e4m3fn), torch.full((5000,), 1e-40), torch.ones(9000) * 3,
             1e5 + torch.randn(9000), torch.tensor([float("nan"), 1.0, float("inf")] * 3000)]
 tensors += [(torch.randn(9000) * 1e-5).half(), (torch.randn(9000) * 1e-39).bfloat16(), 1e3 + torch.randn(9000).half()]
+tensors += [(torch.randn(n % 256 + 1) * (n % 5)).to(d) for n in range(99)
+            for d in (torch.float32, torch.bfloat16, torch.float16)]
 stats = pyparam.measure(tensors, histogram=True)
-plain = pyparam.measure(tensors)  # 16-bit values go another way without bins to count
+plain = pyparam.measure(tensors)  # few values and 16-bit ones go other ways without bins to count
 norms = [pyparam.total_norm([t], p) for t in tensors for p in (0, 1, 2, 3.5, float("inf"), float("-inf"))]
 torch.save([stats._values, stats._counts, plain._values, plain._counts, *stats._bins, torch.stack([n.double() for n in norms])], sys.argv[1])
 """

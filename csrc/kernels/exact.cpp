@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/rounding.h"
 
 namespace pyparam::exact {
 namespace {
@@ -168,26 +169,9 @@ void write_no_sums(double* values) {
   values[kL1] = values[kL2] = values[kM2] = values[kMeanLow] = values[kExponent] = 0;
 }
 
-// Four numbers, of which a processor divides, or takes the root of, all in the time of one. The
-// steps are those of `over` and `root`.
-struct FourPairs {
-  double high[4], low[4];
-};
-
-PYPARAM_INLINE FourPairs over(const FourPairs& p, double n, double inverse) {
-  FourPairs out;
-  for (int i = 0; i < 4; ++i) {
-    const double first = p.high[i] / n;
-    const double rest = (__builtin_fma(-first, n, p.high[i]) + p.low[i]) * inverse;
-    out.high[i] = first + rest;
-    out.low[i] = (first - out.high[i]) + rest;
-  }
-  return out;
-}
-
-// The roots of p * 2^exponent.
-PYPARAM_INLINE void roots(const FourPairs& p, const int (&exponents)[4], double (&out)[4]) {
-  FourPairs even;
+// The roots of p * 2^exponent, by the steps of `root`.
+PYPARAM_INLINE void roots(const Pairs<4>& p, const int (&exponents)[4], double (&out)[4]) {
+  Pairs<4> even;
   double scales[4];
   bool in_range = true;
   for (int i = 0; i < 4; ++i) {
@@ -198,14 +182,8 @@ PYPARAM_INLINE void roots(const FourPairs& p, const int (&exponents)[4], double 
     in_range = in_range && half >= -1022 && half <= 1023;
     scales[i] = power_of_two(half);
   }
+  exact::roots(even, out);
   for (int i = 0; i < 4; ++i) {
-    const double first = std::sqrt(even.high[i]);
-    const double correction =
-        (__builtin_fma(-first, first, even.high[i]) + even.low[i]) / (2 * first);
-    out[i] = first + correction;
-  }
-  for (int i = 0; i < 4; ++i) {
-    out[i] = even.high[i] == 0 ? 0 : out[i];
     if (in_range) {
       out[i] *= scales[i];
     } else if (out[i] != 0) {
@@ -217,9 +195,10 @@ PYPARAM_INLINE void roots(const FourPairs& p, const int (&exponents)[4], double 
 PYPARAM_INLINE void write_rounded(const RowSums& sums, double* values, int64_t count) {
   const auto n = static_cast<double>(count);
   const auto [total, squares, spread] = std::tie(sums.total, sums.squares, sums.spread);
-  const FourPairs by_count =
-      over({{total.high, squares.high, spread.high, 0}, {total.low, squares.low, spread.low, 0}}, n,
-           1 / n);
+  const double inverse = 1 / n;
+  const Pairs<4> by_count = exact::over<4>(
+      {{total.high, squares.high, spread.high, 0}, {total.low, squares.low, spread.low, 0}},
+      {n, n, n, n}, {inverse, inverse, inverse, inverse});
   const Pair about_mean{by_count.high[2], by_count.low[2], spread.exponent};
   // Of one value nothing is known.
   const Pair variance = count < 2 ? Pair{} : over(about_mean, n - 1, 1 / (n - 1));

@@ -37,6 +37,15 @@ std::string layout_name(at::Layout layout) {
   }
 }
 
+// Sets what is told of dense values, but for their address.
+PYPARAM_INLINE void set_dense(Elements& e, Format format, bool is_complex, int64_t numel) {
+  e.format = format;
+  e.is_complex = is_complex;
+  e.values = is_complex ? 2 * numel : numel;
+  e.few = static_cast<uint64_t>(e.values - 1) < Elements::kFew && !is_complex &&
+          (format == Format::kFloat || format == Format::kHalf || format == Format::kBFloat16);
+}
+
 }  // namespace
 
 void check_values(const char* op, size_t i, const at::Tensor& tensor) {
@@ -99,9 +108,7 @@ PYPARAM_INLINE bool ElementList::take_ordinary(size_t i, const at::Tensor& tenso
   if (!format.has_value()) return false;
   const int64_t numel = impl.numel();
   Elements& e = elements_[i];
-  e.format = *format;
-  e.is_complex = c10::isComplexType(dtype);
-  e.values = e.is_complex ? 2 * numel : numel;
+  set_dense(e, *format, c10::isComplexType(dtype), numel);
   numels_[i] = e.values;
   if (numel == 0) return true;
   if (!impl.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
@@ -166,9 +173,7 @@ bool ElementList::take_plainest(size_t i, const at::Tensor& tensor) {
   if (!tensor.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
   if (!has_extent(tensor)) return false;
   Elements& e = elements_[i];
-  e.format = *format;
-  e.is_complex = tensor.is_complex();
-  e.values = tensor.numel() * (e.is_complex ? 2 : 1);
+  set_dense(e, *format, tensor.is_complex(), tensor.numel());
   e.data = e.values == 0 ? nullptr : static_cast<const char*>(tensor.const_data_ptr());
   numels_[i] = e.values;
   return true;

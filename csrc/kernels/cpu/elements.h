@@ -18,20 +18,6 @@
 
 namespace pyparam::cpu {
 
-// The values of one tensor. A complex number is two values. They come in memory order where the
-// tensor fills its memory densely (transposed and channels-last tensors do), in logical order where
-// it does not.
-struct Elements {
-  const char* data = nullptr;
-  int64_t values = 0;
-  Format format = Format::kFloat;
-  bool is_complex = false;
-  int32_t strided = -1;  // index of its view, -1 where its memory is dense
-
-  int64_t numel() const { return is_complex ? values / 2 : values; }
-  int64_t bytes() const { return values * value_size(format); }
-};
-
 // Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of
 // `tensors[i]` for a tensor without readable values: sparse, quantized, nested, meta, a packed
 // type, on another device, of a storage that was freed or shrunk.
@@ -51,6 +37,7 @@ class ElementList {
 
   size_t size() const { return elements_.size(); }
   const Elements& operator[](size_t i) const { return elements_[i]; }
+  const Elements* data() const { return elements_.data(); }
   // Counts of values, as the chunk planner takes them.
   const std::vector<int64_t>& numels() const { return numels_; }
 

@@ -28,10 +28,6 @@ constexpr int kSumLanes = 16;
 constexpr int kDoubleLanes = 8;
 constexpr int kDoubleSpan = 15;
 
-// How many powers of two the last bit of any value of a run lies below the largest value's own.
-constexpr int kLowest = kExactSpan + 23;
-static_assert(kLowest + 1 == exact::Window::kBits);
-
 template <typename T>
 struct Float;
 template <>
@@ -238,17 +234,12 @@ void add_run(exact::Sums& to, const T* x, int64_t n) {
 
 namespace {
 
-// A run's exact sums in the window's units: see there.
-void add_run(exact::Window& window, const ExactRun& run) {
-  // Squares come as multiples of 2^(2 exponent - 39) and what that leaves.
-  constexpr int kRest = 2 * kLowest - 39;
-  const int exponent = run.exponent - 127;
-  const double scale = power_of_two(kLowest - exponent);
-  window.values += static_cast<int64_t>(run.values[0] * scale);
-  window.magnitudes += static_cast<int64_t>(run.magnitudes[0] * scale);
-  const auto high = static_cast<int64_t>(run.squares[0] * power_of_two(39 - 2 * exponent));
-  const auto low = static_cast<int64_t>(run.squares[1] * scale * scale);
-  window.squares += (static_cast<__int128>(high) << kRest) + low;
+// A run's exact sums, in the window's units.
+void add_run(exact::Window& window, const ExactRun& run, const WindowUnits& units) {
+  window.values += static_cast<int64_t>(run.values[0] * units.scales[0]);
+  window.magnitudes += static_cast<int64_t>(run.magnitudes[0] * units.scales[1]);
+  window.squares += WindowUnits::squares(static_cast<int64_t>(run.squares[0] * units.scales[2]),
+                                         static_cast<int64_t>(run.squares[1] * units.scales[3]));
 }
 
 template <typename T>
@@ -264,14 +255,14 @@ void add_all(exact::Sums& to, exact::Window& window, const ExactRun* runs, const
       for (const double part : runs->squares) to.squares.add(part);
       continue;
     }
-    const int exponent = runs->exponent - 127 - kLowest;
-    if (!window.empty && window.exponent != exponent) {
+    const WindowUnits units(runs->exponent);
+    if (!window.empty && window.exponent != units.exponent) {
       to.add(window);
       window = {};
     }
     window.empty = false;
-    window.exponent = exponent;
-    add_run(window, *runs);
+    window.exponent = units.exponent;
+    add_run(window, *runs, units);
   }
 }
 

@@ -5,8 +5,11 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/cpu/exact.h"
+#include "kernels/cpu/few.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/histogram.h"
+#include "kernels/rounding.h"
 
 #define PYPARAM_NAMESPACE baseline
 #define PYPARAM_TARGET

@@ -62,6 +62,24 @@ constexpr int value_size(Format format) {
 float smallest_normal(
     Format format);  // of formats that widen to float32; smallest positive for integers
 
+// The values of one tensor. A complex number is two values. They come in memory order where the
+// tensor fills its memory densely (transposed and channels-last tensors do), in logical order where
+// it does not.
+struct Elements {
+  // What is measured as a few values is: one run, of which all sums stay in few bits (few.h).
+  static constexpr int64_t kFew = 256;
+
+  const char* data = nullptr;
+  int64_t values = 0;
+  Format format = Format::kFloat;
+  bool is_complex = false;
+  bool few = false;      // dense real values of float32 or 16 bits, 1 to kFew of them
+  int32_t strided = -1;  // index of its view, -1 where its memory is dense
+
+  int64_t numel() const { return is_complex ? values / 2 : values; }
+  int64_t bytes() const { return values * value_size(format); }
+};
+
 // The magnitude bits of a block's float32 values other than zeros, infinities and NaNs.
 struct MagnitudeRange {
   uint32_t smallest = 0x7fffffffu;  // more than the largest where there are none
@@ -97,6 +115,9 @@ struct Guess {
   uint8_t kind = 0;
 };
 
+struct FewTensors;
+struct FewTotals;
+
 // Blocks have 1 to kBlock values. `normal` is the smallest normal value of the type they come from.
 struct LaneKernels {
   // All but the moments, which come of the exact sums of each run. `range`, unless null, gets that
@@ -111,6 +132,9 @@ struct LaneKernels {
   Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened, Guess* guess,
                                  ExactRun* runs);
   Statistics (*measure_double)(const double* x, int64_t n, Guess* guess, ExactRun* runs);
+  // Of the tensors [begin, end) of a list those of few values: see few.h.
+  int64_t (*measure_few)(const FewTensors& tensors, int64_t begin, int64_t end, Guess* guess,
+                         FewTotals& totals, int32_t* left);
 
   void (*widen)(Format format, const void* from, int64_t n, void* to);
   void (*narrow)(const double* from, int64_t n, float* to);

@@ -129,10 +129,13 @@ struct NarrowSums {
       l1[to] += Vectors<float>::abs(v);
     }
   }
-  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
+  PYPARAM_TARGET PYPARAM_INLINE void finish(double (&sums)[4]) {
     for (Lanes64& lane : high) lane = lane - unit;
-    double sums[4];
     fold_four<kSumVectors>(sum, l1, high, low, sums);
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
+    double sums[4];
+    finish(sums);
     set_window(sums, out);
   }
 };

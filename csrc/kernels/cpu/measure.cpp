@@ -19,6 +19,7 @@
 #include "kernels/cpu/bins.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/exact.h"
+#include "kernels/cpu/few.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
@@ -35,13 +36,14 @@ constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
 constexpr int64_t kMappedGroup = 16 * kChunk;  // whose pages a thread gives back together
 static_assert(kChunk <= int64_t{1} << exact::Window::kCountBits);
+constexpr int64_t kFewBlock = 1024;  // rows, of which those of few values are measured
 constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while one is measured
 
 // What a thread keeps between chunks.
 struct Work {
   Scratch memory;
   exact::Sums rest;
-  Guess floats, doubles;
+  Guess floats, doubles, few;
 
   static Work& of_this_thread() {
     static thread_local const std::unique_ptr<Work> work = std::make_unique<Work>();
@@ -146,12 +148,42 @@ struct Read {
   ReadBytes kept;  // of the maps, and not given back
 };
 
+// The rows of a list in two parts: those of few values, which are measured a block of rows after
+// the other, and those that are cut into chunks, with their place among these.
+struct Cut {
+  std::vector<int64_t> rows;
+  ChunkPlan plan;  // of those rows
+  int64_t blocks = 0;
+  int64_t numel = 0;
+  int64_t nbytes = 0;
+
+  // Not `by_chunks` where only the rows themselves are asked for.
+  Cut(const ElementList& list, bool by_chunks, int64_t group) {
+    std::vector<int64_t> values;
+    for (size_t t = 0; t < list.size(); ++t) {
+      const Elements& e = list[t];
+      numel += e.numel();
+      nbytes += e.bytes();
+      if (e.few && !by_chunks) continue;
+      rows.push_back(static_cast<int64_t>(t));
+      values.push_back(e.values);
+    }
+    plan = plan_chunks(values, kChunk, group);
+    if (rows.size() != list.size())
+      blocks = (static_cast<int64_t>(list.size()) + kFewBlock - 1) / kFewBlock;
+  }
+  int64_t groups() const { return static_cast<int64_t>(plan.groups.size()) - 1; }
+  int64_t chunks(size_t k) const { return plan.first[k + 1] - plan.first[k]; }
+};
+
 // `numbers`, unless null, gets each row's exact sums.
 Measured run(const ElementList& list, std::vector<BinCounter>* counters, const FileMaps& maps,
              std::vector<exact::Numbers>* numbers) {
   const ExactFloats mode;  // for what is combined and written here
   const auto rows = static_cast<int64_t>(list.size());
-  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, maps.empty() ? kGroup : kMappedGroup);
+  const Cut cut(list, counters != nullptr || numbers != nullptr || !maps.empty(),
+                maps.empty() ? kGroup : kMappedGroup);
+  const ChunkPlan& plan = cut.plan;
   Measured out = empty_measured(rows, at::kCPU);
   double* values = out.values.mutable_data_ptr<double>();
   int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
@@ -166,78 +198,96 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
   };
 
   // Only tensors of several chunks need their partial results kept.
-  std::vector<int64_t> place;
+  std::vector<int64_t> place(cut.rows.size());
   int64_t kept = 0;
-  int64_t numel = 0;
-  int64_t nbytes = 0;
-  for (int64_t t = 0; t < rows; ++t) {
-    numel += list[t].numel();
-    nbytes += list[t].bytes();
-    const int64_t chunks = plan.first[t + 1] - plan.first[t];
-    if (chunks <= 1) continue;
-    if (place.empty()) place.resize(list.size());
-    place[t] = kept - plan.first[t];
-    kept += chunks;
+  for (size_t k = 0; k < cut.rows.size(); ++k) {
+    if (cut.chunks(k) <= 1) continue;
+    place[k] = kept - plan.first[k];
+    kept += cut.chunks(k);
   }
   std::vector<Statistics> parts(static_cast<size_t>(kept));
   std::vector<exact::Numbers> part_sums(static_cast<size_t>(kept));
   std::vector<Read> read_by(static_cast<size_t>(at::get_num_threads()));
   const LaneKernels& lanes = lane_kernels();
-  bytes_in_all = nbytes;
+  bytes_in_all = cut.nbytes;
   bytes_done = 0;
-  for_each_chunk_by_worker(plan, Pass::kReads, [&](int64_t worker) {
+  for_each_task_by_worker(std::max(cut.blocks, cut.groups()), Pass::kReads, [&](int64_t worker) {
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(worker);
     Read& read = read_by[static_cast<size_t>(worker)];
     Work& work = Work::of_this_thread();
-    return [&, counter](const Chunk& chunk, int64_t index) {
-      if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
-        list.prefetch(plan.chunks[index + kAhead]);
+    // `piece` of a row; where it is not all of it, `part` is the place of what is found.
+    const auto take = [&, counter](const Chunk& piece, int64_t part) {
+      const int64_t row = piece.tensor;
       ChunkSums sums(work.rest);
-      const Statistics part = measure_chunk(list, chunk, lanes, counter, work, sums);
-      read.found = joined(read.found, part);
-      const bool alone = plan.first[chunk.tensor + 1] - plan.first[chunk.tensor] == 1;
-      if (alone && numbers == nullptr && sums.windowed()) {
-        read.windows.add(sums.window, chunk.length, read.sums);
-        write(chunk.tensor, part, sums.window);
+      const Statistics found = measure_chunk(list, piece, lanes, counter, work, sums);
+      read.found = joined(read.found, found);
+      if (part < 0 && numbers == nullptr && sums.windowed()) {
+        read.windows.add(sums.window, piece.length, read.sums);
+        write(row, found, sums.window);
       } else {
-        exact::Numbers of_chunk = sums.numbers();
-        exact::add(read.sums, of_chunk);
-        if (alone) {
-          write(chunk.tensor, part, of_chunk);
-          if (numbers != nullptr) (*numbers)[chunk.tensor] = std::move(of_chunk);
+        exact::Numbers of_piece = sums.numbers();
+        exact::add(read.sums, of_piece);
+        if (part < 0) {
+          write(row, found, of_piece);
+          if (numbers != nullptr) (*numbers)[row] = std::move(of_piece);
         } else {
-          parts[place[chunk.tensor] + index] = part;
-          part_sums[place[chunk.tensor] + index] = std::move(of_chunk);
+          parts[part] = found;
+          part_sums[part] = std::move(of_piece);
         }
       }
-      const Elements& e = list[chunk.tensor];
-      if (chunk.length == kChunk)
-        bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
-      if (!maps.empty() && e.strided < 0) {
-        const auto* begin =
-            reinterpret_cast<const char*>(e.data) + chunk.begin * value_size(e.format);
-        if (read.kept.end != begin || read.kept.end - read.kept.begin >= kReleased) {
-          release(maps, read.kept);
-          read.kept.begin = begin;
+    };
+    return [&, take](int64_t task) {
+      if (task < cut.blocks) {
+        const int64_t begin = task * kFewBlock;
+        const int64_t end = std::min(begin + kFewBlock, rows);
+        FewTotals totals{read.found, read.windows, read.sums};
+        int32_t left[kFewBlock];
+        const int64_t leavings = lanes.measure_few({list.data(), rows, values, counts}, begin, end,
+                                                   &work.few, totals, left);
+        for (int64_t i = 0; i < leavings; ++i)
+          take({begin + left[i], 0, list[begin + left[i]].values}, -1);
+      }
+      if (task >= cut.groups()) return;
+      for (int64_t c = plan.groups[task]; c < plan.groups[task + 1]; ++c) {
+        const auto piece_at = [&](int64_t index) {
+          const Chunk& chunk = plan.chunks[index];
+          return Chunk{cut.rows[chunk.tensor], chunk.begin, chunk.length};
+        };
+        if (c + kAhead < static_cast<int64_t>(plan.chunks.size()))
+          list.prefetch(piece_at(c + kAhead));
+        const Chunk piece = piece_at(c);
+        const auto k = static_cast<size_t>(plan.chunks[c].tensor);
+        take(piece, cut.chunks(k) == 1 ? -1 : place[k] + c);
+        const Elements& e = list[piece.tensor];
+        if (piece.length == kChunk)
+          bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
+        if (!maps.empty() && e.strided < 0) {
+          const auto* begin =
+              reinterpret_cast<const char*>(e.data) + piece.begin * value_size(e.format);
+          if (read.kept.end != begin || read.kept.end - read.kept.begin >= kReleased) {
+            release(maps, read.kept);
+            read.kept.begin = begin;
+          }
+          read.kept.end = begin + piece.length * value_size(e.format);
         }
-        read.kept.end = begin + chunk.length * value_size(e.format);
       }
     };
   });
   for (const Read& read : read_by) release(maps, read.kept);
 
   ChunkSums sums(Work::of_this_thread().rest);
-  for (int64_t t = 0; t < rows; ++t) {
-    const int64_t chunks = plan.first[t + 1] - plan.first[t];
-    if (chunks == 0) write(t, Statistics{}, exact::Window{});
+  for (size_t k = 0; k < cut.rows.size(); ++k) {
+    const int64_t row = cut.rows[k];
+    const int64_t chunks = cut.chunks(k);
+    if (chunks == 0) write(row, Statistics{}, exact::Window{});
     if (chunks <= 1) continue;
-    const int64_t first = place[t] + plan.first[t];
+    const int64_t first = place[k] + plan.first[k];
     Statistics sum = parts[first];
     for (int64_t c = 1; c < chunks; ++c) sum = joined(sum, parts[first + c]);
     for (int64_t c = 0; c < chunks; ++c) exact::add(sums.rest, part_sums[first + c]);
     exact::Numbers of_row = sums.numbers();
-    write(t, sum, of_row);
-    if (numbers != nullptr) (*numbers)[t] = std::move(of_row);
+    write(row, sum, of_row);
+    if (numbers != nullptr) (*numbers)[row] = std::move(of_row);
     sums.rest.clear();
   }
   Statistics total;
@@ -246,7 +296,7 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
     read.windows.spill(read.sums);
     exact::add(sums.rest, exact::numbers_of(read.sums));
   }
-  write_unsummed(total, numel, nbytes, values + rows * kValueColumns,
+  write_unsummed(total, cut.numel, cut.nbytes, values + rows * kValueColumns,
                  counts + rows * kCountColumns);
   exact::write_sums(sums.numbers(), values + rows * kValueColumns, counts + rows * kCountColumns);
   return out;

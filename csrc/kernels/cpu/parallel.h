@@ -13,14 +13,13 @@
 
 namespace pyparam::cpu {
 
-// Calls make(worker) once on each thread that takes part, and what it gives for chunks of the plan
-// as fn(chunk, index), each chunk exactly once, with exact floats. Workers count from 0 and are
-// fewer than at::get_num_threads(). Threads take groups as they become free, so the order is not
-// fixed: fn must write only what belongs to its chunk or its worker. Throws what the caller throws
-// who does not want to wait for the end (interrupt.h).
+// Calls make(worker) once on each thread that takes part, and what it gives for tasks as fn(task),
+// each of them exactly once, with exact floats. Workers count from 0 and are fewer than
+// at::get_num_threads(). Threads take tasks as they become free, so the order is not fixed: fn must
+// write only what belongs to its task or its worker. Throws what the caller throws who does not
+// want to wait for the end (interrupt.h).
 template <typename Make>
-void for_each_chunk_by_worker(const ChunkPlan& plan, Pass pass, const Make& make) {
-  const auto groups = static_cast<int64_t>(plan.groups.size()) - 1;
+void for_each_task_by_worker(int64_t tasks, Pass pass, const Make& make) {
   const auto caller = std::this_thread::get_id();
   Interruption interruption(pass);
   std::atomic<int64_t> next{0};
@@ -28,13 +27,13 @@ void for_each_chunk_by_worker(const ChunkPlan& plan, Pass pass, const Make& make
     const ExactFloats exact;
     const auto& fn = make(worker);
     const bool asks = std::this_thread::get_id() == caller;
-    for (int64_t g = next.fetch_add(1); g < groups && !interruption.stopped();
-         g = next.fetch_add(1)) {
-      for (int64_t c = plan.groups[g]; c < plan.groups[g + 1]; ++c) fn(plan.chunks[c], c);
+    for (int64_t task = next.fetch_add(1); task < tasks && !interruption.stopped();
+         task = next.fetch_add(1)) {
+      fn(task);
       if (asks) interruption.ask();
     }
   };
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), groups);
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), tasks);
   if (threads <= 1 || at::in_parallel_region()) {
     work(0);
   } else {
@@ -43,10 +42,22 @@ void for_each_chunk_by_worker(const ChunkPlan& plan, Pass pass, const Make& make
   interruption.rethrow();
 }
 
+// The same for chunks of a plan, as fn(chunk, index); a task is a group of them.
+template <typename Make>
+void for_each_chunk_by_worker(const ChunkPlan& plan, Pass pass, const Make& make) {
+  for_each_task_by_worker(static_cast<int64_t>(plan.groups.size()) - 1, pass, [&](int64_t worker) {
+    return [&plan, fn = make(worker)](int64_t group) {
+      for (int64_t c = plan.groups[group]; c < plan.groups[group + 1]; ++c) fn(plan.chunks[c], c);
+    };
+  });
+}
+
 // The same with one fn for all threads.
 template <typename Fn>
 void for_each_chunk(const ChunkPlan& plan, Pass pass, const Fn& fn) {
-  for_each_chunk_by_worker(plan, pass, [&fn](int64_t) -> const Fn& { return fn; });
+  for_each_chunk_by_worker(plan, pass, [&fn](int64_t) {
+    return [&fn](const Chunk& chunk, int64_t index) { fn(chunk, index); };
+  });
 }
 
 }  // namespace pyparam::cpu
