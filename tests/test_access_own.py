@@ -229,9 +229,11 @@ def test_other_sources_have_the_same_functions() -> None:
     assert list(pyparam.state_dict(state)) == list(state)
     with pytest.raises(AttributeError, match=r"get_parameter: no entry named '0.bais'.*'0.bias'"):
         pyparam.get_parameter(state, "0.bais")
-    with pytest.raises(TypeError, match="named_modules: a OrderedDict has no modules; expected an nn.Module"):
+    with pytest.raises(
+        TypeError, match="named_modules: an OrderedDict has no modules; expected an nn.Module"
+    ):
         pyparam.named_modules(state)
-    with pytest.raises(TypeError, match="get_submodule: a OrderedDict has no modules"):
+    with pytest.raises(TypeError, match="get_submodule: an OrderedDict has no modules"):
         pyparam.get_submodule(state, "0")
 
 

@@ -148,7 +148,7 @@ def test_levels_of_nothing_and_of_one_value() -> None:
 
 def test_mistakes(monitor, tmp_path) -> None:
     path = tmp_path / "report.html"
-    with pytest.raises(TypeError, match="report: history is a int; expected a Monitor or its history"):
+    with pytest.raises(TypeError, match="report: history is an int; expected a Monitor or its history"):
         pyparam.report(Transformer(8, 1, 8, 2), path, history=3)
     with pytest.raises(TypeError, match="report: history is a list; expected a Monitor or its history"):
         pyparam.report(Transformer(8, 1, 8, 2), path, history=[pyparam.measure({})])

@@ -451,7 +451,7 @@ def test_nothing_has_no_findings():
 
 
 def test_no_source():
-    with pytest.raises(TypeError, match="a int is no source of parameters"):
+    with pytest.raises(TypeError, match="an int is no source of parameters"):
         findings(5)
 
 

@@ -82,8 +82,14 @@ def test_meta_tensors_are_checked_and_left(name: str) -> None:
         (
             lambda t: init.kaiming_normal_(t, nonlinearity="?", seed=1, stream="x"),
             ValueError,
-            "Unsupported nonlinearity",
+            "kaiming_normal_: Unsupported nonlinearity",
         ),
+        (
+            lambda t: init.constant_(t.to(torch.int8), 300),
+            ValueError,
+            r"constant_: 300 is beyond what torch\.int8 can hold",
+        ),
+        (lambda t: init.ones_(t, offset=3), ValueError, "ones_: offset and strides need shape"),
         (lambda t: init.orthogonal_(t[0], seed=1, stream="x"), ValueError, "2 or more dimensions"),
         (lambda t: init.sparse_(t[0], 0.5, seed=1, stream="x"), ValueError, "only tensors with 2 dimensions"),
         (

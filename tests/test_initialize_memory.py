@@ -228,3 +228,12 @@ def test_meta_and_lazy_parameters_have_no_values() -> None:
         "0.weight": "it is on the meta device",
         "1.weight": "its lazy module has not run, so it has no shape",
     }
+
+
+def test_to_empty_says_what_is_no_module_and_no_device() -> None:
+    with pytest.raises(TypeError, match="to_empty: expected an nn.Module, got dict"):
+        init.to_empty({"weight": torch.zeros(1)}, device="cpu")
+    model = nn.Linear(2, 2, device="meta")
+    with pytest.raises(ValueError, match="to_empty: no device 'gpu': "):
+        init.to_empty(model, device="gpu")
+    assert model.weight.is_meta

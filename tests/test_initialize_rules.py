@@ -104,6 +104,8 @@ def test_gpt2_rules_scale_the_residual_projections_by_depth() -> None:
     assert report["h.0.c_proj.bias"].sampler == "zeros_"
     with pytest.raises(ValueError, match="n_layer must be positive, got 0"):
         init.gpt2_rules(0)
+    with pytest.raises(TypeError, match="gpt2_rules: n_layer must be an integer, got float"):
+        init.gpt2_rules(1.5)
 
 
 def test_vit_rules_cut_at_two_deviations() -> None:

@@ -198,7 +198,7 @@ def test_what_is_no_tensor_under_the_name_of_one(rename, strict):
     tied = nn.Sequential(net, net)
     state = tied.state_dict()
     state["1.bias"] = 3
-    with pytest.raises(TypeError, match=r"load_: '1\.bias' is a int in the source, expected a tensor"):
+    with pytest.raises(TypeError, match=r"load_: '1\.bias' is an int in the source, expected a tensor"):
         pyparam.load_(tied, state, strict=strict)
     assert torch.equal(net.weight, before)
 

@@ -97,7 +97,7 @@ def test_parts_that_are_not_there(tmp_path):
     for verb, source in ((pyparam.load_, {"model": STATE}), (pyparam.load_file_, tmp_path / "m.pt")):
         with pytest.raises(ValueError, match=rf"{verb.__name__}: there is no part 'ema'; there is: model \("):
             verb(model(), source, part="ema")
-        with pytest.raises(TypeError, match=f"{verb.__name__}: part is a int; expected a prefix of names"):
+        with pytest.raises(TypeError, match=f"{verb.__name__}: part is an int; expected a prefix of names"):
             verb(model(), source, part=3)
     net = model()
     assert pyparam.load_file_(net, tmp_path / "m.pt", part="model", assign=True) == ([], [])

@@ -285,7 +285,7 @@ def test_wrong_arguments(options, kind, words) -> None:
 
 def test_what_cannot_be_attached() -> None:
     net = network()
-    with pytest.raises(TypeError, match="a int is no source of parameters"):
+    with pytest.raises(TypeError, match="an int is no source of parameters"):
         Monitor(3)
     monitor = Monitor(net.named_parameters())
     with pytest.raises(TypeError, match="expected a torch.optim.Optimizer to attach to, got a Sequential"):

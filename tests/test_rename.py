@@ -39,19 +39,19 @@ def test_rules(rule, given, wanted):
 @pytest.mark.parametrize(
     ("rule", "kind", "words"),
     [
-        (3, TypeError, "v: rename takes a prefix to remove, a pair .* not a int"),
+        (3, TypeError, "v: rename takes a prefix to remove, a pair .* not an int"),
         (b"x", TypeError, "not a bytes"),
         (re.compile("a"), TypeError, "a regular expression without a replacement"),
         (
             (3, "x"),
             TypeError,
-            "a rule's pattern is a glob or a compiled regular expression over str, not a int",
+            "a rule's pattern is a glob or a compiled regular expression over str, not an int",
         ),
         ((re.compile(b"a"), "x"), TypeError, "over str, not a Pattern"),
         ({"a": 1}, TypeError, "a rule of globs maps text to text, got str to int"),
         (("a.*", "*.*"), ValueError, r"the replacement '\*.\*' has more '\*' than its pattern 'a.\*'"),
         ((re.compile("a"), r"\1"), ValueError, "does not fit 'a': invalid group reference 1"),
-        ([["a", 3]], TypeError, "not a int"),
+        ([["a", 3]], TypeError, "not an int"),
     ],
 )
 def test_rules_that_are_none(rule, kind, words):

@@ -411,9 +411,9 @@ def test_where_it_cannot_write(tmp_path):
 
 
 def test_no_source(tmp_path):
-    with pytest.raises(TypeError, match="a int is no source of parameters"):
+    with pytest.raises(TypeError, match="an int is no source of parameters"):
         pyparam.report(5, tmp_path / "a.html")
-    with pytest.raises(TypeError, match="a int is no source of parameters"):
+    with pytest.raises(TypeError, match="an int is no source of parameters"):
         pyparam.report(net(), tmp_path / "a.html", against=5)
     assert list(tmp_path.iterdir()) == []
 

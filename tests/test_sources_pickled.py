@@ -258,7 +258,7 @@ def test_a_pickle_that_torch_did_not_write(tmp_path):
 
 def test_a_pickle_of_no_tensors(tmp_path):
     torch.save(5, tmp_path / "x.pt")
-    with pytest.raises(ValueError, match=r"x\.pt holds a int; expected tensors by name"):
+    with pytest.raises(ValueError, match=r"x\.pt holds an int; expected tensors by name"):
         pyparam.open(tmp_path / "x.pt")
 
 

@@ -171,7 +171,7 @@ def test_strips() -> None:
         (
             lambda name: 3,
             TypeError,
-            "by: the function gave a int for 'embed.weight'; expected a string or None",
+            "by: the function gave an int for 'embed.weight'; expected a string or None",
         ),
     ],
 )

@@ -152,7 +152,7 @@ def test_a_table_that_is_kept_answers_and_is_used_as_any():
     ]
     with pytest.raises(ValueError, match="names and tensors differ in length"):
         pyparam.ParamTable(["a"], [])
-    with pytest.raises(TypeError, match="ParamTable: names are str, and 3 is a int"):
+    with pytest.raises(TypeError, match="ParamTable: names are str, and 3 is an int"):
         pyparam.ParamTable([3], [torch.ones(1)])
 
 

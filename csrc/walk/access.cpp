@@ -124,28 +124,53 @@ void add_access_functions(PyObject* extension) {
           "Lazy: one step costs one step. A source's own method is asked where it has one.\n\n"
           "Args:\n    source: a module or any other source.\n    prefix: put before every name, "
           "with a dot.\n"
-          "    recurse: False for the source's own parameters only.\n"
-          "    remove_duplicate: whether a parameter met again (the same object) is left out."),
+          "    recurse: False for the source's own alone.\n"
+          "    remove_duplicate: whether one met again (the same object) is left out.\n\n"
+          "Raises:\n    TypeError: for what is no source.\n"
+          "    ValueError: with remove_duplicate=False, where a module contains itself."),
       define<What::kParameters, false, false>(
           "parameters",
           "parameters(source, recurse=True)\n--\n\n"
-          "Iterates over parameters, as nn.Module.parameters does."),
+          "Iterates over parameters, as nn.Module.parameters does: each object once.\n\n"
+          "Args:\n    source: a module or any other source.\n"
+          "    recurse: False for the source's own alone.\n\n"
+          "Raises:\n    TypeError: for what is no source."),
       define<What::kBuffers, true, false>(
           "named_buffers",
           "named_buffers(source, prefix='', recurse=True, remove_duplicate=True)\n--\n\n"
-          "Iterates over (qualified name, buffer) pairs, as nn.Module.named_buffers does."),
-      define<What::kBuffers, false, false>("buffers",
-                                           "buffers(source, recurse=True)\n--\n\n"
-                                           "Iterates over buffers, as nn.Module.buffers does."),
+          "Iterates over (qualified name, buffer) pairs, as nn.Module.named_buffers does.\n\n"
+          "A source that does not tell buffers from parameters has none.\n\n"
+          "Args:\n    source: a module or any other source.\n    prefix: put before every name, "
+          "with a dot.\n"
+          "    recurse: False for the source's own alone.\n"
+          "    remove_duplicate: whether one met again (the same object) is left out.\n\n"
+          "Raises:\n    TypeError: for what is no source.\n"
+          "    ValueError: with remove_duplicate=False, where a module contains itself."),
+      define<What::kBuffers, false, false>(
+          "buffers",
+          "buffers(source, recurse=True)\n--\n\n"
+          "Iterates over buffers, as nn.Module.buffers does: each object once.\n\n"
+          "Args:\n    source: a module or any other source.\n"
+          "    recurse: False for the source's own alone.\n\n"
+          "Raises:\n    TypeError: for what is no source."),
       define<What::kModules, true, false>(
           "named_modules",
           "named_modules(source, memo=None, prefix='', remove_duplicate=True)\n--\n\n"
           "Iterates over (qualified name, module) pairs, as nn.Module.named_modules does.\n\n"
+          "Args:\n    source: a module, or an Inspector of one.\n"
+          "    memo: a set of modules to leave out, which those that come are added to.\n"
+          "    prefix: the name of the source itself, before every other with a dot.\n"
+          "    remove_duplicate: whether a module met again is left out.\n\n"
           "Raises:\n    ValueError: with remove_duplicate=False, where a module contains itself.\n"
           "    TypeError: for a source without modules (a state dict, a checkpoint)."),
-      define<What::kModules, false, false>("modules",
-                                           "modules(source, remove_duplicate=True)\n--\n\n"
-                                           "Iterates over modules, as nn.Module.modules does."),
+      define<What::kModules, false, false>(
+          "modules",
+          "modules(source, remove_duplicate=True)\n--\n\n"
+          "Iterates over modules, as nn.Module.modules does, the source itself first.\n\n"
+          "Args:\n    source: a module, or an Inspector of one.\n"
+          "    remove_duplicate: whether a module met again is left out.\n\n"
+          "Raises:\n    ValueError: with remove_duplicate=False, where a module contains itself.\n"
+          "    TypeError: for a source without modules (a state dict, a checkpoint)."),
       define<What::kParameters, true, true>("own_named_parameters", nullptr),
       define<What::kParameters, false, true>("own_parameters", nullptr),
       define<What::kBuffers, true, true>("own_named_buffers", nullptr),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyparam._base.closest import hint, missing
 from pyparam._base.native import _C
+from pyparam._base.words import a_kind
 from pyparam._share.save import with_shared
 from pyparam._sources import module as module_source
 from pyparam._sources import overrides, table_of
@@ -126,6 +127,14 @@ def _asked_state_dict(
 def get_parameter(source: Any, target: str) -> Tensor:
     """The parameter of that qualified name, as ``nn.Module.get_parameter`` gives it.
 
+    Args:
+        source: a module or any other source.
+        target: a qualified name ("0.weight"); the parts that wrappers put into it (``_orig_mod.``) may be
+            left out, where one parameter alone answers to what is left.
+
+    Returns:
+        The object that the source holds; of a checkpoint its tensor.
+
     Raises:
         AttributeError: where there is none, or what stands there is no parameter.
     """
@@ -137,6 +146,13 @@ def get_parameter(source: Any, target: str) -> Tensor:
 def get_buffer(source: Any, target: str) -> Tensor:
     """The buffer of that qualified name, as ``nn.Module.get_buffer`` gives it.
 
+    Args:
+        source: a module or any other source that tells buffers from parameters.
+        target: a qualified name, as :func:`get_parameter` takes it.
+
+    Returns:
+        The object that the source holds.
+
     Raises:
         AttributeError: where there is none, or what stands there is no buffer.
     """
@@ -147,6 +163,13 @@ def get_buffer(source: Any, target: str) -> Tensor:
 
 def get_submodule(source: Any, target: str) -> nn.Module:
     """The module of that qualified name, as ``nn.Module.get_submodule`` gives it.
+
+    Args:
+        source: a module, or an Inspector of one.
+        target: a qualified name, as :func:`get_parameter` takes it; "" is the module itself.
+
+    Returns:
+        The module.
 
     Raises:
         AttributeError: where there is none.
@@ -179,7 +202,7 @@ def _module_of(source: Any, operation: str) -> nn.Module:
     mirrored = getattr(type(source), "__pyparam_module__", None)  # as an Inspector has
     module = source if mirrored is None else mirrored(source)
     if not isinstance(module, nn.Module):
-        raise TypeError(f"{operation}: a {type(source).__name__} has no modules; expected an nn.Module")
+        raise TypeError(f"{operation}: {a_kind(source)} has no modules; expected an nn.Module")
     return module
 
 

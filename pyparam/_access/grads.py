@@ -21,6 +21,9 @@ def zero_grad(source: Any, set_to_none: bool = True) -> None:
     Args:
         source: a model, or anything else with parameters.
         set_to_none: drops the gradients; otherwise they are detached and filled with zeros.
+
+    Raises:
+        TypeError: for what is no source.
     """
     if isinstance(source, nn.Module):
         if overrides.is_own(source, "zero_grad"):

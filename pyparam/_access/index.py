@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
+from pyparam._base.words import a_kind
 from pyparam._base.wrappers import Names
 from pyparam._sources.registered import Kind, registered
 
@@ -101,12 +102,15 @@ class Index(Mapping[str, Tensor]):
         return iter(self._current())
 
     def keys(self) -> KeysView[str]:
+        """The qualified names, in the order of ``named_parameters``: a view of what is listed now."""
         return self.snapshot().keys()
 
     def values(self) -> ValuesView[Tensor]:
+        """The parameters in that order, likewise."""
         return self.snapshot().values()
 
     def items(self) -> ItemsView[str, Tensor]:
+        """Pairs of both, likewise."""
         return self.snapshot().items()
 
     def __eq__(self, other: object) -> bool:
@@ -121,7 +125,7 @@ class Index(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         count = len(self)
         what = "parameters and buffers" if self._buffers else "parameters"
-        return f"Index of {count} {what} of a {type(self._model).__name__}"
+        return f"Index of {count} {what} of {a_kind(self._model)}"
 
 
 def _rebuilt(model: nn.Module, buffers: bool) -> Index:
@@ -139,5 +143,5 @@ def index(model: nn.Module, *, buffers: bool = False) -> Index:
         TypeError: for what is no module; nothing else can change under its name.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"index: expected an nn.Module, got a {type(model).__name__}")
+        raise TypeError(f"index: expected an nn.Module, got {a_kind(model)}")
     return Index(model, buffers=buffers)

@@ -7,7 +7,7 @@ from functools import singledispatch
 from html import escape
 from typing import Any
 
-from pyparam._base.words import plain
+from pyparam._base.words import a_kind, plain
 
 # Notebooks style tables too: JupyterLab by `:not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon td` and
 # `.jp-RenderedHTMLCommon tbody tr:nth-child(odd)`, two classes and two elements. Three classes win over them.
@@ -42,7 +42,7 @@ _STYLE = f"<style>{_STYLE}</style>"
 @singledispatch
 def html(value: Any) -> str:
     """What a notebook shows of a value. The room that draws a kind of value registers itself for it."""
-    raise TypeError(f"nothing draws a {type(value).__name__} in a notebook")
+    raise TypeError(f"nothing draws {a_kind(value)} in a notebook")
 
 
 def table(

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from pyparam._base.words import a_kind
 from pyparam._base.wrappers import ANYWHERE
 
 Renaming: TypeAlias = Callable[[str], str]
@@ -128,14 +129,14 @@ def _is_no_list(rule: object) -> bool:
 def _described(rule: object) -> str:
     if isinstance(rule, re.Pattern):
         return "a regular expression without a replacement"
-    return f"a {type(rule).__name__}"
+    return a_kind(rule)
 
 
 def _checked(function: Callable[[str], object], verb: str) -> Renaming:
     def new(name: str) -> str:
         made = function(name)
         if not isinstance(made, str):
-            raise TypeError(f"{verb}: rename gave a {type(made).__name__} for {name!r}; expected a name")
+            raise TypeError(f"{verb}: rename gave {a_kind(made)} for {name!r}; expected a name")
         return made
 
     return new
@@ -149,7 +150,7 @@ def _replacing(pattern: object, replacement: str, verb: str) -> Renaming:
     if not isinstance(pattern, str):
         raise TypeError(
             f"{verb}: a rule's pattern is a glob or a compiled regular expression over str, not "
-            f"a {type(pattern).__name__}"
+            f"{a_kind(pattern)}"
         )
     return _first_of([_glob(pattern, replacement, verb)])
 

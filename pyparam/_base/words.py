@@ -29,6 +29,16 @@ def size(count: int) -> str:
     )
 
 
+def a_kind(value: object) -> str:
+    """A value by its type, as a sentence has it: "a dict", "an int"."""
+    return a_name(type(value).__name__)
+
+
+def a_name(name: str) -> str:
+    """A type's name with its article."""
+    return f"{'an' if name[:1].lower() in tuple('aeio') else 'a'} {name}"
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """ "float32"."""
     return str(dtype).removeprefix("torch.")

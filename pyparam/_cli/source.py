@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from pyparam._base.closest import closest, hint
+from pyparam._base.words import a_kind
 from pyparam._cli.config import config_file, model_of
 from pyparam._cli.mistake import Mistake
 from pyparam._sources.part import part_of
@@ -109,7 +110,7 @@ def _from_factory(module_name: str, name: str, meta: bool, arguments: dict[str, 
         if meta:
             raise Mistake(f"--meta builds a model, and {where} is one already ({type(made).__name__})")
         if arguments:
-            raise Mistake(f"--arg is for a factory, and {where} is a {type(made).__name__}")
+            raise Mistake(f"--arg is for a factory, and {where} is {a_kind(made)}")
         return made
     _check_arguments(made, where, arguments)
     with _on_meta(meta):

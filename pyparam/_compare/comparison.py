@@ -316,7 +316,8 @@ class Comparison:
         """The ``n`` changed rows that differ most by the column ``by``, the worst first.
 
         Rows with non-finite differences come before all others. ``by`` is ``max_abs``, ``mean_abs``, ``l2``,
-        ``rel_l2``, ``differing``, ``nonfinite`` or ``cosine`` (the smallest is the worst).
+        ``rel_l2``, ``differing``, ``nonfinite`` or ``cosine`` (the smallest is the worst). Raises ValueError
+        for another column or a negative ``n``.
         """
         if by not in SORTABLE:
             raise ValueError(

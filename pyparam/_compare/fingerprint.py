@@ -115,7 +115,10 @@ class Fingerprint:
         return hash(self._total)
 
     def diff(self, other: Fingerprint) -> list[str]:
-        """Names whose digests differ, and those that one side lacks: this one's order, then the other's."""
+        """Names whose digests differ, and those that one side lacks: this one's order, then the other's.
+
+        Raises TypeError for what is no Fingerprint.
+        """
         if not isinstance(other, Fingerprint):
             raise TypeError(f"Fingerprint.diff: expected a Fingerprint, got {type(other).__name__}")
         theirs = other._index
@@ -140,7 +143,7 @@ class Fingerprint:
         """The Fingerprint that :meth:`to_dict` wrote.
 
         Raises ValueError for data of another kind or format, and where the total does not belong to the
-        parameters (a damaged or edited file).
+        parameters (a damaged or edited file); TypeError for what is no mapping.
         """
         if not isinstance(data, Mapping):
             raise TypeError(f"Fingerprint.from_dict: expected a mapping, got {type(data).__name__}")

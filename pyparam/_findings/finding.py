@@ -23,6 +23,7 @@ class Finding:
     """A word for programs, one of ``pyparam.findings``' table."""
 
     severity: Severity
+    """"error": no training survives it, "warning": very likely a mistake, "info": worth knowing."""
 
     title: str
     """A sentence without its full stop: "2 parameters have values that are not finite"."""

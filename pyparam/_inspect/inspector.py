@@ -371,24 +371,31 @@ class Inspector:
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
-        """As ``nn.Module.named_parameters``. Sources without modules list all tensors that are no buffers."""
+        """As ``nn.Module.named_parameters``: ``prefix`` and a dot before every name, ``recurse=False`` for
+        its own alone, ``remove_duplicate=False`` for an object under each of its names. Sources without
+        modules list all tensors that are no buffers."""
         return named_tensors(self.__node, False, prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Tensor]:
+        """As ``nn.Module.parameters``: those of :meth:`named_parameters`, without names."""
         return (tensor for _, tensor in self.named_parameters(recurse=recurse))
 
     def named_buffers(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Tensor]]:
+        """As ``nn.Module.named_buffers``, with the arguments of :meth:`named_parameters`. Sources that do not
+        tell buffers from parameters have none."""
         return named_tensors(self.__node, True, prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """As ``nn.Module.buffers``: those of :meth:`named_buffers`, without names."""
         return (tensor for _, tensor in self.named_buffers(recurse=recurse))
 
     def named_modules(
         self, memo: None = None, prefix: str = "", remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Inspector]]:
-        """As ``nn.Module.named_modules``, each module as an Inspector. ``memo`` must stay None."""
+        """As ``nn.Module.named_modules``, each module as an Inspector, with ``prefix`` before every name and,
+        with ``remove_duplicate=False``, one under each of its names. ``memo`` must stay None: TypeError."""
         if memo is not None:
             raise TypeError("named_modules of an Inspector takes no memo")
         for name, node in self.__node.named_nodes(remove_duplicate=remove_duplicate):
@@ -396,6 +403,7 @@ class Inspector:
             yield (f"{prefix}.{name}" if prefix and name else prefix or name), inspector
 
     def modules(self) -> Iterator[Inspector]:
+        """As ``nn.Module.modules``, each as an Inspector: those of :meth:`named_modules`, without names."""
         return (inspector for _, inspector in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, Inspector]]:
@@ -407,6 +415,7 @@ class Inspector:
                 yield key, self.__wrap(key, node)
 
     def children(self) -> Iterator[Inspector]:
+        """As ``nn.Module.children``, each as an Inspector."""
         return (inspector for _, inspector in self.named_children())
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -414,12 +423,15 @@ class Inspector:
         return state_dict_of(self.__node, *args, **kwargs)
 
     def get_parameter(self, target: str) -> Any:
+        """As ``nn.Module.get_parameter``. Raises AttributeError where there is none of that name."""
         return self.__get(target, "parameter")
 
     def get_buffer(self, target: str) -> Any:
+        """As ``nn.Module.get_buffer``. Raises AttributeError where there is none of that name."""
         return self.__get(target, "buffer")
 
     def get_submodule(self, target: str) -> Inspector:
+        """As ``nn.Module.get_submodule``, as an Inspector. Raises AttributeError where there is none."""
         found = self.__get(target, "module")
         assert isinstance(found, Inspector)
         return found

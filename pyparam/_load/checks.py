@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from pyparam._base.closest import closest, hint
 from pyparam._base.extent import require_extent, require_shape
 from pyparam._base.rename import suggested
+from pyparam._base.words import a_kind
 from pyparam._share.shared_memory import conflict, is_held, same_values
 from pyparam._share.ties import ties_of
 from pyparam._sources.checkpoint import Checkpoint
@@ -126,7 +127,7 @@ def check_left_out(verb: str, others: Mapping[str, Any], wanted: Mapping[str, An
 
 
 def _no_tensor(verb: str, name: str, value: Any, where: str) -> TypeError:
-    return TypeError(f"{verb}: {name!r} is a {type(value).__name__} in the {where}, expected a tensor")
+    return TypeError(f"{verb}: {name!r} is {a_kind(value)} in the {where}, expected a tensor")
 
 
 def check_fits(

@@ -141,7 +141,20 @@ def load_file_(
     cast: bool = False,
     device: str | torch.device | None = None,
 ) -> IncompatibleKeys:
-    """:func:`load_` from a file. Takes and raises the same."""
+    """:func:`load_` from a file: ties that :func:`save_file` wrote are tied again.
+
+    Args:
+        model: as of :func:`load_`.
+        path: a file or a directory that :func:`open` reads.
+        strict, assign, rename, part, cast, device: as of :func:`load_`.
+
+    Returns:
+        What :func:`load_` gives.
+
+    Raises:
+        FileNotFoundError: for a path that is not there.
+        TypeError, ValueError: as :func:`load_`. Nothing is written.
+    """
     return _filled(_Options("load_file_", strict, assign, cast, device), model, path, rename, part)
 
 

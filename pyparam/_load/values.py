@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pyparam._base.native import _C
 from pyparam._base.rename import Rule, renamed
+from pyparam._base.words import a_kind
 from pyparam._parts.place import dtensor_type
 from pyparam._share.save import STRIDES_KEY
 from pyparam._sources import path, table_of
@@ -52,7 +53,7 @@ def opened(verb: str, source: Any, part: str | None = None) -> Any:
     if part is None and not path.accepts(source):
         return source
     if part is not None and not isinstance(part, str):
-        raise TypeError(f"{verb}: part is a {type(part).__name__}; expected a prefix of names")
+        raise TypeError(f"{verb}: part is {a_kind(part)}; expected a prefix of names")
     try:
         return path.open(source) if part is None else part_of(source, part)
     except ValueError as error:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from pyparam._base.words import a_kind
+
 # An index of a list: "3" in "layers.3.weight", "1" in "block 1.weight"; but not that of "conv1".
 _INDEX = re.compile(r"(?:^|(?<=[. ]))\d+(?=\.|$)")
 
@@ -23,7 +25,7 @@ def labels_of(names: Sequence[str], by: By) -> list[str | None]:
         for name, label in zip(names, made, strict=True):
             if label is not None and not isinstance(label, str):
                 raise TypeError(
-                    f"by: the function gave a {type(label).__name__} for {name!r}; expected a string or None"
+                    f"by: the function gave {a_kind(label)} for {name!r}; expected a string or None"
                 )
         return made
     if by == "module":

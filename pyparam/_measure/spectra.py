@@ -83,6 +83,7 @@ class Spectrum(Sequence[SpectrumRow]):
 
     @property
     def names(self) -> list[str]:
+        """The qualified names of the rows."""
         return [row.name for row in self._rows]
 
     @property

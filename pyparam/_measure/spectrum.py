@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.modes import require_memory
-from pyparam._base.words import dtype_name
+from pyparam._base.words import a_kind, dtype_name
 from pyparam._measure import krylov
 from pyparam._measure.measure import measure_strictly
 from pyparam._measure.spectra import Spectrum, SpectrumRow
@@ -75,7 +75,7 @@ def spectrum(
     """
     require_memory("spectrum")
     if not isinstance(k, int) or isinstance(k, bool):
-        raise TypeError(f"spectrum: k is a {type(k).__name__}; expected a whole number")
+        raise TypeError(f"spectrum: k is {a_kind(k)}; expected a whole number")
     if k < 1:
         raise ValueError(f"spectrum: k must be positive, got {k}")
     if not 0 < tolerance < 1:

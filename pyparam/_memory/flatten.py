@@ -11,6 +11,7 @@ from torch import Tensor
 from pyparam._base.errors import named_errors, spoken_by
 from pyparam._base.modes import mixed_error, require_fake, require_written
 from pyparam._base.native import _C
+from pyparam._base.words import a_kind
 from pyparam._sources import table_of
 
 
@@ -48,7 +49,7 @@ def flatten(
     if missing not in ("error", "zeros"):
         raise ValueError(f"flatten: missing is {missing!r}; expected 'error' or 'zeros'")
     if out is not None and not isinstance(out, Tensor):
-        raise TypeError(f"flatten: out is a {type(out).__name__}; expected a torch.Tensor")
+        raise TypeError(f"flatten: out is {a_kind(out)}; expected a torch.Tensor")
     table = table_of(source)
     require_fake("flatten", table)
     with named_errors(table):
@@ -58,9 +59,16 @@ def flatten(
 def flatten_groups(source: Any) -> dict[tuple[torch.device, torch.dtype], Tensor]:
     """Like :func:`flatten` for a source of several devices or dtypes: one vector for each pair of them.
 
+    Args:
+        source: anything with parameters, of any devices and dtypes.
+
     Returns:
-        ``{(device, dtype): vector}``, in the order in which the pairs first come in the table; each vector
-        holds its parameters in table order.
+        ``{(device, dtype): vector}``, in the order in which the pairs first come in the table; each vector,
+        of shape ``[numel]``, holds its parameters in table order.
+
+    Raises:
+        TypeError: a sparse, quantized, nested, uninitialized or wrapper tensor.
+        ValueError: a parameter whose memory was freed.
     """
     table = table_of(source)
     require_fake("flatten_groups", table)
@@ -119,6 +127,12 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     Beyond PyTorch's, it takes non-contiguous parameters; it refuses parameters of several dtypes, which
     PyTorch promotes to one behind the user's back.
 
+    Args:
+        parameters: an iterable of tensors, such as ``model.parameters()``.
+
+    Returns:
+        A new vector of shape ``[numel]``, of their dtype and device.
+
     Raises:
         TypeError: parameters of several dtypes or devices.
         ValueError: no parameters.
@@ -143,6 +157,10 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
     lost.) It refuses what PyTorch gets silently wrong: a vector that is too long, and one of another dtype,
     which would change the parameters' dtype.
 
+    Args:
+        vec: of shape ``[numel]``, with the parameters' dtype and device.
+        parameters: an iterable of tensors, such as ``model.parameters()``, which are written.
+
     Raises:
         TypeError: ``vec`` is not a tensor, or of another dtype or device than a parameter.
         ValueError: ``vec`` has more than one dimension, is too long or too short.
@@ -164,7 +182,7 @@ def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
 
 def _require_tensor(verb: str, vector: Any) -> None:
     if not isinstance(vector, Tensor):
-        raise TypeError(f"{verb}: the vector is a {type(vector).__name__}; expected a torch.Tensor")
+        raise TypeError(f"{verb}: the vector is {a_kind(vector)}; expected a torch.Tensor")
     words = mixed_error(vector)
     if words is not None:
         raise TypeError(f"{verb}: the vector {words}")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pyparam._base.errors import named_errors
 from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
+from pyparam._base.words import a_kind
 from pyparam._sources import table_of
 
 
@@ -114,5 +115,5 @@ def pack_(model: nn.Module, *, grads: bool = False) -> Packed:
     """
     require_memory("pack_")
     if not isinstance(model, nn.Module):
-        raise TypeError(f"pack_: the model is a {type(model).__name__}; expected a torch.nn.Module")
+        raise TypeError(f"pack_: the model is {a_kind(model)}; expected a torch.nn.Module")
     return Packed(model, grads=grads)

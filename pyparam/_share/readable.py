@@ -11,6 +11,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from pyparam._base.native import _C
+from pyparam._base.words import a_kind
 from pyparam._parts.place import dtensor_type
 from pyparam._share.ties import is_wrapper
 from pyparam._sources.stand_in import is_stand_in
@@ -106,7 +107,7 @@ def unreadable_in(table: ParamTable) -> dict[str, str]:
         elif row in odd and isinstance(tensor, sharded):
             continue  # a whole of which each rank has a part
         elif row in odd and is_wrapper(tensor):
-            reasons[name] = f"it is a {type(tensor).__name__}, whose values are elsewhere"
+            reasons[name] = f"it is {a_kind(tensor)}, whose values are elsewhere"
         elif not tensor.is_meta and _C.extent_error(tensor) is not None:
             reasons[name] = "it is a zero tensor" if tensor._is_zerotensor() else "its memory was freed"
     return reasons

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from pyparam._base.extent import require_extent
 from pyparam._base.files import replacing, writable
 from pyparam._base.modes import require_memory
+from pyparam._base.words import a_kind
 from pyparam._share.ties import is_wrapper, ties_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
@@ -148,9 +149,7 @@ def _check_savable(name: Any, value: Any) -> None:
     if is_lazy(value):
         what = "not initialised yet; run a forward pass first"
     elif is_wrapper(value):
-        what = (
-            f"a {type(value).__name__}; save the plain tensor that it stands for (full_tensor() of a DTensor)"
-        )
+        what = f"{a_kind(value)}; save the plain tensor that it stands for (full_tensor() of a DTensor)"
     elif value.is_nested:
         what = "nested; save its parts (unbind())"
     elif value.layout != torch.strided:

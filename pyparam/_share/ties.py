@@ -92,6 +92,10 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
     Returns:
         One :class:`Tie` for each set of names that hangs together by common bytes, ordered by first name.
 
+    Raises:
+        TypeError: for what is no source.
+        FileNotFoundError, ValueError: for a path that is not there, or that cannot be read.
+
     Examples:
         >>> shared = nn.Linear(8, 8)
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), shared, nn.ReLU(), shared)

@@ -348,6 +348,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def closed(self) -> bool:
+        """Whether ``close`` was called, after which no tensor can be read any more."""
         return self._closed
 
     def close(self) -> None:

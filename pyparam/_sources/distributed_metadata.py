@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
+from pyparam._base.words import a_kind
 from pyparam._sources.pieces import Piece, Whole, check_cover, check_inside, is_shape
 from pyparam._sources.stored import TensorWorld
 from pyparam._sources.unpickle import NeedsCode, PickleError, Record, Reference, unpickled
@@ -94,7 +95,7 @@ class Reader:
         others: dict[str, Piece] = {}
         for name, entry in entries.items():
             if not isinstance(name, str):
-                self.fail(f"an entry is named by a {type(name).__name__}")
+                self.fail(f"an entry is named by {a_kind(name)}")
             if isinstance(entry, Record) and entry.kind.name == "BytesStorageMetadata":
                 others[name] = self.piece(name, (), (), stored.get((name, None)))
             else:

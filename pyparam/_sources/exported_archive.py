@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import torch
 
+from pyparam._base.words import a_kind
 from pyparam._sources.archive import Archive
 from pyparam._sources.bounds import Names
 from pyparam._sources.plain_json import parsed_json
@@ -186,12 +187,12 @@ class _Reader:
             return
         for key, stored in value.items() if name is None and isinstance(value, dict) else [(name, value)]:
             if not isinstance(key, str):
-                self.fail(f"its member {member!r} names a tensor by a {type(key).__name__}")
+                self.fail(f"its member {member!r} names a tensor by {a_kind(key)}")
             if isinstance(stored, StoredTensor):
                 self.names.spend(key)
                 self.found[key] = homes.of(f"{root}data/{stored.storage.key}"), stored
             else:
-                self.unread[key] = Unread(f"it is a {type(stored).__name__}")
+                self.unread[key] = Unread(f"it is {a_kind(stored)}")
 
     def signature(self, program: Any) -> list[tuple[str, bool]]:
         """The names of parameters, then of buffers, and whether each is a buffer."""

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pyparam._base.words import a_kind
 from pyparam._sources.stored import TensorWorld
 from pyparam._sources.unpickle import NeedsCode, PickleError, Record, Reference
 
@@ -116,7 +117,7 @@ def _attributes(kind: Reference) -> Attributes:
 def _dict(kind: Reference, items: Any = ()) -> OrderedDict[Any, Any]:
     # An ordered one, whose state (attributes beside its items) is passed over.
     if not isinstance(items, dict) and items != ():
-        raise PickleError(f"{kind} of a {type(items).__name__}")
+        raise PickleError(f"{kind} of {a_kind(items)}")
     return OrderedDict(items)
 
 
@@ -126,7 +127,7 @@ def _default_dict(kind: Reference, factory: Any = None) -> dict[Any, Any]:
 
 def _deque(kind: Reference, items: Any = (), longest: Any = None) -> list[Any]:
     if not isinstance(items, (list, tuple)):
-        raise PickleError(f"a deque of a {type(items).__name__}")
+        raise PickleError(f"a deque of {a_kind(items)}")
     return list(items)
 
 

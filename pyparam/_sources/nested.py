@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyparam._base.words import a_kind
 from pyparam._sources.bounds import Names
 from pyparam._sources.inert import Kept
 from pyparam._sources.listing import entries
@@ -54,7 +55,7 @@ def count_tensors(root: Any, kind: type = Tensor) -> dict[int, int]:
                 if known is not None:
                     frame.count += known
                 elif id(value) in on_path:
-                    raise ValueError(f"a {type(value).__name__} holds itself, so its entries have no end")
+                    raise ValueError(f"{a_kind(value)} holds itself, so its entries have no end")
                 else:
                     on_path.add(id(value))
                     stack.append(_Frame(value))

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from pyparam._base.words import a_kind
 from pyparam._sources.unpickle import NeedsCode, PickleError, Reference, checked_key
 
 
@@ -33,14 +34,14 @@ class PlainWorld:
     def build(self, made: Any, state: Any) -> None:
         # An ordered dict carries attributes, such as a state dict's _metadata: they say nothing of values.
         if not isinstance(made, OrderedDict):
-            raise PickleError(f"it gives a state to a {type(made).__name__}")
+            raise PickleError(f"it gives a state to {a_kind(made)}")
 
     def persistent(self, reference: Any) -> Any:
         raise PickleError("it refers to something outside itself")
 
 
 def _named(value: Any) -> str:
-    return str(value) if isinstance(value, Reference) else f"a {type(value).__name__}"
+    return str(value) if isinstance(value, Reference) else a_kind(value)
 
 
 def _pairs(items: Any = ()) -> OrderedDict[Any, Any]:
@@ -52,13 +53,13 @@ def _pairs(items: Any = ()) -> OrderedDict[Any, Any]:
             key, value = pair
             made[checked_key(key)] = value
     else:
-        raise PickleError(f"an ordered dict of a {type(items).__name__}")
+        raise PickleError(f"an ordered dict of {a_kind(items)}")
     return made
 
 
 def _set(items: Any = ()) -> set[Any]:
     if not isinstance(items, (list, tuple)):
-        raise PickleError(f"a set of a {type(items).__name__}")
+        raise PickleError(f"a set of {a_kind(items)}")
     return {checked_key(item) for item in items}
 
 
@@ -73,7 +74,7 @@ def _byte_array(data: Any = b"", encoding: Any = None) -> bytearray:
     if isinstance(data, str):
         data = _encoded(data, encoding or "latin1")
     if not isinstance(data, (bytes, bytearray)):  # an integer would make that many zeros
-        raise PickleError(f"a bytearray of a {type(data).__name__}")
+        raise PickleError(f"a bytearray of {a_kind(data)}")
     return bytearray(data)
 
 

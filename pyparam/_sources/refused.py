@@ -6,6 +6,8 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from pyparam._base.words import a_kind
+
 _EXPECTED = (
     "expected an nn.Module, a TorchScript module, an ExportedProgram, a state dict or other mapping, an "
     "iterable of tensors or of (name, tensor) pairs, a ParamTable or a path to a checkpoint"
@@ -28,4 +30,4 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> NoReturn:
 
 
 def no_source(source: object) -> TypeError:
-    return TypeError(f"a {type(source).__name__} is no source of parameters: {_EXPECTED}")
+    return TypeError(f"{a_kind(source)} is no source of parameters: {_EXPECTED}")

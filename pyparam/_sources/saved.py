@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyparam._base.native import _C
+from pyparam._base.words import a_kind, a_name
 from pyparam._sources import checkpoint, nested, path, script, table_of
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.inert import Attributes, Kept
@@ -94,7 +95,7 @@ def _of_module(model: nn.Module) -> Saved:
         state = model.state_dict()
     if not isinstance(state, Mapping):
         kind = type(state).__name__
-        return Saved(walked, {}, {"state_dict()": f"the model's own state_dict gives a {kind}"})
+        return Saved(walked, {}, {"state_dict()": f"the model's own state_dict gives {a_name(kind)}"})
     if state.keys() == set(walked.names) and all(isinstance(value, Tensor) for value in state.values()):
         return Saved(walked, {}, {})
     others: dict[str, Any] = {}
@@ -128,7 +129,7 @@ def _with_others(table: ParamTable, others: Mapping[str, Any]) -> Saved:
         try:
             values[name] = _Plain().form(value)
         except (_NotPlainError, TypeError):  # a key or an item that has no hash as plain data
-            unseen[name] = f"a {type(value).__name__}"
+            unseen[name] = a_kind(value)
     return Saved(table, values, unseen)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from pyparam._base.words import a_kind
 from pyparam._sources.archive import Archive
 from pyparam._sources.bounds import Names
 from pyparam._sources.programs import Program
@@ -114,7 +115,7 @@ class _Reader:
             tensors: dict[bool, list[Entry]] = {False: [], True: []}
             for key, value in state.items():
                 if not isinstance(key, str):
-                    self.fail(f"the module {prefix[:-1]!r} has an attribute named by a {type(key).__name__}")
+                    self.fail(f"the module {prefix[:-1]!r} has an attribute named by {a_kind(key)}")
                 name = prefix + key
                 if isinstance(value, Record) and self.is_module(value):
                     children.append((name + ".", value, depth + 1))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from pyparam._base.words import a_kind
 from pyparam._sources import distributed, folders
 from pyparam._sources.checkpoint import Checkpoint, CheckpointWarning
 from pyparam._sources.order import is_sorted, natural_key
@@ -185,7 +186,7 @@ def _open_shard(index: Path, name: str, file_name: Any, opener: Opener) -> Check
 
 def _as_checkpoint(path: Path, opened: Any) -> Checkpoint:
     if not isinstance(opened, Checkpoint):
-        raise ValueError(f"{path} is a {type(opened).__name__}, not a part of a checkpoint")
+        raise ValueError(f"{path} is {a_kind(opened)}, not a part of a checkpoint")
     return opened
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from pyparam._base.words import a_kind
 from pyparam._sources.plain_world import PlainWorld
 from pyparam._sources.unpickle import PickleError, Reference
 
@@ -200,7 +201,7 @@ def _parameter(data: Any, requires_grad: Any = True, *more: Any) -> Any:
 
 def _ints(values: Any) -> tuple[int, ...]:
     if not isinstance(values, (tuple, list)):
-        raise PickleError(f"a {type(values).__name__} where sizes belong")
+        raise PickleError(f"{a_kind(values)} where sizes belong")
     return tuple(values)
 
 

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from pyparam._base.closest import missing
 from pyparam._base.native import _C
-from pyparam._base.words import dtype_name, plain
+from pyparam._base.words import a_kind, dtype_name, plain
 from pyparam._base.wrappers import Names, other_names
 
 Owner: TypeAlias = "weakref.ref[nn.Module] | None"
@@ -41,7 +41,7 @@ class ParamTable:
         names = list(names)
         wrong = next((name for name in names if not isinstance(name, str)), None)
         if wrong is not None:
-            raise TypeError(f"ParamTable: names are str, and {wrong!r} is a {type(wrong).__name__}")
+            raise TypeError(f"ParamTable: names are str, and {wrong!r} is {a_kind(wrong)}")
         self._fill(_C.ParamTable(names, list(tensors)), owners)
         self._keep()
 
@@ -161,7 +161,7 @@ class ParamTable:
             position = range(len(self))[key]
         except TypeError:
             raise TypeError(
-                f"a table is indexed by a name, a position or a slice, not by a {type(key).__name__}"
+                f"a table is indexed by a name, a position or a slice, not by {a_kind(key)}"
             ) from None
         except IndexError:
             raise IndexError(f"position {key} is outside a table of {len(self)} entries") from None
@@ -262,7 +262,7 @@ def matcher(pattern: Pattern) -> Predicate:
     if not isinstance(pattern, Iterable) or isinstance(pattern, (bytes, Tensor)):
         raise TypeError(
             "select: expected a glob, a compiled regular expression, a predicate (name, tensor) or an "
-            f"iterable of these, got a {type(pattern).__name__}"
+            f"iterable of these, got {a_kind(pattern)}"
         )
     parts = [matcher(part) for part in pattern]
     by_name = [part.matches for part in parts if isinstance(part, ByName)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyparam._base.words import a_kind
 from pyparam._sources.table import ParamTable
 
 
@@ -21,7 +22,6 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     made = source.__pyparam_table__(buffers=buffers, remove_duplicate=remove_duplicate)
     if not isinstance(made, ParamTable):
         raise TypeError(
-            f"{type(source).__name__}.__pyparam_table__ must return a ParamTable, "
-            f"it returned a {type(made).__name__}"
+            f"{type(source).__name__}.__pyparam_table__ must return a ParamTable, it returned {a_kind(made)}"
         )
     return made

@@ -12,6 +12,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+from pyparam._base.words import a_kind
+
 # Python hashes an integer modulo this prime: larger keys could be made to collide.
 _LARGEST_KEY = (1 << 61) - 1
 _LONGEST_INTEGER = 1 << 10
@@ -192,7 +194,7 @@ class Machine:
         arguments = self._pop()
         self._spend(_OBJECT)
         if not isinstance(arguments, tuple):
-            raise PickleError(f"it calls with a {type(arguments).__name__} for arguments")
+            raise PickleError(f"it calls with {a_kind(arguments)} for arguments")
         return arguments
 
     # Instructions.
@@ -254,7 +256,7 @@ class Machine:
         elif isinstance(target, Record):
             target.entries.extend(items)
         else:
-            raise PickleError(f"it appends to a {type(target).__name__}")
+            raise PickleError(f"it appends to {a_kind(target)}")
 
     def _set_items(self, items: list[Any]) -> None:
         self._set_all(self._top(), items)
@@ -269,13 +271,13 @@ class Machine:
         elif isinstance(target, Record):
             target.entries.extend(pairs)
         else:
-            raise PickleError(f"it sets entries of a {type(target).__name__}")
+            raise PickleError(f"it sets entries of {a_kind(target)}")
 
     def _add_items(self) -> None:
         items = self._to_mark()
         target = self._top()
         if not isinstance(target, set):
-            raise PickleError(f"it adds to a {type(target).__name__}")
+            raise PickleError(f"it adds to {a_kind(target)}")
         target.update(checked_key(item) for item in items)
 
     def _frozen_set(self) -> None:
@@ -312,7 +314,7 @@ class Machine:
     def _new_object_named(self) -> None:
         named = self._pop()
         if not isinstance(named, dict):
-            raise PickleError(f"it calls with a {type(named).__name__} for named arguments")
+            raise PickleError(f"it calls with {a_kind(named)} for named arguments")
         arguments = self._arguments()
         self._push(self._world.make(self._pop(), arguments, named))
 
@@ -350,7 +352,7 @@ def checked_key(key: Any) -> Any:
         if isinstance(part, int) and abs(part) >= _LARGEST_KEY:
             raise PickleError("a key that is an integer of more than 61 bits")
         if isinstance(part, (list, dict, set, bytearray)):
-            raise PickleError(f"a {type(part).__name__} for a key")
+            raise PickleError(f"{a_kind(part)} for a key")
     return key
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pyparam._base.errors import spoken_by
 from pyparam._base.modes import require_memory
+from pyparam._base.words import a_kind
 from pyparam._measure.measure import measure
 from pyparam._measure.stats import Grouped, Stats
 from pyparam._watch.monitor import Monitor
@@ -158,10 +159,8 @@ def _as_history(source: Any) -> tuple[list[float], list[Stats | Record]] | None:
     for step, item in zip(steps, items, strict=True):
         if not isinstance(item, kind):
             raise TypeError(
-                f"plot: entry {step!r} of the history is a {type(item).__name__}; expected {kind.__name__}"
+                f"plot: entry {step!r} of the history is {a_kind(item)}; expected {kind.__name__}"
             )
         if not isinstance(step, (int, float)):
-            raise TypeError(
-                f"plot: the steps of a history are numbers, and {step!r} is a {type(step).__name__}"
-            )
+            raise TypeError(f"plot: the steps of a history are numbers, and {step!r} is {a_kind(step)}")
     return steps, items

@@ -13,6 +13,7 @@ from torch import nn
 
 from pyparam._base.files import replacing, writable
 from pyparam._base.modes import require_memory
+from pyparam._base.words import a_kind
 from pyparam._compare.compare import compare
 from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey, findings_of, survey
@@ -135,8 +136,7 @@ def _records(history: Any) -> list[Record]:
     records = history.history if isinstance(history, Monitor) else history
     if not isinstance(records, (list, tuple)) or not all(isinstance(one, Record) for one in records):
         raise TypeError(
-            f"report: history is a {type(history).__name__}; expected a Monitor or its history, a list of "
-            "Records"
+            f"report: history is {a_kind(history)}; expected a Monitor or its history, a list of Records"
         )
     return [record for record in records if len(record.weights)]
 

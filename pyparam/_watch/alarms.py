@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch.optim import Optimizer
 
+from pyparam._base.words import a_kind
 from pyparam._watch.records import Record
 from pyparam._watch.rules import Alarm, Rule, SecondMoment, comparable
 from pyparam._watch.second_moments import second_moments
@@ -22,7 +23,7 @@ class Alarms:
         for rule in self.rules:
             if not callable(rule) or not isinstance(getattr(rule, "name", None), str):
                 raise TypeError(
-                    f"Monitor: alarms holds a {type(rule).__name__}; expected rules, such as UpdateRatio()"
+                    f"Monitor: alarms holds {a_kind(rule)}; expected rules, such as UpdateRatio()"
                 )
         if on_alarm != "warn" and not callable(on_alarm):
             raise TypeError(f"Monitor: on_alarm is {on_alarm!r}; expected 'warn' or a function of the Alarm")

@@ -9,6 +9,7 @@ import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from pyparam._base.words import a_kind
 from pyparam._measure.stats import Stats
 from pyparam._sources.table import ParamTable
 from pyparam._watch.between import Between
@@ -118,9 +119,7 @@ def hooked(optimizer: Any) -> Optimizer:
         if isinstance(seen, Optimizer) and "_optimizer_step_pre_hooks" in seen.__dict__:
             return seen
         seen = getattr(seen, "optimizer", None)
-    raise TypeError(
-        f"Monitor: expected a torch.optim.Optimizer to attach to, got a {type(optimizer).__name__}"
-    )
+    raise TypeError(f"Monitor: expected a torch.optim.Optimizer to attach to, got {a_kind(optimizer)}")
 
 
 def held(optimizer: Optimizer) -> set[int]:

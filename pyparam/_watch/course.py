@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyparam._base.words import a_kind
 from pyparam._measure.labels import layer_of
 from pyparam._watch.records import Record
 from pyparam._watch.rules import gradient_norms, update_norms
@@ -103,7 +104,7 @@ def departures(history: Iterable[Record]) -> list[Departure]:
     records = list(history)
     for record in records:
         if not isinstance(record, Record):
-            raise TypeError(f"departures: the history holds a {type(record).__name__}; expected Records")
+            raise TypeError(f"departures: the history holds {a_kind(record)}; expected Records")
     found: list[Departure] = []
     for run in _runs(records):
         for quantity, values_of in _QUANTITIES.items():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from pyparam._base.words import a_kind
 from pyparam._measure.bins import Histogram
 from pyparam._measure.labels import By
 from pyparam._measure.rows import Row
@@ -70,7 +71,7 @@ def log(
         return
     if not isinstance(what, Stats):
         raise TypeError(
-            f"log: got a {type(what).__name__}; expected what pyparam.measure gives, a Record or a Monitor"
+            f"log: got {a_kind(what)}; expected what pyparam.measure gives, a Record or a Monitor"
         )
     if step is None:
         raise TypeError("log: Stats have no step of their own; pass the number of the step")
@@ -86,8 +87,7 @@ def log(
 def _no_writer(writer: Any) -> TypeError:
     hint = " (pass the run that wandb.init gave)" if isinstance(writer, ModuleType) else ""
     return TypeError(
-        f"log: expected a TensorBoard SummaryWriter or a wandb run to write to, "
-        f"got a {type(writer).__name__}{hint}"
+        f"log: expected a TensorBoard SummaryWriter or a wandb run to write to, got {a_kind(writer)}{hint}"
     )
 
 

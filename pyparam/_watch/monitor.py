@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from pyparam._base.modes import require_memory
+from pyparam._base.words import a_kind
 from pyparam._compare.compare import compare
 from pyparam._measure.measure import measure_strictly
 from pyparam._measure.stats import Stats
@@ -497,7 +498,7 @@ class Monitor:
 
 def _positive(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"Monitor: {name} is a {type(value).__name__}; expected a whole number")
+        raise TypeError(f"Monitor: {name} is {a_kind(value)}; expected a whole number")
     if value < 1:
         raise ValueError(f"Monitor: {name} must be positive, got {value}")
     return value

@@ -33,6 +33,7 @@ class Alarm:
     """What a rule found at one measured step; ``str()`` of it is a sentence."""
 
     rule: str
+    """The rule's name."""
     step: int
     """The measured step it was found at."""
     details: dict[str, str]
@@ -44,6 +45,7 @@ class Alarm:
 
     @property
     def names(self) -> list[str]:
+        """The parameters that it was found at, in the model's order."""
         return list(self.details)
 
     def __str__(self) -> str:

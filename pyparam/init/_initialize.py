@@ -41,7 +41,15 @@ _WORDS = ("error", "keep", "torch")
 
 @dataclass(frozen=True)
 class Filled:
-    """One line of the report. Wanted and got are None where the sampler is not a plain distribution."""
+    """One line of what :func:`initialize_` gives: a parameter, and what it was filled with.
+
+    Attributes:
+        name: its qualified name.
+        shape, dtype: its own.
+        sampler: the sampler's name, or "torch" or "keep".
+        wanted_mean, wanted_std: of the distribution; None where the sampler is not a plain one.
+        mean, std: of the values that were written (the population's, not unbiased); None where nobody summed.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -159,32 +167,41 @@ def initialize_(
 ) -> Initialized:
     """Fills every parameter of a model: the same weights for one seed on any machine.
 
-    ``rules`` is a mapping (or pairs) from a condition to a sampler; the first that matches a parameter wins.
-    A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular expression
-    (searched for in it), a module class (the parameters its instances own directly; in TorchScript, of that
-    very class), a pair ``(module class, glob on the attribute)``, or a predicate ``(name, parameter) ->
-    bool``. Globs and expressions match the name also without the parts that wrappers (``torch.compile``, data
-    parallelism, activation checkpointing) put into it, where no other parameter has the name that is left.
-    A sampler is one of this module's, a ``functools.partial`` of one, any callable ``(tensor, *,
-    seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or ``"keep"``.
-    A rule that matches nothing is told in the report.
-    With ``rules=None`` every parameter gets ``"torch"``. ``default`` is the sampler of parameters no rule
-    matches; ``"error"`` raises instead and lists them.
+    The stream of a parameter is its qualified name, for tied parameters the first one. Its Python object,
+    ``requires_grad`` and strides stay. Of a DTensor each rank fills its own part, in the same native call as
+    all the rest and without communication: the whole is what the unsharded parameter would be.
 
-    ``seed`` is an integer in [0, 2**64); left out, one is drawn from PyTorch's default generator and told in
-    the report. The stream of a parameter is its qualified name, for tied parameters the first one. Its Python
-    object, ``requires_grad`` and strides stay. Of a DTensor each rank fills its own part, in the same native
-    call as all the rest and without communication: the whole is what the unsharded parameter would be. The
-    report has no mean and deviation of it.
+    Args:
+        model: a module, or any other source whose tensors can be written.
+        rules: a mapping (or pairs) from a condition to a sampler; the first that matches a parameter wins,
+            and one that matches nothing is told in the report. None: every parameter gets ``"torch"``.
 
-    On a model with meta parameters, ``device`` says where to materialise them. Ties are kept, and so is each
-    Parameter object, unless something in C++ or a weak reference holds it: then a new Parameter takes its
-    place in every module. Meta buffers are rebuilt: the running statistics of norms, and what ``buffers``
-    (rules like the others, on buffers) fills.
+            A condition is a glob on the qualified name (``*`` matches dots too), a compiled regular
+            expression (searched for in it), a module class (the parameters its instances own directly; in
+            TorchScript, of that very class), a pair ``(module class, glob on the attribute)``, or a predicate
+            ``(name, parameter) -> bool``. Globs and expressions match the name also without the parts that
+            wrappers (``torch.compile``, data parallelism, activation checkpointing) put into it, where no
+            other parameter has the name that is left.
 
-    Nothing is written, and nothing materialised, unless every rule is good. Raises ValueError for
-    parameters without a sampler, buffers that cannot be rebuilt, and wrong arguments of a sampler,
-    TypeError for wrong kinds of rule, sampler or parameter; each names the parameter.
+            A sampler is one of this module's, a ``functools.partial`` of one, any callable ``(tensor, *,
+            seed, stream)`` that fills in place, ``"torch"`` (PyTorch's own default for the layer) or
+            ``"keep"``.
+        seed: an integer in [0, 2**64); left out, one is drawn from PyTorch's default generator and told in
+            the report.
+        default: the sampler of parameters that no rule matches; ``"error"`` raises instead and lists them.
+        device: of a model with meta parameters, where to materialise them. Ties are kept, and so is each
+            Parameter object, unless something in C++ or a weak reference holds it: then a new Parameter takes
+            its place in every module. Of meta buffers the running statistics of norms are rebuilt.
+        buffers: rules like the others, for the other meta buffers.
+
+    Returns:
+        An :class:`Initialized`: what each parameter was filled with. It has no mean and deviation of
+        DTensors.
+
+    Raises:
+        TypeError: a wrong kind of rule, sampler or parameter, which is named.
+        ValueError: parameters without a sampler, buffers that cannot be rebuilt, wrong arguments of a
+            sampler. Nothing is written, and nothing materialised, unless every rule is good.
     """
     seed = seed_of(seed, what="initialize_")
     if isinstance(model, (str, os.PathLike)):

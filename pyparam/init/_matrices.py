@@ -19,7 +19,8 @@ from pyparam.init._fill import (
     stream_of,
     substream,
 )
-from pyparam.init._samplers import Offset, Shape, finite, located
+from pyparam.init._rows import Shape, finite
+from pyparam.init._samplers import Offset, located
 
 __all__ = ["dirac_", "eye_", "orthogonal_", "sparse_"]
 
@@ -33,7 +34,20 @@ def eye_(
     shape: Shape | None = None,
     strides: Shape | None = None,
 ) -> Tensor:
-    """Fills a matrix with the identity, or a part with its part of the identity."""
+    """Fills a matrix with the identity, or a part with its part of the identity.
+
+    Args:
+        tensor: of 2 dimensions (a part: of a whole of 2), of any dtype; written in place.
+        seed, stream: taken and ignored: nothing is drawn.
+        offset, shape, strides: the place of a part in its whole, see :mod:`pyparam.init`.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        TypeError: no tensor, or one that is lazy, nested or a wrapper.
+        ValueError: another number of dimensions, a place outside its whole.
+    """
     target, part = located(tensor, "eye_", offset, shape, strides)
     if len(part.shape) != 2:
         raise ValueError(f"eye_: only tensors with 2 dimensions are supported, got shape {part.shape}")
@@ -59,7 +73,23 @@ def dirac_(
     shape: Shape | None = None,
     strides: Shape | None = None,
 ) -> Tensor:
-    """Fills a convolution's weight so that it passes its input on, in each of ``groups`` groups."""
+    """Fills a convolution's weight so that it passes its input on, in each of ``groups`` groups.
+
+    Args:
+        tensor: of shape [out, in, ...] with 3, 4 or 5 dimensions (a part: of such a whole), of any dtype;
+            written in place.
+        groups: each ``out / groups`` channels pass on the first channels of their group's input.
+        seed, stream: taken and ignored: nothing is drawn.
+        offset, shape, strides: the place of a part in its whole, see :mod:`pyparam.init`.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        TypeError: no tensor, or one that is lazy, nested or a wrapper.
+        ValueError: another number of dimensions, an ``out`` that ``groups`` does not divide, a place outside
+            its whole.
+    """
     target, part = located(tensor, "dirac_", offset, shape, strides)
     whole = part.shape
     if len(whole) not in (3, 4, 5):
@@ -110,10 +140,24 @@ def orthogonal_(
     shape: Shape | None = None,
     strides: Shape | None = None,
 ) -> Tensor:
-    """Fills with a (semi-)orthogonal matrix, dimensions after the first taken together (Saxe et al., 2013).
+    """Fills with a (semi-)orthogonal matrix, dimensions after the first taken together.
 
+    "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", Saxe et al., 2013.
     The normals are exact on every machine; the QR factorisation is LAPACK's, done in float64, so results
     agree between machines to float64 rounding. A part costs as much as the whole.
+
+    Args:
+        tensor: of 2 or more dimensions, floating-point; written in place.
+        gain: what the matrix is multiplied with.
+        generator, seed, stream, offset, shape, strides: those of every sampler, see :mod:`pyparam.init`.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        TypeError: another dtype, a tensor that is sparse, quantized, nested, lazy or a wrapper, a seed and a
+            generator.
+        ValueError: fewer than 2 dimensions, a gain that is not finite, a place outside its whole.
     """
     what = "orthogonal_"
     key, channel = seed_of(seed, generator, what=what), stream_of(stream, what)
@@ -151,7 +195,24 @@ def sparse_(
     shape: Shape | None = None,
     strides: Shape | None = None,
 ) -> Tensor:
-    """Fills a matrix with normals, and ``ceil(sparsity * rows)`` of each column with zeros, at random."""
+    """Fills a matrix with normals, and ``ceil(sparsity * rows)`` of each column with zeros, at random.
+
+    "Deep learning via Hessian-free optimization", Martens, 2010.
+
+    Args:
+        tensor: of 2 dimensions, float32, float64, float16 or bfloat16; written in place.
+        sparsity: the share of each column that is zero, from 0 to 1.
+        std: of the normals, whose mean is 0.
+        generator, seed, stream, offset, shape, strides: those of every sampler, see :mod:`pyparam.init`.
+
+    Returns:
+        The tensor.
+
+    Raises:
+        TypeError: as :func:`uniform_`.
+        ValueError: another number of dimensions, a sparsity outside [0, 1], std < 0 or not finite, elements
+            that share memory, a place outside its whole.
+    """
     what = "sparse_"
     key, channel = seed_of(seed, generator, what=what), stream_of(stream, what)
     target, part = located(tensor, what, offset, shape, strides)

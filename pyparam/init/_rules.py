@@ -206,11 +206,23 @@ def gpt2_rules(
 ) -> dict[Condition, Sampler]:
     """GPT-2's initialisation (Radford et al., 2019).
 
-    Weights and embeddings are normal with ``std``; the projections that end in the residual stream
-    (``residual``, globs on names) with ``std / sqrt(2 * n_layer)``, since each of ``n_layer`` blocks adds
-    two of them; biases are zero and the gains of norms one. Raises ValueError unless ``n_layer`` is
-    positive.
+    Weights and embeddings are normal with ``std``; the projections that end in the residual stream with ``std
+    / sqrt(2 * n_layer)``, since each block adds two of them; biases are zero and the gains of norms one.
+
+    Args:
+        n_layer: the number of blocks.
+        std: the standard deviation of weights and embeddings.
+        residual: globs on qualified names of the projections that end in the residual stream.
+
+    Returns:
+        Rules for :func:`initialize_`: a dict, to change or to put others in front of.
+
+    Raises:
+        TypeError: an ``n_layer`` that is no integer.
+        ValueError: an ``n_layer`` below 1.
     """
+    if isinstance(n_layer, bool) or not isinstance(n_layer, int):
+        raise TypeError(f"gpt2_rules: n_layer must be an integer, got {type(n_layer).__name__}")
     if n_layer < 1:
         raise ValueError(f"gpt2_rules: n_layer must be positive, got {n_layer}")
     rules = _norm_rules()
@@ -226,6 +238,12 @@ def vit_rules(*, std: float = 0.02) -> dict[Condition, Sampler]:
     Weights, position embeddings and tokens are normal with ``std`` cut at two deviations; biases are zero and
     the gains of norms one. (timm writes ``trunc_normal_(w, std=.02)``, whose bounds of +-2 cut nothing; the
     cut at two deviations is what the original code in JAX does.)
+
+    Args:
+        std: the standard deviation before the cut.
+
+    Returns:
+        Rules for :func:`initialize_`, as a dict.
     """
     rules = _norm_rules()
     rules["*"] = functools.partial(trunc_normal_, std=std, a=-2 * std, b=2 * std)
@@ -243,15 +261,27 @@ def mup_rules(
 ) -> dict[Condition, Sampler]:
     """Maximal update parametrisation ("Tensor Programs V", Yang et al., 2022, table 8): std by width.
 
-    ``base`` is the same model at the width where ``std`` was tuned (a module, on the meta device if you
-    like, or a mapping of names to shapes). A dimension that differs between the two grows with width. With
-    m the ratio of fan-ins, weights being (out, in, ...) as in nn.Linear: a matrix that grows on both sides
-    gets ``std / sqrt(m)``; one that grows on its input alone, or is named by ``readout``, ``std / m`` (zero
-    with ``readout_zero``); all others, embeddings (of class nn.Embedding, or named by ``embedding``) and
-    input layers among them, ``std``. Vectors called weight are gains and get ones, biases zeros.
+    A dimension that differs between the model and its base grows with width. With m the ratio of fan-ins,
+    weights being (out, in, ...) as in nn.Linear: a matrix that grows on both sides gets ``std / sqrt(m)``;
+    one that grows on its input alone, or is named by ``readout``, ``std / m``; all others, embeddings and
+    input layers among them, ``std``. Vectors called weight are gains and get ones, biases zeros. The learning
+    rates that muP asks for are the optimizer's, not ours.
 
-    The learning rates that muP asks for are the optimizer's, not ours. Raises ValueError where the two
-    models differ in names or in numbers of dimensions.
+    Args:
+        model: the model to fill.
+        base: the same model at the width where ``std`` was tuned: a module, on the meta device if you like,
+            or a mapping of names to shapes.
+        std: the standard deviation at that width.
+        readout: globs on qualified names of what maps to the output.
+        embedding: globs on qualified names of what is an embedding, besides modules of class nn.Embedding.
+        readout_zero: whether the readout is zero instead.
+
+    Returns:
+        Rules for :func:`initialize_`, as a dict, one a parameter.
+
+    Raises:
+        TypeError: a model or a base that is no source.
+        ValueError: two models that differ in names or in numbers of dimensions.
     """
     shapes, base_shapes = _shapes(model), _shapes(base)
     if shapes.keys() != base_shapes.keys():

@@ -60,10 +60,27 @@ class Uninitialized(list[str]):
 def to_empty(model: nn.Module, *, device: torch.device | str | None, recurse: bool = True) -> nn.Module:
     """``model.to_empty`` that marks the memory, so that :func:`uninitialized` knows for certain.
 
-    Every element of every floating-point parameter and buffer gets one NaN with a payload of its own. Returns
-    the model.
+    Every element of every floating-point parameter and buffer gets one NaN with a payload of its own.
+
+    Args:
+        model: whose parameters and buffers get new memory, mostly from the meta device.
+        device: where; None: where they are.
+        recurse: whether the modules in it, too.
+
+    Returns:
+        The model.
+
+    Raises:
+        TypeError: no module; a parameter that is lazy or fake.
+        ValueError: a device that is none.
     """
     require_untransformed("to_empty")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"to_empty: expected an nn.Module, got {type(model).__name__}")
+    try:
+        device = None if device is None else torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"to_empty: no device {device!r}: {str(error).splitlines()[0]}") from None
     for name, tensor in table_of(model, buffers=True):
         if nn.parameter.is_lazy(tensor):
             require_shape(f"to_empty: {name!r}", tensor)
@@ -122,6 +139,15 @@ def uninitialized(model: Any) -> Uninitialized:
     a loaded TorchScript model every parameter was made around finished data, so there the version says
     nothing and is not asked; so was every DTensor, of which each rank looks at its own part, without
     communication.
+
+    Args:
+        model: a module, or any other source.
+
+    Returns:
+        The names with a reason each: a mapping that is empty, and false, where everything was written.
+
+    Raises:
+        TypeError: for what is no source.
     """
     require_memory("uninitialized")
     reasons: dict[str, str] = {}
