@@ -469,7 +469,7 @@ def test_columns_take_the_smallest_type_that_holds_them():
     }
     for name, column in columns.items():
         packer.add(name, column)
-    header, found = unpack(packer.text({"title": "ü"}))
+    header, found = unpack("".join(packer.text({"title": "ü"})))
     assert header["title"] == "ü"
     types = ["u1", "u2", "u4", "f8", "f4", "f8", "f8", "u1", "f4"]
     assert [column["type"] for column in header["columns"]] == types

@@ -11,9 +11,11 @@
 #include <optional>
 #include <utility>
 
+#include "bindings/column.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/measure.h"
 #include "kernels/cpu/norm.h"
+#include "kernels/cpu/packed_bins.h"
 #include "kernels/cpu/summaries.h"
 #include "kernels/extent.h"
 #include "kernels/flatten.h"
@@ -202,18 +204,50 @@ void bind_measure(py::module_& m) {
       .def("dtypes", &dtypes_of)
       .def("devices", &devices_of);
 
+  using cpu::PackedBins;
+  using Packed = std::shared_ptr<PackedBins>;
+  py::class_<PackedBins, Packed>(m, "PackedBins")
+      .def("__len__", &PackedBins::rows)
+      .def_property_readonly("entries", &PackedBins::entries)
+      .def_property_readonly("nbytes", &PackedBins::bytes)
+      .def(
+          "tensors",
+          [](const Packed& p, const std::vector<int64_t>& rows) {
+            for (const int64_t row : rows) {
+              if (row < 0 || row >= p->rows()) throw py::index_error("no such row");
+            }
+            return histogram_rows(*p, column(rows));
+          },
+          py::arg("rows"))
+      .def(
+          "tensors", [](const Packed& p) { return histogram_rows(*p, {}); }, unlocked)
+      .def(
+          "below",
+          [](const Packed& p, int64_t first, int64_t count) {
+            if (first < 0 || count < 0 || first + count > kLimits)
+              throw py::index_error("no such limits");
+            return histogram_below(*p, first, count);
+          },
+          py::arg("first"), py::arg("count"), unlocked)
+      .def(
+          "steps", [](const Packed& p, int64_t dropped) { return histogram_steps(*p, dropped); },
+          py::arg("dropped"), unlocked)
+      .def(
+          "quantiles",
+          [](const Packed& p, const at::Tensor& extremes, const at::Tensor& one_value,
+             const at::Tensor& q) { return histogram_quantiles(*p, extremes, one_value, q); },
+          py::arg("extremes"), py::arg("one_value"), py::arg("q"), unlocked);
+
   py::class_<Measurement>(m, "Measurement")
       .def_property_readonly("values", [](const Measurement& m) { return m.measured.values; })
       .def_property_readonly("counts", [](const Measurement& m) { return m.measured.counts; })
-      .def_property_readonly(
-          "bins",
-          [](const Measurement& m) {
-            const Measured& of = m.measured;
-            using Bins = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-            return of.bins.defined()
-                       ? std::optional<Bins>({of.below, of.offsets, of.bins, of.bin_counts})
-                       : std::nullopt;
-          })
+      .def_property_readonly("bins",
+                             [](const Measurement& m) -> py::object {
+                               const Measured& of = m.measured;
+                               if (of.packed != nullptr) return py::cast(of.packed);
+                               if (!of.bins.defined()) return py::none();
+                               return py::make_tuple(of.below, of.offsets, of.bins, of.bin_counts);
+                             })
       .def_readonly("layouts", &Measurement::layouts)
       .def_readonly("missing", &Measurement::missing);
 
@@ -225,8 +259,15 @@ void bind_measure(py::module_& m) {
         py::arg("norm_type"), py::arg("error_if_nonfinite"), unlocked);
   m.def("merge_statistics", &merge_statistics, unlocked);
   m.def("merge_histograms", &merge_histograms, unlocked);
-  m.def("histogram_steps", &histogram_steps, unlocked);
-  m.def("histogram_quantiles", &histogram_quantiles, unlocked);
+  m.def("histogram_steps",
+        py::overload_cast<const at::Tensor&, const at::Tensor&, const at::Tensor&, int64_t>(
+            &histogram_steps),
+        unlocked);
+  m.def(
+      "histogram_quantiles",
+      py::overload_cast<const at::Tensor&, const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                        const at::Tensor&, const at::Tensor&>(&histogram_quantiles),
+      unlocked);
   m.def("bin_edges", &bin_edges, py::arg("bins"), unlocked);
 }
 

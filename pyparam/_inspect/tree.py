@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn.parameter import is_lazy
@@ -18,8 +18,7 @@ from pyparam._sources.stand_in import device_of
 DEEPEST = 256
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One tensor of a module's own."""
 
     key: str
@@ -151,14 +150,11 @@ class Summary:
 
     def _entry(self, entry: int) -> Entry:
         outline = self.outline
+        own = outline.entry_key(entry), outline.entry_tensor(entry), outline.entry_is_buffer(entry)
         cluster = outline.entry_cluster(entry)
-        return Entry(
-            key=outline.entry_key(entry),
-            tensor=outline.entry_tensor(entry),
-            is_buffer=outline.entry_is_buffer(entry),
-            name=outline.entry_name(entry) if cluster >= 0 else None,
-            first=outline.entry_name(self.clusters[cluster][0]) if cluster >= 0 else None,
-        )
+        if cluster < 0:
+            return Entry(*own)
+        return Entry(*own, outline.entry_name(entry), outline.entry_name(self.clusters[cluster][0]))
 
     def to_dict(self, depth: int | None = None) -> dict[str, Any]:
         """The JSON form: plain dicts, lists, strings, numbers, bools and None, under these keys.

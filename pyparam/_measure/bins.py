@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -47,6 +47,33 @@ class Bins(NamedTuple):
     counts: Tensor
 
 
+Counted: TypeAlias = "Bins | _C.PackedBins"
+"""What the CPU counted stays packed, in a few bytes a bin, until somebody needs all of it as tensors."""
+
+
+def unpacked(bins: Counted) -> Bins:
+    """All rows as tensors."""
+    return bins if isinstance(bins, Bins) else Bins(*bins.tensors())
+
+
+def entries_of(bins: Counted) -> int:
+    """How many bins all rows have together."""
+    return len(bins.bins) if isinstance(bins, Bins) else bins.entries
+
+
+def below_of(bins: Counted, first: int, count: int) -> Tensor:
+    """Counts of all rows below ``count`` of the rounding limits from ``first`` on: int64 [rows, count]."""
+    return bins.below[:, first : first + count] if isinstance(bins, Bins) else bins.below(first, count)
+
+
+def quantiles_of(bins: Counted, extremes: Tensor, one_value: Tensor, points: Tensor) -> Tensor:
+    """float64 [rows, points]; ``extremes`` are each row's least and largest, ``one_value`` says of each
+    whether a bin of it holds one value only."""
+    if isinstance(bins, Bins):
+        return _C.histogram_quantiles(*bins[1:], extremes, one_value, points)
+    return bins.quantiles(extremes, one_value, points)
+
+
 # Bins of normal values in an octave, and the bin of zero (csrc/kernels/histogram.h).
 BINS_PER_OCTAVE = 128
 ZERO_BIN = 1 << 15
@@ -64,7 +91,7 @@ class Histogram(NamedTuple):
     counts: Tensor
 
 
-def histogram_of(bins: Bins, rows: Sequence[int], bins_per_octave: int = BINS_PER_OCTAVE) -> Histogram:
+def histogram_of(bins: Counted, rows: Sequence[int], bins_per_octave: int = BINS_PER_OCTAVE) -> Histogram:
     """The histogram of several rows together, in bins of which an octave of normal values has so many.
 
     Raises ValueError for another number than a power of two of at most 128.
@@ -74,6 +101,8 @@ def histogram_of(bins: Bins, rows: Sequence[int], bins_per_octave: int = BINS_PE
             f"histogram: bins_per_octave must be a power of two from 1 to {BINS_PER_OCTAVE}, "
             f"got {bins_per_octave!r}"
         )
+    if not isinstance(bins, Bins):
+        bins, rows = Bins(*bins.tensors(list(rows))), range(len(rows))
     entries = [slice(int(bins.offsets[row]), int(bins.offsets[row + 1])) for row in rows]
     if len(entries) == 1:
         number, counts = bins.bins[entries[0]], bins.counts[entries[0]]
@@ -90,12 +119,14 @@ def histogram_of(bins: Bins, rows: Sequence[int], bins_per_octave: int = BINS_PE
     return Histogram(lower, upper, summed)
 
 
-def steps_of(bins: Bins, dropped: int) -> tuple[Tensor, Tensor, Tensor]:
+def steps_of(bins: Counted, dropped: int) -> tuple[Tensor, Tensor, Tensor]:
     """The rows' histograms in wider bins, whose numbers lack the last ``dropped`` bits.
 
     int64 how many bins each row has, int32 how far each bin lies behind the one before it in its row (of a
     row's first its number), int64 counts.
     """
+    if not isinstance(bins, Bins):
+        return bins.steps(dropped)
     return _C.histogram_steps(bins.offsets, bins.bins, bins.counts, dropped)
 
 

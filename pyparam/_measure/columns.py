@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyparam._base.pending import Pending, settled
-from pyparam._measure.bins import Bins
+from pyparam._measure.bins import Bins, Counted, unpacked
 from pyparam._measure.rows import Layouts
 
 # Columns of the op's results, in its order (csrc/kernels/cpu/measure.h).
@@ -21,7 +21,7 @@ class Columns(NamedTuple):
 
     values: Tensor
     counts: Tensor
-    bins: Bins | None
+    bins: Counted | None
 
     @classmethod
     def of(cls, values: Tensor, counts: Tensor, *bins: Tensor) -> Columns:
@@ -52,7 +52,13 @@ class StatColumns:
 
     @property
     def _bins(self) -> Bins | None:
-        return self._columns.bins
+        """As tensors, which from then on are what is held."""
+        columns = self._columns
+        if columns.bins is None or isinstance(columns.bins, Bins):
+            return columns.bins
+        bins = unpacked(columns.bins)
+        self._found = columns._replace(bins=bins)
+        return bins
 
     def _value(self, name: str) -> Tensor:
         return self._values[:-1, VALUES.index(name)]

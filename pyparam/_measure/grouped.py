@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyparam._base.native import _C
-from pyparam._measure.bins import Bins
+from pyparam._measure.bins import Bins, unpacked
 from pyparam._measure.labels import By, labels_of
 from pyparam._measure.rows import Layout, ListedLayouts, cells, merged_layout
 
@@ -60,7 +60,8 @@ def merged(columns: Columns, groups: Sequence[Sequence[int]]) -> tuple[Tensor, T
     Neighbours are merged in rounds, two by two: the order is fixed, and the rounding that of few additions.
     """
     total = columns.values.shape[0] - 1
-    values, counts, bins = columns
+    values, counts, counted = columns
+    bins = None if counted is None else unpacked(counted)
     place: list[list[int]] = [list(rows) for rows in groups]
     while True:
         first, second = [], []

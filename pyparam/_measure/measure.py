@@ -12,7 +12,7 @@ from pyparam._base.errors import MISTAKES, Kinds, Reworded, named_errors
 from pyparam._base.modes import require_memory
 from pyparam._base.native import _C
 from pyparam._base.pending import Pending, made
-from pyparam._measure.bins import Bins
+from pyparam._measure.bins import Bins, unpacked
 from pyparam._measure.columns import Columns
 from pyparam._measure.distinct import Distinct, distinct
 from pyparam._measure.rows import PickedLayouts
@@ -232,7 +232,7 @@ def _measure_shared(
         half = len(tensors) // 2
         a, b = Columns.of(*tensors[:half]), Columns.of(*tensors[half:])
         bins = None
-        if a.bins is not None and b.bins is not None:
+        if isinstance(a.bins, Bins) and isinstance(b.bins, Bins):
             in_a = torch.where(rows <= whole, rows, -1)
             in_b = torch.where(rows <= whole, -1, rows - whole - 1)
             merged = _C.merge_histograms(*a.bins[1:], in_a, *b.bins[1:], in_b)
@@ -254,11 +254,12 @@ def _columns(found: _C.Measurement) -> Columns | Pending[Columns]:
     if not values.is_cpu:
         return Pending(_tensors(found), Columns.of)
     bins = found.bins
-    return Columns(values, found.counts, None if bins is None else Bins(*bins))
+    return Columns(values, found.counts, Bins(*bins) if isinstance(bins, tuple) else bins)
 
 
 def _tensors(found: _C.Measurement) -> list[Tensor]:
-    return [found.values, found.counts, *(found.bins or ())]
+    bins = found.bins
+    return [found.values, found.counts, *(unpacked(bins) if isinstance(bins, _C.PackedBins) else bins or ())]
 
 
 @torch.library.register_fake("pyparam::measure_histogram")  # type: ignore[untyped-decorator]

@@ -23,9 +23,12 @@ from pyparam._measure.bins import (
     LIMIT_TYPES,
     ONE_VALUE_A_BIN,
     Bins,
+    Counted,
     Histogram,
     Underflow,
+    below_of,
     histogram_of,
+    quantiles_of,
 )
 from pyparam._measure.columns import COUNTS, VALUES, Columns, StatColumns
 from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged, narrowed
@@ -292,10 +295,11 @@ class Stats(StatColumns):
 
     # Histograms
 
-    def _counted(self, what: str) -> Bins:
-        if self._bins is None:
+    def _counted(self, what: str) -> Counted:
+        bins = self._columns.bins
+        if bins is None:
             raise ValueError(f"{what}: no histogram was counted; measure with histogram=True")
-        return self._bins
+        return bins
 
     def histogram(self, name: str | None = None, *, bins_per_octave: int = BINS_PER_OCTAVE) -> Histogram:
         """The finite values of a parameter (of everything, without a name) in bins of their float32's bits.
@@ -343,8 +347,8 @@ class Stats(StatColumns):
             if not 0 <= point <= 1:
                 raise ValueError(f"quantile: expected numbers in [0, 1], got {point}")
         one_value = [dtype in ONE_VALUE_A_BIN for dtype in self._layouts.dtypes()]
-        return _C.histogram_quantiles(
-            *bins[1:],
+        return quantiles_of(
+            bins,
             self._values[:, :2].contiguous(),
             torch.tensor([*one_value, all(one_value)], dtype=torch.bool, device="cpu"),
             torch.tensor(points, dtype=torch.float64, device="cpu"),
@@ -365,14 +369,15 @@ class Stats(StatColumns):
         if dtype not in LIMIT_TYPES:
             raise ValueError(f"underflow: expected one of {', '.join(map(str, LIMIT_TYPES))}, got {dtype}")
         first = 3 * LIMIT_TYPES.index(dtype)
-        below_zero, below_normal, below_overflow = bins.below[:, first : first + 3].unbind(1)
+        below_zero, below_normal, below_overflow = below_of(bins, first, 3).unbind(1)
         count = dict(zip(COUNTS, self._counts.unbind(1), strict=True))
         values = count["finite"] + count["nans"] + count["posinfs"] + count["neginfs"]
         fates = [below_zero - count["zeros"], below_normal - below_zero, count["finite"] - below_overflow]
         return Underflow(dtype, self._names, torch.stack(fates, 1) / values.double().unsqueeze(1))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Plain data: the native columns of layouts become a list."""
+        """Plain data: the native columns of layouts become a list, packed histograms tensors."""
+        _ = self._bins
         layouts = ListedLayouts([self._layout(i) for i in range(len(self))])
         return {**self.__dict__, "_layouts": layouts, "_index": None}
 

@@ -130,7 +130,7 @@ def _measured(source: Any, kind: str) -> Stats:
     if not isinstance(source, Stats):
         with spoken_by("plot", "measure"):
             return measure(source, histogram=kind == "hist")
-    if kind == "hist" and source._bins is None:
+    if kind == "hist" and source._columns.bins is None:
         raise ValueError(
             "plot: 'hist' needs histograms, and these Stats have none; measure with histogram=True"
         )

@@ -111,14 +111,12 @@ def report(
         compared = (other if other != label else f"the other {other}", *_compared(against, seen, select))
     singular = spectrum(seen.table, condition=False) if spectra else None
     heading = title if title is not None else label
-    text = page(
-        title=heading,
-        data=packed(
-            seen, found, title=heading, made=_made(), against=compared, history=records, spectrum=singular
-        ),
+    data = packed(
+        seen, found, title=heading, made=_made(), against=compared, history=records, spectrum=singular
     )
-    with replacing("report", where) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+    del seen, singular  # of very many rows they take more than the file
+    with replacing("report", where) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(page(title=heading, data=data))
     return Report(where, tuple(found), None if compared is None else compared[1])
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias, TypeVar
+
+import torch
 
 from pyparam._base.native import _C
-from pyparam._base.words import plain, plural, size, span
+from pyparam._base.words import dtype_name, plain, plural, size, span
 from pyparam._inspect.inspector import inspect
 from pyparam._inspect.tree import Entry, Row, Summary
+from pyparam._sources.stand_in import device_of
 from pyparam._sources.table import ParamTable
 from pyparam._view.about import About, about
 from pyparam._view.here import lines_of
 from pyparam._view.memory import memory_of
+
+T = TypeVar("T")
 
 Fit: TypeAlias = "Callable[[Sequence[Sequence[str]]], Sequence[int]]"
 
@@ -215,8 +220,9 @@ def row_cells(row: Row, buffers: bool, freezes: bool) -> _Cells:
         Piece(name, "name"),
         Piece(plain(kind), "type"),
         Piece("  ".join(notes), "tied" if row.repeats is not None else ""),
-        Piece(_common([entry.dtype for entry in own]), "dim"),
-        Piece(_common([entry.device for entry in own]), "dim"),
+        # Of a module with tens of thousands of tensors: words for each that there is, and not of each tensor.
+        Piece(_common([entry.tensor.dtype for entry in own], dtype_name), "dim"),
+        Piece(_common(_devices(own), str), "dim"),
         Piece(f"{times}{held.unique:,}" if held.names else "", "count"),
         Piece(f"{times}{size(held.bytes)}" if held.names else "", "count"),
         Piece(*_state(row, freezes)),
@@ -237,9 +243,16 @@ def _tensor(entry: Entry) -> str:
     return text
 
 
-def _common(values: list[str]) -> str:
-    """The one value that all have, or those there are."""
-    return ", ".join(dict.fromkeys(values))
+def _common(values: list[T], text: Callable[[T], str]) -> str:
+    """The one value that all have, or those there are, in words."""
+    return ", ".join(map(text, dict.fromkeys(values)))
+
+
+def _devices(entries: list[Entry]) -> list[torch.device]:
+    found = [entry.tensor.device for entry in entries]
+    if any(device.type == "meta" for device in set(found)):
+        return [device_of(entry.tensor) for entry in entries]
+    return found
 
 
 def _state(row: Row, freezes: bool) -> tuple[str, str]:

@@ -153,7 +153,7 @@ class _Logged(NamedTuple):
 
     def histogram(self, stats: Stats, bins_per_octave: int = _PER_OCTAVE) -> Histogram | None:
         """None where none was counted, or there is no finite value."""
-        if stats._bins is None:
+        if stats._columns.bins is None:
             return None
         found = stats.histogram(self.name, bins_per_octave=bins_per_octave)
         return found if len(found.counts) else None

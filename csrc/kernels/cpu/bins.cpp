@@ -25,32 +25,7 @@ bool countable(const float* x, const double* doubles, int64_t i, uint32_t* bits)
   return true;
 }
 
-// The magnitudes of a bin lie below the limits that are edges farther from zero.
-struct EdgeLimits {
-  int count = 0;
-  int index[kLimits];
-  int magnitude[kLimits];
-
-  EdgeLimits() {
-    for (int i = 0; i < kLimits; ++i) {
-      if (!is_bin_edge(rounding_limit(i))) continue;
-      index[count] = i;
-      magnitude[count++] = static_cast<int>(rounding_limit(i) >> kBinShift);
-    }
-  }
-  void add(int bin, int64_t number, BelowLimits& below) const {
-    const int of_bin = bin >= kZeroBin ? bin - kZeroBin : kZeroBin - 1 - bin;
-    for (int i = 0; i < count; ++i) below[index[i]] += of_bin < magnitude[i] ? number : 0;
-  }
-};
-
 }  // namespace
-
-void BinCounter::emit(int bin, int64_t count) {
-  if (count == 0) return;
-  bins_.push_back(bin);
-  counts_.push_back(count);
-}
 
 void BinCounter::take(int64_t row, const BlockValues& block, const float* narrowed, int64_t n,
                       const Statistics& of_block, MagnitudeRange range, const LaneKernels& lanes) {
@@ -120,19 +95,22 @@ void BinCounter::take_few(int64_t row, const float* x, int64_t n, const BelowLim
   uint16_t bins[kFew];
   for (int64_t i = 0; i < n; ++i) bins[i] = static_cast<uint16_t>(bin_of(bit_cast<uint32_t>(x[i])));
   std::sort(bins, bins + n);
-  const auto begin = static_cast<int64_t>(bins_.size());
+  written_.begin(row, below);
   for (int64_t i = 0; i < n;) {
     int64_t end = i + 1;
     while (end < n && bins[end] == bins[i]) ++end;
-    emit(bins[i], end - i);
+    written_.add(bins[i], end - i);
     i = end;
   }
-  runs_.push_back({row, begin, static_cast<int64_t>(bins_.size()), below});
+  written_.end();
 }
 
 void BinCounter::flush() {
   if (row_ < 0) return;
-  const auto begin = static_cast<int64_t>(bins_.size());
+  written_.begin(row_, below_);
+  const auto emit = [&](int bin, int64_t count) {
+    if (count != 0) written_.add(bin, count);
+  };
   const auto take_out = [&](int raw) {
     int64_t count = 0;
     for (int table = 0; table < 2; ++table) {
@@ -154,75 +132,12 @@ void BinCounter::flush() {
   for (int magnitude = least; magnitude <= most; ++magnitude) {
     emit(kZeroBin + magnitude, take_out(magnitude));
   }
-  runs_.push_back({row_, begin, static_cast<int64_t>(bins_.size()), below_});
+  written_.end();
   row_ = -1;
   pending_ = 0;
   minus_zeros_ = 0;
   range_ = MagnitudeRange{};
   below_ = BelowLimits{};
-}
-
-SparseBins collect(const std::vector<BinCounter>& counters, int64_t rows) {
-  struct Where {
-    int64_t row;
-    const BinCounter* counter;
-    const BinRun* run;
-  };
-  std::vector<Where> all;
-  size_t entries = 0;
-  for (const auto& counter : counters) {
-    for (const auto& run : counter.runs()) all.push_back({run.row, &counter, &run});
-    entries += counter.bins().size();
-  }
-  std::stable_sort(all.begin(), all.end(),
-                   [](const Where& a, const Where& b) { return a.row < b.row; });
-
-  SparseBins out;
-  out.offsets.reserve(static_cast<size_t>(rows) + 2);
-  out.below.resize(static_cast<size_t>(rows) + 1);
-  out.bins.reserve(entries + 4096);
-  out.counts.reserve(entries + 4096);
-  out.offsets.push_back(0);
-  const EdgeLimits edges;
-  std::vector<int64_t> total(kBins);
-  std::vector<int64_t> dense;
-  const auto spill = [&](std::vector<int64_t>& table) {
-    for (int bin = 0; bin < kBins; ++bin) {
-      if (table[bin] == 0) continue;
-      out.bins.push_back(bin);
-      out.counts.push_back(table[bin]);
-      table[bin] = 0;
-    }
-  };
-  size_t at = 0;
-  for (int64_t row = 0; row < rows; ++row) {
-    const size_t first = at;
-    while (at < all.size() && all[at].row == row) ++at;
-    const bool several = at - first > 1;
-    if (several && dense.empty()) dense.resize(kBins);
-    for (size_t r = first; r < at; ++r) {
-      const auto& [_, counter, run] = all[r];
-      for (int64_t e = run->begin; e < run->end; ++e) {
-        const int32_t bin = counter->bins()[e];
-        const int64_t count = counter->counts()[e];
-        total[bin] += count;
-        edges.add(bin, count, out.below[row]);
-        if (several) {
-          dense[bin] += count;
-        } else {
-          out.bins.push_back(bin);
-          out.counts.push_back(count);
-        }
-      }
-      for (int i = 0; i < kLimits; ++i) out.below[row][i] += run->below[i];
-    }
-    for (int i = 0; i < kLimits; ++i) out.below[rows][i] += out.below[row][i];
-    if (several) spill(dense);
-    out.offsets.push_back(static_cast<int64_t>(out.bins.size()));
-  }
-  spill(total);
-  out.offsets.push_back(static_cast<int64_t>(out.bins.size()));
-  return out;
 }
 
 }  // namespace pyparam::cpu

@@ -22,7 +22,9 @@
 #include "kernels/cpu/few.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/lanes.h"
+#include "kernels/cpu/packed_bins.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/summaries.h"
 
 namespace pyparam {
 
@@ -302,15 +304,6 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
   return out;
 }
 
-// Gives the vector's memory back.
-template <typename T>
-at::Tensor taken(std::vector<T>& from, at::ScalarType dtype) {
-  at::Tensor out = at::empty({static_cast<int64_t>(from.size())}, at::TensorOptions().dtype(dtype));
-  std::copy(from.begin(), from.end(), static_cast<T*>(out.mutable_data_ptr()));
-  std::vector<T>().swap(from);
-  return out;
-}
-
 std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
   const Measured out = measure_tensors(tensors, false, {});
   return {out.values, out.counts};
@@ -343,25 +336,21 @@ Measured measure_elements(const ElementList& list, bool histogram, const FileMap
   if (!histogram) return run(list, nullptr, maps, numbers);
   std::vector<BinCounter> counters(at::get_num_threads());
   Measured out = run(list, &counters, maps, numbers);
-  for (auto& counter : counters) counter.flush();
-  const auto rows = static_cast<int64_t>(list.size());
-  SparseBins bins = collect(counters, rows);
-  // Of many small tensors bins take more memory than their values: each copy goes before the next
-  // is made.
+  std::vector<BinWriter> parts;
+  for (auto& counter : counters) parts.push_back(counter.finished());
   std::vector<BinCounter>().swap(counters);
-  out.below = at::empty({rows + 1, kLimits}, at::TensorOptions().dtype(at::kLong));
-  std::copy(bins.below[0].data(), bins.below[0].data() + (rows + 1) * kLimits,
-            out.below.mutable_data_ptr<int64_t>());
-  std::vector<BelowLimits>().swap(bins.below);
-  out.offsets = taken(bins.offsets, at::kLong);
-  out.bins = taken(bins.bins, at::kInt);
-  out.bin_counts = taken(bins.counts, at::kLong);
+  out.packed = std::make_shared<PackedBins>(std::move(parts), static_cast<int64_t>(list.size()));
   return out;
 }
 
 Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps,
                          std::vector<exact::Numbers>* numbers) {
-  return measure_elements(ElementList("measure", tensors), histogram, maps, numbers);
+  Measured out = measure_elements(ElementList("measure", tensors), histogram, maps, numbers);
+  if (out.packed != nullptr) {
+    std::tie(out.below, out.offsets, out.bins, out.bin_counts) = histogram_rows(*out.packed, {});
+    out.packed.reset();
+  }
+  return out;
 }
 
 std::pair<int64_t, int64_t> measure_progress() { return {bytes_done.load(), bytes_in_all.load()}; }

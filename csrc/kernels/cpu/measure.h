@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -14,11 +15,13 @@ namespace pyparam {
 
 namespace cpu {
 class ElementList;
-}
+class PackedBins;
+}  // namespace cpu
 
 struct Measured {
   at::Tensor values, counts;  // [rows + 1, kValueColumns], [rows + 1, kCountColumns]
   at::Tensor below, offsets, bins, bin_counts;  // of histograms; undefined without them
+  std::shared_ptr<cpu::PackedBins> packed;      // in place of those four
 };
 
 // Values and counts of so many rows and the total, not written yet.
@@ -32,7 +35,7 @@ using FileMaps = std::vector<std::pair<uintptr_t, size_t>>;
 // way. `numbers`, unless null, gets the exact sums of each row.
 Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps& maps,
                          std::vector<exact::Numbers>* numbers = nullptr);
-// The same of tensors that were read into a list already.
+// The same of tensors that were read into a list already; histograms stay packed.
 Measured measure_elements(const cpu::ElementList& list, bool histogram, const FileMaps& maps,
                           std::vector<exact::Numbers>* numbers = nullptr);
 

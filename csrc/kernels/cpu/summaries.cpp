@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/measure.h"
+#include "kernels/cpu/packed_bins.h"
 #include "kernels/histogram.h"
 #include "kernels/math.h"
 
@@ -26,11 +27,7 @@ at::Tensor tensor_of(const std::vector<T>& from, at::ScalarType dtype) {
   return out;
 }
 
-struct SparseRow {
-  const int32_t* bins = nullptr;
-  const int64_t* counts = nullptr;
-  int64_t size = 0;
-};
+using cpu::SparseRow;
 
 SparseRow sparse_row(const at::Tensor& offsets, const at::Tensor& bins, const at::Tensor& counts,
                      int64_t row) {
@@ -40,8 +37,92 @@ SparseRow sparse_row(const at::Tensor& offsets, const at::Tensor& bins, const at
           at[row + 1] - at[row]};
 }
 
+// The histograms of all rows as the op gives them, read like packed ones.
+struct SparseRows {
+  const at::Tensor &offsets, &bins, &counts;
+
+  int64_t rows() const { return offsets.numel() - 1; }
+  SparseRow operator()(int64_t row) const { return sparse_row(offsets, bins, counts, row); }
+};
+
 bool has_elements(const at::Tensor& counts, int64_t row) {
   return row >= 0 && counts.const_data_ptr<int64_t>()[row * kCountColumns + kNumel] > 0;
+}
+
+// `Histograms` is SparseRows or a BinReader.
+template <typename Histograms>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> steps_of(Histograms histograms, int64_t dropped) {
+  const int64_t rows = histograms.rows();
+  at::Tensor lengths = empty_like_rows({rows}, at::kLong);
+  int64_t entries = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const SparseRow r = histograms(row);
+    int64_t length = 0;
+    for (int64_t e = 0; e < r.size; ++e) {
+      length += e == 0 || r.bins[e] >> dropped != r.bins[e - 1] >> dropped;
+    }
+    lengths.mutable_data_ptr<int64_t>()[row] = length;
+    entries += length;
+  }
+  at::Tensor steps = empty_like_rows({entries}, at::kInt);
+  at::Tensor merged = empty_like_rows({entries}, at::kLong);
+  auto* step = steps.mutable_data_ptr<int32_t>();
+  auto* count = merged.mutable_data_ptr<int64_t>();
+  int64_t at = -1;
+  for (int64_t row = 0; row < rows; ++row) {
+    const SparseRow r = histograms(row);
+    int32_t last = 0;
+    for (int64_t e = 0; e < r.size; ++e) {
+      const int32_t bin = r.bins[e] >> dropped;
+      if (e == 0 || bin != last) {
+        step[++at] = bin - last;
+        count[at] = 0;
+        last = bin;
+      }
+      count[at] += r.counts[e];
+    }
+  }
+  return {lengths, steps, merged};
+}
+
+template <typename Histograms>
+at::Tensor quantiles_of(Histograms histograms, const at::Tensor& extremes,
+                        const at::Tensor& one_value, const at::Tensor& q) {
+  const cpu::ExactFloats mode;
+  const int64_t rows = histograms.rows();
+  at::Tensor out = empty_like_rows({rows, q.numel()}, at::kDouble);
+  std::vector<int64_t> through;  // counts up to and including each entry
+  for (int64_t row = 0; row < rows; ++row) {
+    const SparseRow r = histograms(row);
+    const double min = extremes.const_data_ptr<double>()[2 * row];
+    const double max = extremes.const_data_ptr<double>()[2 * row + 1];
+    const bool single = one_value.const_data_ptr<bool>()[row];
+    through.assign(static_cast<size_t>(r.size), 0);
+    int64_t n = 0;
+    for (int64_t e = 0; e < r.size; ++e) through[e] = n += r.counts[e];
+    const auto order_statistic = [&](int64_t rank) {
+      if (rank <= 0) return min;
+      if (rank >= n - 1) return max;
+      const auto e = std::upper_bound(through.begin(), through.end(), rank) - through.begin();
+      const auto position = static_cast<double>(rank - (through[e] - r.counts[e]));
+      const double value =
+          value_in_bin(r.bins[e], position, static_cast<double>(r.counts[e]), single);
+      return std::min(std::max(value, min), max);
+    };
+    double* to = out.mutable_data_ptr<double>() + row * q.numel();
+    for (int64_t i = 0; i < q.numel(); ++i) {
+      if (n == 0) {
+        to[i] = not_a_number();
+        continue;
+      }
+      const double at = q.const_data_ptr<double>()[i] * static_cast<double>(n - 1);
+      const auto rank = static_cast<int64_t>(std::floor(at));
+      const double part = at - static_cast<double>(rank);
+      const double low = order_statistic(rank);
+      to[i] = part == 0 ? low : low + (order_statistic(rank + 1) - low) * part;
+    }
+  }
+  return out;
 }
 
 }  // namespace
@@ -114,37 +195,50 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> histogram_steps(const at::Tensor&
                                                                const at::Tensor& bins,
                                                                const at::Tensor& counts,
                                                                int64_t dropped) {
-  const int64_t rows = offsets.numel() - 1;
-  at::Tensor lengths = empty_like_rows({rows}, at::kLong);
-  int64_t entries = 0;
-  for (int64_t row = 0; row < rows; ++row) {
-    const SparseRow r = sparse_row(offsets, bins, counts, row);
-    int64_t length = 0;
-    for (int64_t e = 0; e < r.size; ++e) {
-      length += e == 0 || r.bins[e] >> dropped != r.bins[e - 1] >> dropped;
-    }
-    lengths.mutable_data_ptr<int64_t>()[row] = length;
-    entries += length;
+  return steps_of(SparseRows{offsets, bins, counts}, dropped);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> histogram_steps(const cpu::PackedBins& histograms,
+                                                               int64_t dropped) {
+  return steps_of(cpu::BinReader(histograms), dropped);
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> histogram_rows(
+    const cpu::PackedBins& histograms, const std::optional<at::Tensor>& rows) {
+  cpu::BinReader read(histograms);
+  const int64_t count = rows.has_value() ? rows->numel() : read.rows();
+  const auto row_at = [&](int64_t i) {
+    return rows.has_value() ? rows->const_data_ptr<int64_t>()[i] : i;
+  };
+  at::Tensor offsets = empty_like_rows({count + 1}, at::kLong);
+  auto* const ends = offsets.mutable_data_ptr<int64_t>();
+  ends[0] = 0;
+  if (rows.has_value()) {
+    for (int64_t i = 0; i < count; ++i) ends[i + 1] = ends[i] + read(row_at(i)).size;
   }
-  at::Tensor steps = empty_like_rows({entries}, at::kInt);
-  at::Tensor merged = empty_like_rows({entries}, at::kLong);
-  auto* step = steps.mutable_data_ptr<int32_t>();
-  auto* count = merged.mutable_data_ptr<int64_t>();
-  int64_t at = -1;
-  for (int64_t row = 0; row < rows; ++row) {
-    const SparseRow r = sparse_row(offsets, bins, counts, row);
-    int32_t last = 0;
-    for (int64_t e = 0; e < r.size; ++e) {
-      const int32_t bin = r.bins[e] >> dropped;
-      if (e == 0 || bin != last) {
-        step[++at] = bin - last;
-        count[at] = 0;
-        last = bin;
-      }
-      count[at] += r.counts[e];
-    }
+  const int64_t entries = rows.has_value() ? ends[count] : histograms.entries();
+  at::Tensor below = empty_like_rows({count, kLimits}, at::kLong);
+  at::Tensor bins = empty_like_rows({entries}, at::kInt);
+  at::Tensor counts = empty_like_rows({entries}, at::kLong);
+  for (int64_t i = 0; i < count; ++i) {
+    const SparseRow row = read(row_at(i));
+    ends[i + 1] = ends[i] + row.size;
+    std::copy_n(row.bins, row.size, bins.mutable_data_ptr<int32_t>() + ends[i]);
+    std::copy_n(row.counts, row.size, counts.mutable_data_ptr<int64_t>() + ends[i]);
+    read.below(0, kLimits, below.mutable_data_ptr<int64_t>() + i * kLimits);
   }
-  return {lengths, steps, merged};
+  return {below, offsets, bins, counts};
+}
+
+at::Tensor histogram_below(const cpu::PackedBins& histograms, int64_t first, int64_t count) {
+  cpu::BinReader read(histograms);
+  at::Tensor out = empty_like_rows({read.rows(), count}, at::kLong);
+  for (int64_t row = 0; row < read.rows(); ++row) {
+    read(row);
+    read.below(static_cast<int>(first), static_cast<int>(count),
+               out.mutable_data_ptr<int64_t>() + row * count);
+  }
+  return out;
 }
 
 std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins) {
@@ -163,41 +257,12 @@ std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins) {
 at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins,
                                const at::Tensor& counts, const at::Tensor& extremes,
                                const at::Tensor& one_value, const at::Tensor& q) {
-  const cpu::ExactFloats mode;
-  const int64_t rows = offsets.numel() - 1;
-  at::Tensor out = empty_like_rows({rows, q.numel()}, at::kDouble);
-  std::vector<int64_t> through;  // counts up to and including each entry
-  for (int64_t row = 0; row < rows; ++row) {
-    const SparseRow r = sparse_row(offsets, bins, counts, row);
-    const double min = extremes.const_data_ptr<double>()[2 * row];
-    const double max = extremes.const_data_ptr<double>()[2 * row + 1];
-    const bool single = one_value.const_data_ptr<bool>()[row];
-    through.assign(static_cast<size_t>(r.size), 0);
-    int64_t n = 0;
-    for (int64_t e = 0; e < r.size; ++e) through[e] = n += r.counts[e];
-    const auto order_statistic = [&](int64_t rank) {
-      if (rank <= 0) return min;
-      if (rank >= n - 1) return max;
-      const auto e = std::upper_bound(through.begin(), through.end(), rank) - through.begin();
-      const auto position = static_cast<double>(rank - (through[e] - r.counts[e]));
-      const double value =
-          value_in_bin(r.bins[e], position, static_cast<double>(r.counts[e]), single);
-      return std::min(std::max(value, min), max);
-    };
-    double* to = out.mutable_data_ptr<double>() + row * q.numel();
-    for (int64_t i = 0; i < q.numel(); ++i) {
-      if (n == 0) {
-        to[i] = not_a_number();
-        continue;
-      }
-      const double at = q.const_data_ptr<double>()[i] * static_cast<double>(n - 1);
-      const auto rank = static_cast<int64_t>(std::floor(at));
-      const double part = at - static_cast<double>(rank);
-      const double low = order_statistic(rank);
-      to[i] = part == 0 ? low : low + (order_statistic(rank + 1) - low) * part;
-    }
-  }
-  return out;
+  return quantiles_of(SparseRows{offsets, bins, counts}, extremes, one_value, q);
+}
+
+at::Tensor histogram_quantiles(const cpu::PackedBins& histograms, const at::Tensor& extremes,
+                               const at::Tensor& one_value, const at::Tensor& q) {
+  return quantiles_of(cpu::BinReader(histograms), extremes, one_value, q);
 }
 
 }  // namespace pyparam

@@ -3,9 +3,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <optional>
 #include <tuple>
 
 namespace pyparam {
+
+namespace cpu {
+class PackedBins;
+}
 
 // Row r of the result is row index_a[r] of a and row index_b[r] of b together; an index of -1 is a
 // row that is not there. Columns are those of the measure op: values [*, kValueColumns] and counts
@@ -27,6 +32,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> histogram_steps(const at::Tensor&
                                                                const at::Tensor& bins,
                                                                const at::Tensor& counts,
                                                                int64_t dropped);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> histogram_steps(const cpu::PackedBins& histograms,
+                                                               int64_t dropped);
+
+// Packed histograms of some rows (int64), or of all, as tensors: counts below the rounding limits
+// (int64 [rows, kLimits]), offsets, bins and counts.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> histogram_rows(
+    const cpu::PackedBins& histograms, const std::optional<at::Tensor>& rows);
+
+// The counts of all rows below rounding limits [first, first + count): int64 [rows, count].
+at::Tensor histogram_below(const cpu::PackedBins& histograms, int64_t first, int64_t count);
 
 // The lower and the upper edge (float64) of each of some bins (int32).
 std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins);
@@ -36,6 +51,8 @@ std::tuple<at::Tensor, at::Tensor> bin_edges(const at::Tensor& bins);
 // 2]), `one_value` (bool [rows]) whether a bin of that row can hold one value only.
 at::Tensor histogram_quantiles(const at::Tensor& offsets, const at::Tensor& bins,
                                const at::Tensor& counts, const at::Tensor& extremes,
+                               const at::Tensor& one_value, const at::Tensor& q);
+at::Tensor histogram_quantiles(const cpu::PackedBins& histograms, const at::Tensor& extremes,
                                const at::Tensor& one_value, const at::Tensor& q);
 
 }  // namespace pyparam

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from pyparam._findings.layouts import Shape
 from pyparam._findings.survey import QUANTILES
 from pyparam._inspect.inspector import inspect
 from pyparam._inspect.nodes import ModuleNode, Node
-from pyparam._measure.bins import steps_of
+from pyparam._measure.bins import entries_of, steps_of
 from pyparam._measure.columns import COUNTS as STAT_COUNTS
 from pyparam._measure.columns import VALUES
 from pyparam._measure.rows import finite_or_none
@@ -49,8 +49,8 @@ def packed(
     against: tuple[str, Comparison, list[str]] | None,
     history: Sequence[Record] = (),
     spectrum: Spectrum | None = None,
-) -> str:
-    """The data of a report as text for the page.
+) -> Iterator[str]:
+    """The data of a report as text for the page, piece by piece: of ``seen`` nothing is held by then.
 
     ``against`` is what the source was compared with: its name, the comparison (other first), and the names
     that could not be compared. ``history`` is what a Monitor measured, ``spectrum`` of the source's matrices.
@@ -196,7 +196,7 @@ def _add_histograms(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
     would grow large. All zeros are in the first bin of the positive half, with the smallest subnormals.
     """
     bins = seen.stats._counted("report")
-    shift = next(shift for most, shift in _MANTISSAS if len(bins.bins) <= most)
+    shift = next(shift for most, shift in _MANTISSAS if entries_of(bins) <= most)
     lengths, steps, counts = steps_of(bins, shift)
     packer.add("hist_length", lengths)
     packer.add("hist_step", steps)

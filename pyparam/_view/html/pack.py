@@ -12,7 +12,8 @@ import ctypes
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -55,18 +56,27 @@ class Packer:
             self._columns.append({"name": name, "type": _CODES[dtype], "length": len(column)})
             self._parts.append(_planes(column.to(dtype)))
 
-    def text(self, header: dict[str, Any]) -> str:
-        """Base64 of everything, ``header`` with the list of columns first."""
+    def text(self, header: dict[str, Any]) -> Iterator[str]:
+        """Base64 of everything, ``header`` with the list of columns first, piece by piece. The columns are
+        let go meanwhile."""
         head = json.dumps(
             {**header, "columns": self._columns}, separators=(",", ":"), allow_nan=False
         ).encode()
-        whole = b"".join([struct.pack("<I", len(head)), head, *self._parts])
-        packed = zlib.compress(whole, 6 if len(whole) < _LARGE else 1)
-        return base64.b64encode(packed).decode("ascii")
+        parts = deque([struct.pack("<I", len(head)), head, *self._parts])
+        self._parts.clear()
+        squeeze = zlib.compressobj(6 if sum(map(len, parts)) < _LARGE else 1)
+        rest = b""
+        while parts:
+            rest += squeeze.compress(parts.popleft())
+            whole = len(rest) // 3 * 3  # bytes that base64 needs no filling behind
+            yield base64.b64encode(rest[:whole]).decode("ascii")
+            rest = rest[whole:]
+        yield base64.b64encode(rest + squeeze.flush()).decode("ascii")
 
 
 def unpack(text: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The header and the columns that ``Packer.text`` was given, the columns in their smallest types."""
+    """The header and the columns that ``Packer.text`` was given, from its pieces together; the columns in
+    their smallest types."""
     raw = zlib.decompress(base64.b64decode(text))
     (length,) = struct.unpack_from("<I", raw)
     header = json.loads(raw[4 : 4 + length])

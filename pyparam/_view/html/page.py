@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import resources
 
@@ -51,8 +52,12 @@ def check_installed() -> None:
         )
 
 
-def page(*, title: str, data: str) -> str:
-    """The whole file: ``data`` is what ``content.packed`` gave."""
+# What stands before the data; a title or a style has no such markup.
+_DATA = '<script type="text/plain" id="data">'
+
+
+def page(*, title: str, data: Iterable[str]) -> Iterator[str]:
+    """The whole file piece by piece: ``data`` is what ``content.packed`` gave."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -60,7 +65,7 @@ def page(*, title: str, data: str) -> str:
         loader=PackageLoader("pyparam._view.html", "."), autoescape=True, undefined=StrictUndefined
     )
     scripts = [_plotly(), *map(_script, SCRIPTS)]
-    return environment.get_template("report.html.jinja").render(
+    rendered = environment.get_template("report.html.jinja").render(
         title=title,
         # Only these scripts run, whatever else a file may come to hold, and nothing is fetched.
         policy="; ".join(
@@ -74,9 +79,12 @@ def page(*, title: str, data: str) -> str:
             ]
         ),
         css=Markup(_read("report.css")),
-        data=Markup(data),  # base64
         scripts=[Markup(script) for script in scripts],
     )
+    before, tag, after = rendered.partition(_DATA)
+    yield before + tag
+    yield from data
+    yield after
 
 
 def _script(name: str) -> str:
