@@ -120,3 +120,59 @@ def test_a_row_does_not_depend_on_what_its_thread_measured_before() -> None:
         with ThreadPoolExecutor(1) as fresh:
             alone = fresh.submit(pyparam.measure, [tensors[i]]).result()
         assert torch.equal(together._values[place].nan_to_num(7), alone._values[0].nan_to_num(7)), tensors[i]
+
+
+def banded(n: int, exponent: int) -> dict[str, Tensor]:
+    """bfloat16 values up to 2^exponent, of which few or many lie far below the others, at each place of a vector."""
+    g = torch.Generator().manual_seed(n)
+    powers = torch.randint(-11, 1, (n,), generator=g)
+    signs = torch.randint(0, 2, (n,), generator=g) * 2 - 1
+    full = torch.ldexp(signs * (1 + torch.rand(n, generator=g)), powers + exponent).bfloat16()
+    full[0] = 2.0**exponent
+
+    def with_some(where: Tensor, powers: list[int]) -> Tensor:
+        x = full.clone()
+        for i, power in enumerate(powers):
+            x[where[i :: len(powers)]] = (-1) ** i * 1.5 * 2.0 ** (exponent + power)
+        return x
+
+    places = torch.randperm(n - 1, generator=g) + 1
+    return {
+        "none": full,
+        "edges": with_some(places[:8], [-11, -12, -18]),
+        "one too far": with_some(places[:1], [-19]),
+        "two too far": with_some(places[:2], [-19, -40]),
+        "three too far": with_some(places[:3], [-19, -40, -60]),
+        "each place": with_some(torch.arange(1, min(n, 1100), 33), [-13]),
+        "as many as are few": with_some(places[:128], [-12]),
+        "one more": with_some(places[:129], [-14]),
+        "zeros": with_some(places[: n // 2], [-13]).relu(),
+        "negative": -full.abs(),
+        "positive": full.abs(),
+        "largest": torch.full((n,), 255 * 2.0 ** (exponent - 7)).bfloat16(),
+    }
+
+
+@pytest.mark.parametrize("exponent", [-126, -115, -112, 0, 120])
+@pytest.mark.parametrize("n", [256, 300, 1024, 1025, 4096, 4099, 12_289])
+def test_rows_of_bfloat16_are_those_of_its_values_as_float64(n: int, exponent: int) -> None:
+    for kind, x in banded(n, exponent).items():
+        others = [x, x * 2.0**-9]  # what was guessed of the first does not hold for it
+        with ThreadPoolExecutor(1) as fresh:
+            found = [fresh.submit(pyparam.measure, [other]).result()[0] for other in others]
+        for row, other in zip(found, others, strict=True):
+            wide = pyparam.measure([other.double()])[0]
+            for name in (
+                "min",
+                "max",
+                "max_abs",
+                "mean",
+                "std",
+                "rms",
+                "l1",
+                "l2",
+                "zeros",
+                "nans",
+                "posinfs",
+            ):
+                assert getattr(row, name) == getattr(wide, name), (kind, name)

@@ -113,6 +113,7 @@ constexpr int64_t kRunsOfBlock = kBlock / kExactRun;
 struct Guess {
   int exponent = 0;
   uint8_t kind = 0;
+  uint8_t bandless = 0;  // blocks of bfloat16 that are not tried as bands: see lanes_bands_target.h
 };
 
 struct FewTensors;

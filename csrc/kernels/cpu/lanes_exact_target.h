@@ -271,8 +271,12 @@ PYPARAM_TARGET static inline Statistics measure_mini(const void* stored, int64_t
     expand<Mini>(stored, n, widened);
     return static_cast<const float*>(widened);
   };
+  const StoredMinis<Mini> from{x};
+  if (guess->exponent == 0) guess->exponent = first_guess(from, n);
   Extremes<float> extremes;
-  if (!measure_runs<float>(StoredMinis<Mini>{x}, n, *guess, extremes, runs)) values();
+  bool known = false;
+  if constexpr (std::is_same_v<Mini, BFloat16>) known = measure_bands(x, n, *guess, extremes, runs);
+  if (!known && !measure_runs<float>(from, n, *guess, extremes, runs)) values();
   const auto small = [&](Statistics& out) { count_small_stored<Mini>(x, n, out); };
   return conclude(extremes, values, small, n, Mini::smallest_normal(), nullptr);
 #else

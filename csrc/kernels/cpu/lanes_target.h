@@ -11,6 +11,8 @@
 
 #include "kernels/cpu/lanes_sums_target.h"
 
+#include "kernels/cpu/lanes_bands_target.h"
+
 #include "kernels/cpu/lanes_exact_target.h"
 
 #include "kernels/cpu/lanes_few_target.h"
