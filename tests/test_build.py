@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -172,3 +173,78 @@ def test_what_ninja_tells_is_what_it_compiles(tmp_path: Path) -> None:
     told = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path, env=environment).stdout
     assert "FAILED: " in told
     assert "-DTOLD -c bad.cpp" in told
+
+
+def matrix(tmp_path: Path, make: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What the script says where ``make`` is a script of these lines."""
+    stand_in = tmp_path / "bin" / "make"
+    stand_in.parent.mkdir(exist_ok=True)
+    stand_in.write_text(f"#!/bin/sh\n{make}\n")
+    stand_in.chmod(0o755)
+    here = os.environ | {
+        "PATH": f"{stand_in.parent}:/usr/bin:/bin",
+        "PYTHONS": sys.executable,
+        "TORCHES": "2.99.0",
+        "MATRIX_FOLDER": str(tmp_path / "made"),
+    }
+    here.pop("LD_PRELOAD", None)
+    return subprocess.run(
+        [str(ROOT / ".ci" / "matrix")], env=here | environment, capture_output=True, text=True
+    )
+
+
+def test_matrix_prints_a_row_of_what_ran(tmp_path: Path) -> None:
+    told = matrix(
+        tmp_path, "shift 2; grep ^torch== $1/constraints.txt; echo '=== 7 passed, 1 skipped in 2.00s ==='"
+    )
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.stdout.splitlines()]
+    assert rows[0] == ["Python", "PyTorch", "compiler", "what ran", "result", "date"]
+    assert rows[2][:2] == [platform.python_version(), "2.99.0"]
+    assert rows[2][3:5] == ["`make test`", "7 passed, 1 skipped"]
+    assert told.returncode == 0
+    made = tmp_path / "made"
+    assert [path.name for path in made.iterdir()] == [f"{rows[2][0]}-2.99.0.log"]
+    assert next(made.iterdir()).read_text().startswith("torch==2.99.0\n")
+    assert (
+        f"Python {rows[2][0]} ({sys.executable}), PyTorch 2.99.0: make test, which writes to" in told.stderr
+    )
+
+
+def test_matrix_says_what_went_wrong_and_keeps_the_tree(tmp_path: Path) -> None:
+    told = matrix(tmp_path, "echo 'make: the C headers are not there' >&2; exit 2")
+    assert "| fails: make: the C headers are not there |" in told.stdout
+    assert told.returncode == 1
+    assert (tmp_path / "made" / f"{platform.python_version()}-2.99.0" / "setup.py").is_file()
+
+
+def test_matrix_says_what_it_leaves_out(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    (tmp_path / "bin").mkdir()
+    for tool in ("bash", "dirname"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool) or tool)
+    told = matrix(
+        tmp_path,
+        "exit 0",
+        PYTHONS="",
+        PATH=str(tmp_path / "bin"),
+        PYENV_ROOT=str(nowhere),
+        UV_PYTHON_INSTALL_DIR=str(nowhere),
+    )
+    assert told.returncode == 1
+    assert told.stdout == ""
+    *left_out, last = told.stderr.splitlines()
+    assert left_out == [
+        f"matrix: left out: Python 3.{minor}, which is neither on the path as python3.{minor} nor in "
+        f"{nowhere}/versions nor in {nowhere}"
+        for minor in range(10, 15)
+    ]
+    assert last.startswith(
+        'matrix: no interpreter found; name some: make matrix PYTHONS="/path/to/python3.12 '
+    )
+
+
+def test_matrix_fails_where_an_interpreter_does_not_run(tmp_path: Path) -> None:
+    told = matrix(tmp_path, "exit 0", PYTHONS=f"{tmp_path}/none {sys.executable}")
+    assert told.returncode == 1
+    assert f"matrix: left out: {tmp_path}/none, which does not run\n" in told.stderr
+    assert len(told.stdout.splitlines()) == 3
