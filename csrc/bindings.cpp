@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "article.h"
 #include "bindings/compare.h"
 #include "bindings/fingerprint.h"
 #include "bindings/flatten.h"
@@ -148,6 +149,9 @@ void bind_parts(py::module_& m);
 
 PYBIND11_MODULE(_C, m) {
   pyparam::answer_signals();
+  m.def(
+      "article_of", [](const Name& name) { return pyparam::article_of(name.text); },
+      py::arg("name"));
   pyparam::bind_walk(m);
   pyparam::bind_outline(m);
   pyparam::bind_measure(m);

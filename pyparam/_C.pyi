@@ -5,6 +5,8 @@ from typing import Any, overload
 import torch
 from torch import Tensor, device, dtype, nn
 
+def article_of(name: str) -> str: ...
+
 # --- the walk over nn.Module ----------------------------------------------------------------------------
 
 def named_parameters(

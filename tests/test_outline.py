@@ -380,7 +380,7 @@ def test_names_of_any_script_come_back():
 def test_what_is_no_tensor_is_named():
     module = nn.Linear(1, 1)
     module._buffers["odd"] = 3
-    with pytest.raises(TypeError, match="'odd' of a Linear is no tensor but a int"):
+    with pytest.raises(TypeError, match="'odd' of a Linear is no tensor but an int"):
         outline_of_module(module)
 
 

@@ -10,6 +10,7 @@
 #include <optional>
 #include <tuple>
 
+#include "article.h"
 #include "bindings/given.h"
 #include "bindings/uninitialized.h"
 #include "kernels/alike.h"
@@ -38,7 +39,7 @@ void refuse_wrappers(const char* verb, const Subject& subject) {
     const py::object object = py::cast(tensor);
     if (py::isinstance(object, fake)) continue;
     const auto name = py::cast<std::string>(py::type::of(object).attr("__name__"));
-    TORCH_CHECK_TYPE(false, verb, ": ", subject.spoken(i), " is a ", name,
+    TORCH_CHECK_TYPE(false, verb, ": ", subject.spoken(i), " is ", with_article(name),
                      ", a wrapper around other tensors; expected a plain tensor (",
                      name == "DTensor"
                          ? "full_tensor() gathers it, to_local() gives this rank's part"

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "article.h"
 #include "walk/tensor.h"
 
 namespace pyparam {
@@ -19,7 +20,8 @@ struct GivenList {
 };
 
 [[noreturn]] inline void no_tensor(pybind11::handle object, const std::string& what) {
-  throw pybind11::type_error(what + " is no tensor but a " + Py_TYPE(object.ptr())->tp_name);
+  throw pybind11::type_error(what + " is no tensor but " +
+                             with_article(Py_TYPE(object.ptr())->tp_name));
 }
 
 // Raises TypeError that calls an object by what `what()` gives, if it is no tensor.

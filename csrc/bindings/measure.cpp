@@ -11,6 +11,7 @@
 #include <optional>
 #include <utility>
 
+#include "article.h"
 #include "bindings/column.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/measure.h"
@@ -56,7 +57,7 @@ const std::vector<at::Tensor>& plain(const char* verb, const std::vector<at::Ten
     TORCH_CHECK_TYPE(!tensor.is_nested(), verb, ": tensors[", i,
                      "] is nested; expected a strided tensor, ", "such as one of its .unbind()");
     TORCH_CHECK_TYPE(!tensor.key_set().has(c10::DispatchKey::Python), verb, ": tensors[", i,
-                     "] is a ", type_name(tensor),
+                     "] is ", with_article(type_name(tensor)),
                      ", whose values are not in one plain tensor; pass those that are, ",
                      "such as its .to_local() or .full_tensor()");
     TORCH_CHECK_VALUE(!tensor.is_meta(), verb, ": tensors[", i,

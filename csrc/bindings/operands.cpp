@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "article.h"
 #include "kernels/operands.h"
 
 namespace pyparam {
@@ -16,7 +17,7 @@ void refuse_wrapper(const char* verb, const char* list, size_t index, const at::
   const char* hint = "take the tensors that it wraps";
   if (name == "DTensor") hint = "full_tensor() gathers it, to_local() gives this rank's part";
   if (name == "FakeTensor") hint = "it has no data";
-  TORCH_CHECK_TYPE(false, verb, ": ", list, "[", index, "] is a ", name,
+  TORCH_CHECK_TYPE(false, verb, ": ", list, "[", index, "] is ", with_article(name),
                    ", which answers through __torch_dispatch__; expected an ordinary tensor (",
                    hint, ")");
 }

@@ -1,5 +1,6 @@
 #include "walk/module_table.h"
 
+#include "article.h"
 #include "walk/member_walker.h"
 #include "walk/plain_walk.h"
 #include "walk/tensor.h"
@@ -56,8 +57,8 @@ void append_name(NameColumn& names, NameColumn::Node node, PyObject* key) {
 void append(WalkedModule& out, NameColumn::Node node, PyObject* key, PyObject* value, Path& path,
             const Ref& owner) {
   if (!is_tensor(value)) {
-    PyErr_Format(PyExc_TypeError, "walk: %R is no tensor but a %.200s", path.joined(key).get(),
-                 Py_TYPE(value)->tp_name);
+    PyErr_Format(PyExc_TypeError, "walk: %R is no tensor but %.200s", path.joined(key).get(),
+                 with_article(Py_TYPE(value)->tp_name).c_str());
     throw PythonError{};
   }
   append_name(out.table.names, node, key);

@@ -4,6 +4,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "article.h"
 #include "walk/items.h"
 #include "walk/tensor.h"
 
@@ -103,8 +104,9 @@ class Builder {
     while (items.next(key, value)) {
       if (value.get() == Py_None) continue;
       if (!is_tensor(value.get())) {
-        PyErr_Format(PyExc_TypeError, "%R of a %.200s is no tensor but a %.200s", key.get(),
-                     Py_TYPE(module)->tp_name, Py_TYPE(value.get())->tp_name);
+        PyErr_Format(PyExc_TypeError, "%R of %.200s is no tensor but %.200s", key.get(),
+                     with_article(Py_TYPE(module)->tp_name).c_str(),
+                     with_article(Py_TYPE(value.get())->tp_name).c_str());
         throw PythonError{};
       }
       outline_.add(numbers_.of_name(key.get()), THPVariable_Unpack(value.get()), buffers);

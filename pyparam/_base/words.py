@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from pyparam._base.native import _C
+
 _NUMBERED = re.compile(r"(.*?)(\d+)", re.DOTALL)
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
@@ -29,16 +31,6 @@ def size(count: int) -> str:
     )
 
 
-def a_kind(value: object) -> str:
-    """A value by its type, as a sentence has it: "a dict", "an int"."""
-    return a_name(type(value).__name__)
-
-
-def a_name(name: str) -> str:
-    """A type's name with its article."""
-    return f"{'an' if name[:1].lower() in tuple('aeio') else 'a'} {name}"
-
-
 def dtype_name(dtype: torch.dtype) -> str:
     """ "float32"."""
     return str(dtype).removeprefix("torch.")
@@ -51,6 +43,16 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def plural(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def a_name(name: str) -> str:
+    """ "a Linear", "an int", "an LSTM", "a uint8"."""
+    return f"{_C.article_of(name)} {name}"
+
+
+def a_kind(value: object) -> str:
+    """A value by its type, as a sentence has it: "a dict", "an int"."""
+    return a_name(type(value).__name__)
 
 
 def span(keys: Sequence[str]) -> str:

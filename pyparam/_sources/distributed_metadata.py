@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import torch
 
-from pyparam._base.words import a_kind
+from pyparam._base.words import a_kind, a_name
 from pyparam._sources.pieces import Piece, Whole, check_cover, check_inside, is_shape
 from pyparam._sources.stored import TensorWorld
 from pyparam._sources.unpickle import NeedsCode, PickleError, Record, Reference, unpickled
@@ -108,7 +108,7 @@ class Reader:
         if not isinstance(record, Record) or getattr(record.kind, "name", None) != kind:
             self.fail(f"{where} is no {kind}")
         if not isinstance(record.state, dict):
-            self.fail(f"{where} is a {kind} without fields")
+            self.fail(f"{where} is {a_name(kind)} without fields")
         return record.state
 
     def stored(self, places: dict[Any, Any]) -> dict[tuple[str, tuple[int, ...] | None], dict[Any, Any]]:

@@ -205,7 +205,7 @@ def _flattened(path: Path, loaded: Any, kind: type, extras: dict[str, Any], size
         loaded = [loaded]
     if not nested.is_container(loaded):
         what = getattr(loaded, "kind", None) or type(loaded).__name__
-        raise ValueError(f"{path} holds {a_name(what)}; expected tensors by name")
+        raise ValueError(f"{path} holds {a_name(str(what))}; expected tensors by name")
     try:
         tensors = nested.flatten(loaded, extras.__setitem__, kind=kind, names=Names(path, size))
     except (TypeError, ValueError) as error:

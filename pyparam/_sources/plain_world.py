@@ -28,7 +28,7 @@ class PlainWorld:
 
     def make(self, kind: Any, arguments: tuple[Any, ...], named: dict[Any, Any]) -> Any:
         if named:
-            raise PickleError(f"it makes a {_named(kind)} with named arguments")
+            raise PickleError(f"it makes {_named(kind)} with named arguments")
         return self.call(kind, arguments)
 
     def build(self, made: Any, state: Any) -> None:
