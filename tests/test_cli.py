@@ -166,6 +166,9 @@ def test_what_a_source_can_be(folder):
         ("my_missing:build", False, "importing my_missing failed: ModuleNotFoundError"),
         ("my_models:model", True, "--meta builds a model, and my_models:model is one already"),
         ("my_models.py", True, "--meta builds what package.module:factory names"),
+        ("./my_models.py", False, "is a program: name what makes the model in it, as in my_models:build"),
+        ("my_models.py:build", False, "a module is named as in an import, without .py: my_models"),
+        ("https://host/a.pt", False, "'https://host/a.pt' is no path, and nothing is downloaded"),
     ],
 )
 def test_mistakes_in_a_source(folder, source, meta, words):

@@ -97,3 +97,12 @@ def test_every_check_has_a_kind_of_the_table() -> None:
 def test_the_demo_is_healthy() -> None:
     done = check("demo")
     assert (done.exit_code, done.stdout) == (0, "nothing was found\n")
+
+
+def test_a_file_without_tensors_is_not_called_good_without_a_word(tmp_path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "wrong.pt")
+    done = check(str(tmp_path / "wrong.pt"))
+    assert done.exit_code == 0
+    assert done.output.splitlines()[1:] == [
+        "there was nothing to look at: it has no parameters and no tensors"
+    ]

@@ -228,11 +228,29 @@ def test_progress_is_on_standard_error_of_a_terminal(arguments, words, capsys, m
 # --- completion -----------------------------------------------------------------------------------------------
 
 
+def test_a_glob_is_told_shortly(files) -> None:
+    done = run("show", "a.pt", *(f"{i}.pt" for i in range(1000)))
+    assert done.exit_code == 2
+    words = (
+        "Error: Got 1,000 arguments too many: 0.pt, 1.pt, 2.pt, .... A command takes one path for each source"
+    )
+    assert words in done.stderr
+    assert "Got 1 argument too many: c\\x1b" in run("compare", "a.pt", "b.pt", "c\x1b").stderr
+
+
 def test_a_source_completes_to_checkpoints_folders_and_demo(files) -> None:
-    for name in ("model.safetensors", "notes.txt", "deep.index.json", ".hidden.pt"):
+    for name in ("model.safetensors", "weights.npz", "notes.txt", "deep.index.json", ".hidden.pt"):
         (files / name).touch()
     (files / "shards").mkdir()
-    assert complete_source("") == ["demo", "a.pt", "b.pt", "deep.index.json", "model.safetensors", "shards/"]
+    assert complete_source("") == [
+        "demo",
+        "a.pt",
+        "b.pt",
+        "deep.index.json",
+        "model.safetensors",
+        "shards/",
+        "weights.npz",
+    ]
     assert complete_source("de") == ["demo", "deep.index.json"]
     assert complete_source(".h") == [".hidden.pt"]
     assert complete_source("shards/") == []

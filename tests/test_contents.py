@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import pyparam
 from pyparam._cli import app
+from pyparam._findings.survey import survey
 from pyparam._sources.contents import kinds_of, sections_of
 from pyparam._sources.part import part_of
 from pyparam._view.text import summarize
@@ -247,6 +248,31 @@ def test_an_unknown_part(trained, tmp_path):
     words = r"there is no part 'ema'; there is: model \(model.\), optimizer \(optimizer.\)"
     with pytest.raises(ValueError, match=words):
         part_of(tmp_path / "a.pt", "ema")
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adafactor, torch.optim.LBFGS])
+def test_an_optimizer_is_known_by_its_layout_whatever_its_words(kind, tmp_path):
+    model = nn.Linear(3, 2)
+    optimizer = kind(model.parameters())
+
+    def loss():
+        optimizer.zero_grad()
+        lost = model(torch.ones(4, 3)).square().mean()
+        lost.backward()
+        return lost
+
+    optimizer.step(loss)
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    assert shown(tmp_path / "optimizer.pt")[0].startswith("optimizer state (state): ")
+    names = list(part_of(tmp_path / "optimizer.pt", "optimizer"))
+    assert names
+    assert all(name.startswith(("0.", "1.")) for name in names)
+    with pytest.raises(ValueError, match=r"there is no part 'model'; there is: optimizer \(state\.\)$"):
+        part_of(tmp_path / "optimizer.pt", "model")
+    assert set(survey(pyparam.open(tmp_path / "optimizer.pt")).part) == {"optimizer"}
+    torch.save({"epoch": 3}, tmp_path / "none.pt")
+    with pytest.raises(ValueError, match="there is no part 'model', and no tensor at all"):
+        part_of(tmp_path / "none.pt", "model")
 
 
 def test_part_on_the_command_line(trained, tmp_path):

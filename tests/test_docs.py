@@ -29,7 +29,7 @@ def test_the_examples_give_what_they_show(
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if p.parent.name in ("verbs", "sources", "howto")], ids=named
+    "page", [p for p in PAGES if p.parent.name in ("verbs", "sources", "howto", "coming_from")], ids=named
 )
 def test_a_page_of_these_has_an_example(page: Path) -> None:
     assert examples(page).examples

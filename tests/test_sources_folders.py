@@ -79,6 +79,14 @@ LAYOUTS = {
         ["checkpoint-500/model.safetensors"],
         r"a transformers Trainer's run; open .*checkpoint-500$",
     ),
+    "Accelerate, in shards": (
+        ["pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "scheduler.bin", "random_states_0.pkl"],
+        r"a directory without a checkpoint .*a state that Accelerate saved in shards; open .*model_fsdp_0$",
+    ),
+    "Accelerate with DeepSpeed": (
+        ["pytorch_model/mp_rank_00_model_states.pt", "scheduler.bin", "random_states_0.pkl"],
+        r"a DeepSpeed run, .*; open .*pytorch_model/mp_rank_00_model_states\.pt$",
+    ),
     "steps": (["step-7/.metadata"], r"a folder of distributed checkpoints; open .*step-7$"),
 }
 
@@ -90,6 +98,23 @@ def test_the_message_tells_which_path_to_open(tmp_path, case):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ValueError, match=message):
+        pyparam.open(tmp_path)
+
+
+def test_a_schedule_alone_is_what_a_folder_holds(tmp_path):
+    torch.save({"last_epoch": 3}, tmp_path / "scheduler.bin")
+    assert pyparam.open(tmp_path).extras["last_epoch"] == 3
+
+
+def test_a_config_without_weights(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    words = r"A config\.json describes a model without its weights: pyparam show --meta builds that$"
+    with pytest.raises(ValueError, match=rf"is a directory without a checkpoint .*\. {words}"):
+        pyparam.open(tmp_path)
+    with pytest.raises(ValueError, match=rf"has no weight_map from names to files\. {words}"):
+        pyparam.open(tmp_path / "config.json")
+    (tmp_path / "config.json").write_text('{"hidden_size": 4}')
+    with pytest.raises(ValueError, match=r"\*\.gguf\)$"):
         pyparam.open(tmp_path)
 
 

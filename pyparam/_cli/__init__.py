@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from importlib import metadata
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
+from pyparam._base.words import plain, plural
 from pyparam._cli import check, compare, report, show, spectrum, stats, ties
 from pyparam._cli.mistake import INTERRUPTED, READER_GONE, discard_output
 
@@ -26,6 +28,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _Command(typer.core.TyperCommand):
+    """A command that says of a glob what to do, and does not repeat all that it stood for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        left = super().parse_args(ctx, args)
+        if left and not ctx.resilient_parsing:
+            shown = ", ".join(map(plain, left[:3])) + (", ..." if len(left) > 3 else "")
+            ctx.fail(
+                f"Got {plural(len(left), 'argument')} too many: {shown}. A command takes one path for each "
+                "source; of a checkpoint in several files that is their folder."
+            )
+        return left
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,7 +84,7 @@ for _command in (
     ties.ties,
     report.report,
 ):
-    app.command(_command.__name__)(_command)
+    app.command(_command.__name__, cls=_Command)(_command)
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,7 @@ from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._cli.told import lines_of
 from pyparam._findings import SEVERITIES, findings
+from pyparam._sources import table_of
 
 
 class FailOn(str, enum.Enum):
@@ -61,6 +63,8 @@ def check(
     """
     with mistakes():
         model = load(source, meta=meta, arguments=arguments)
+        if isinstance(model, Iterator):
+            model = list(model)
         with working(f"reading {source}"):
             found = findings(model, ignore=ignore or (), select=choice(select, exclude))
         counts = {severity: sum(f.severity == severity for f in found) for severity in SEVERITIES}
@@ -74,9 +78,16 @@ def check(
                 plural(counts[s], w) for s, w in zip(SEVERITIES, _WORDS, strict=True) if counts[s]
             )
             typer.echo(told or "nothing was found")
+            if not found and not _has_any(model):
+                typer.echo("there was nothing to look at: it has no parameters and no tensors")
     limit = -1 if fail_on is FailOn.never else SEVERITIES.index(fail_on.value)
     if any(SEVERITIES.index(finding.severity) <= limit for finding in found):
         raise typer.Exit(1)
+
+
+def _has_any(source: Any) -> bool:
+    """Whether a source has a tensor. Asked where nothing was found alone: it walks once more."""
+    return len(table_of(source, buffers=True, values=False)) > 0
 
 
 _WORDS = ("error", "warning", "note")

@@ -11,7 +11,10 @@ import typer
 from pyparam._sources.chosen import Chosen
 
 # What a path ends with that is a checkpoint; completion offers these and directories.
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".gguf", ".pkl", ".index.json")
+_CHECKPOINTS = (
+    ".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".pt2", ".gguf", ".npz", ".npy", ".jit", ".pkl",
+    ".index.json",
+)  # fmt: skip
 
 
 def complete_source(incomplete: str) -> list[str]:

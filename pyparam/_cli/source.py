@@ -76,7 +76,12 @@ def _load(source: str, meta: bool, arguments: dict[str, Any]) -> Any:
             )
         return model_of(config)
     if os.path.exists(source):
+        if source.endswith(".py"):
+            name = os.path.basename(source).removesuffix(".py")
+            raise Mistake(f"{source} is a program: name what makes the model in it, as in {name}:build")
         return source
+    if "://" in source:
+        raise Mistake(f"{source!r} is no path, and nothing is downloaded: name a file that lies here")
     if os.sep in source or os.path.splitext(source)[1]:
         raise Mistake(f"there is no file {source!r}{_close_file(source)}")
     raise Mistake(
@@ -127,6 +132,10 @@ def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        if name.endswith(".py"):
+            raise Mistake(
+                f"a module is named as in an import, without .py: {name.removesuffix('.py')}"
+            ) from None
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise Mistake(
                 f"there is no module {error.name!r} to import (searched: the current directory and sys.path)"

@@ -143,7 +143,8 @@ class Survey:
         """Which part of a training checkpoint each row is of; of a model, every row is of the model."""
         if isinstance(self.source, Optimizer) or (not self.is_file and is_state(self.source)):
             return ["optimizer"] * len(self)  # whatever this one calls its state
-        return parts_of(self.names, saved=not isinstance(self.source, nn.Module))
+        extras = self.source.extras if isinstance(self.source, Checkpoint) else None
+        return parts_of(self.names, saved=not isinstance(self.source, nn.Module), extras=extras)
 
     def of_part(self, part: Part) -> Tensor:
         """Rows of a part."""

@@ -74,6 +74,9 @@ def sections_of(
         extras: what a checkpoint holds besides tensors.
     """
     groups = _told(names, saved)
+    if saved and extras and "param_groups" in extras and ("model", "state") in groups:
+        # torch.optim's own layout, whatever words an optimizer has for what it keeps.
+        groups["optimizer", "state"] = groups.pop(("model", "state"))
     training = any(kind != "model" for kind, _ in groups) or bool(extras)
     if saved:
         _move_averages(names, groups)
@@ -94,10 +97,10 @@ def sections_of(
     return found
 
 
-def kinds_of(names: Sequence[str], *, saved: bool) -> list[Kind]:
+def kinds_of(names: Sequence[str], *, saved: bool, extras: Mapping[str, Any] | None = None) -> list[Kind]:
     """What each name is of; see :func:`sections_of`."""
     kinds: list[Kind] = ["model"] * len(names)
-    for section in sections_of(names, saved=saved):
+    for section in sections_of(names, saved=saved, extras=extras):
         for row in section.rows:
             kinds[row] = section.kind
     return kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,12 @@ WHOLE = (
     "pytorch_model.bin",
     "diffusion_pytorch_model.bin",
     "adapter_model.bin",
+)
+
+# What Accelerate and transformers' Trainer write beside a model, with the number of a rank or of its kind.
+_BESIDE = re.compile(
+    r"(optimizer|scheduler|sampler|scaler|dl_state_dict|random_states|rng_state|training_args|custom_checkpoint)"
+    r"(_\d+)*\.\w+"
 )
 
 PIPELINE = "model_index.json"
@@ -130,6 +137,11 @@ def _in_words(value: Any) -> str:
     return str(value) if len(str(value)) <= _LONGEST_SETTING else f"{str(value)[: _LONGEST_SETTING - 1]}…"
 
 
+def is_beside(file: Path) -> bool:
+    """Whether a file is called as the state of an optimizer, a schedule or a random generator is."""
+    return _BESIDE.fullmatch(file.name) is not None
+
+
 def advice(path: Path) -> str:
     """What a folder that is no checkpoint holds, and which path to open; "" where nothing is recognised."""
     for kind, find in _LAYOUTS:
@@ -140,7 +152,14 @@ def advice(path: Path) -> str:
             return f". It is {kind}; open {' or '.join(shown[-2:])}" + (
                 f" (there are {len(found)}: {', '.join(shown)})" if len(found) > 2 else ""
             )
-    return ""
+    return without_weights(_object(path / "config.json", _LONGEST))
+
+
+def without_weights(config: Any) -> str:
+    """What to do with a config of transformers that lies alone; "" for what is none."""
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        return ""
+    return ". A config.json describes a model without its weights: pyparam show --meta builds that"
 
 
 def _weights(path: Path) -> Iterator[Path]:
@@ -149,7 +168,12 @@ def _weights(path: Path) -> Iterator[Path]:
 
 
 def _deepspeed(path: Path) -> Iterator[Path]:
-    for folder in (path, *path.glob("global_step*"), *path.glob("checkpoint-*/global_step*")):
+    for folder in (
+        path,
+        *path.glob("global_step*"),
+        *path.glob("checkpoint-*/global_step*"),
+        *path.glob("pytorch_model*"),  # as Accelerate has it written
+    ):
         yield from folder.glob("mp_rank_*_model_states.pt")
         yield from folder.glob("zero_pp_rank_*_mp_rank_*_model_states.pt")
 
@@ -188,6 +212,10 @@ def _accelerate(path: Path) -> Iterator[Path]:
             yield folder
 
 
+def _sharded(path: Path) -> Iterator[Path]:
+    yield from (file.parent for file in path.glob("pytorch_model_fsdp*/.metadata"))
+
+
 def _distributed(path: Path) -> Iterator[Path]:
     yield from (file.parent for file in path.glob("*/.metadata"))
 
@@ -199,5 +227,6 @@ _LAYOUTS: tuple[tuple[str, Callable[[Path], Iterator[Path]]], ...] = (
     ("a cache of the Hugging Face hub", _cache),
     ("a transformers Trainer's run", _trainer),
     ("a folder of Accelerate's states", _accelerate),
+    ("a state that Accelerate saved in shards", _sharded),
     ("a folder of distributed checkpoints", _distributed),
 )

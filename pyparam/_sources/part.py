@@ -41,7 +41,9 @@ def part_of(source: Any, part: str) -> Checkpoint | ParamTable:
         known = sections(source, names)
         found = [section for section in known if section.kind == part]
         if not found:
-            there = ", ".join(f"{s.kind} ({plain(s.prefix) or 'no prefix'})" for s in known) or "nothing"
+            if not known:
+                raise ValueError(f"there is no part {part!r}, and no tensor at all")
+            there = ", ".join(f"{s.kind} ({plain(s.prefix) or 'no prefix'})" for s in known)
             raise ValueError(f"there is no part {part!r}; there is: {there}")
         rows = [row for section in found for row in section.rows]
         prefix = found[0].prefix if len(found) == 1 else ""

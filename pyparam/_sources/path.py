@@ -128,7 +128,7 @@ def _open_by_content(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
         raise ValueError(f"{path} is an ONNX model, which is not supported")
     raise ValueError(
         f"{path} is not a checkpoint: it is neither safetensors, nor what torch.save, torch.jit.save or "
-        "torch.export.save write"
+        "torch.export.save write, nor GGUF, nor of numpy"
     )
 
 

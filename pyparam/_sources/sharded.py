@@ -55,11 +55,11 @@ def open_directory(path: Path, opener: Opener) -> Any:
             raise ValueError(
                 f"{path} holds several checkpoints ({_listed(files)}): open one of them{folders.advice(path)}"
             )
-        if files:
+        if files and not (folders.is_beside(files[0]) and folders.advice(path)):
             return opener(files[0])
     raise ValueError(
-        f"{path} is a directory without a checkpoint (looked for an index and for {', '.join(_SUFFIXES)})"
-        f"{folders.advice(path)}"
+        f"{path} is a directory without a checkpoint (looked for an index, for .metadata and for "
+        f"{', '.join(_SUFFIXES)}){folders.advice(path)}"
     )
 
 
@@ -152,7 +152,10 @@ def _read_index(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{path} is not an index of a checkpoint: {error}") from None
     weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
     if not isinstance(weight_map, dict):
-        raise ValueError(f"{path} is not an index of a checkpoint: it has no weight_map from names to files")
+        raise ValueError(
+            f"{path} is not an index of a checkpoint: it has no weight_map from names to files"
+            f"{folders.without_weights(parsed)}"
+        )
     metadata = parsed.get("metadata")
     return weight_map, metadata if isinstance(metadata, dict) else {}
 
