@@ -22,10 +22,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from setuptools import __version__ as setuptools_version
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 11)
+OLDEST_SETUPTOOLS = 77
 
 
 def stop(message: str) -> None:
@@ -49,6 +51,13 @@ def toolkit() -> Path | None:
             return folder
     return None
 
+
+# pip does not ask without build isolation, and an older one calls pyproject.toml invalid.
+if int(setuptools_version.split(".")[0]) < OLDEST_SETUPTOOLS:
+    stop(
+        f"setuptools {setuptools_version} is too old; {OLDEST_SETUPTOOLS} or newer is needed: "
+        f"pip install 'setuptools>={OLDEST_SETUPTOOLS}' wheel ninja"
+    )
 
 # Before torch looks: it would take the folder above a script named nvcc for the toolkit.
 found_toolkit = toolkit()

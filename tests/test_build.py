@@ -147,6 +147,22 @@ def test_a_ninja_that_is_not_on_the_path_is_found(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["pyparam", str(Path(ninja.BIN_DIR, "ninja"))], done.stderr
 
 
+def test_an_old_setuptools_is_said_before_it_reads_the_metadata(tmp_path: Path) -> None:
+    """A new environment of Python 3.11 has one of 2022, whose own error is a screen about project.license."""
+    (tmp_path / "setuptools.py").write_text(
+        "__version__ = '65.5.1'\ndef setup(**rest): raise AssertionError\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"} | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "setup.py"), "--name"], capture_output=True, text=True, env=environment
+    )
+    assert done.stderr == (
+        "pyparam: setuptools 65.5.1 is too old; 77 or newer is needed: pip install 'setuptools>=77' wheel ninja\n"
+    )
+    assert done.returncode == 1
+    assert "setuptools>=77" in requirements("build").stdout.split()
+
+
 def test_what_ninja_tells_is_what_it_compiles(tmp_path: Path) -> None:
     """Not the command, which is told of what does not compile alone."""
     (tmp_path / "bad.cpp").write_text("int broken( {}\n")
