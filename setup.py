@@ -94,6 +94,11 @@ def enabled(name: str) -> bool:
     return os.environ.get(name, "0") not in ("", "0")
 
 
+def is_gcc() -> bool:
+    told = subprocess.run([*compiler.split(), "--version"], capture_output=True, text=True, check=False)
+    return "Free Software Foundation" in told.stdout
+
+
 def flags() -> tuple[list[str], list[str]]:
     """Compiler and linker flags of every C++ file."""
     # Warnings are for our files, not for torch's and Python's headers.
@@ -113,6 +118,9 @@ def flags() -> tuple[list[str], list[str]]:
         "-fno-math-errno",
         "-fno-trapping-math",
     ]
+    if together and is_gcc():
+        # How much is inlined is not to hang on how many sources are one unit (UNITS).
+        compile_flags += ["--param", "inline-unit-growth=400"]
     link_flags = ["-fopenmp"]
     if enabled("PYPARAM_SANITIZE"):
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
@@ -179,10 +187,36 @@ def nvcc_flags() -> list[str]:
     ]
 
 
-# The sources that are compiled several at once, because torch's and pybind11's headers take most of the time
-# that each of them takes: how many together, a folder. The kernels of the CPU are compiled one by one: there
-# the time goes into the kernels, and each may set its own instruction set.
-TOGETHER = {"csrc": 2, "csrc/bindings": 10, "csrc/walk": 32, "csrc/table": 4, "csrc/kernels": 4}
+# The sources that are compiled as one, because torch's and pybind11's headers take most of the time that each
+# of them takes; those that take longest first. A source that stands in none is compiled by itself.
+UNITS = {
+    "bindings": ("csrc/*.cpp", "csrc/bindings/*.cpp"),
+    "values": tuple(
+        f"csrc/kernels/cpu/{name}.cpp" for name in ("convert", "difference", "exact", "hash", "words")
+    ),
+    "kernels": ("csrc/kernels/*.cpp",),
+    "walk": ("csrc/walk/*.cpp",),
+    "table": ("csrc/table/*.cpp",),
+    "draws": tuple(f"csrc/kernels/cpu/{name}.cpp" for name in ("draw_tile", "fill", "pair")),
+    "reads": tuple(
+        f"csrc/kernels/cpu/{name}.cpp"
+        for name in (
+            "compare",
+            "elements",
+            "fingerprint",
+            "flatten",
+            "measure",
+            "part_compare",
+            "scatter",
+            "summaries",
+        )
+    ),
+    "blocks": tuple(
+        f"csrc/kernels/cpu/{name}.cpp"
+        for name in ("bins", "copies", "lerp", "logical", "memory", "norm", "pages", "part_hash", "transfer")
+    ),
+    "files": ("csrc/files/*.cpp",),
+}
 
 
 # A file that is included counts as a header, in which a type of an unnamed namespace would be a mistake.
@@ -193,26 +227,27 @@ PREAMBLE = """\
 """
 
 
+together = os.environ.get("PYPARAM_JUMBO", "1") != "0"
+
+
 def jumbo(sources: list[str]) -> list[str]:
-    """The sources, those of a folder of ``TOGETHER`` replaced by files that include several of them."""
-    if os.environ.get("PYPARAM_JUMBO", "1") == "0":
+    """The sources, those of a unit of ``UNITS`` replaced by a file that includes them."""
+    if not together:
         return sources
     folder = ROOT / "build" / "jumbo"
     folder.mkdir(parents=True, exist_ok=True)
     made: list[str] = []
-    for parent, size in TOGETHER.items():
-        those = [source for source in sources if str(Path(source).parent) == parent]
-        # As many files of equal length as are needed.
-        count = -(-len(those) // size)
-        for i in range(count):
-            text = PREAMBLE + "".join(
-                f'#include "{Path(source).relative_to("csrc")}"\n' for source in those[i::count]
-            )
-            path = folder / f"{parent.replace('/', '_')}_{i}.cpp"
-            if not path.is_file() or path.read_text() != text:
-                path.write_text(text)
-            made.append(str(path.relative_to(ROOT)))
-    return made + [source for source in sources if str(Path(source).parent) not in TOGETHER]
+    alone = list(sources)
+    for unit, patterns in UNITS.items():
+        those = [source for source in sources if any(Path(source).match(pattern) for pattern in patterns)]
+        alone = [source for source in alone if source not in those]
+        text = PREAMBLE + "".join(f'#include "{Path(source).relative_to("csrc")}"\n' for source in those)
+        # Not a name that a source has: it would include itself.
+        path = folder / f"unit_{unit}.cpp"
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+        made.append(str(path.relative_to(ROOT)))
+    return made + alone
 
 
 def extension(cuda: Path | None) -> "CppExtension":
