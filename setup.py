@@ -213,7 +213,7 @@ UNITS = {
     ),
     "blocks": tuple(
         f"csrc/kernels/cpu/{name}.cpp"
-        for name in ("bins", "copies", "lerp", "logical", "memory", "norm", "pages", "part_hash", "transfer")
+        for name in ("bins", "copies", "lerp", "logical", "memory", "norm", "packed_bins", "pages", "part_hash", "transfer")
     ),
     "files": ("csrc/files/*.cpp",),
 }
