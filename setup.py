@@ -187,34 +187,21 @@ def nvcc_flags() -> list[str]:
     ]
 
 
+def of_cpu(names: str) -> tuple[str, ...]:
+    return tuple(f"csrc/kernels/cpu/{name}.cpp" for name in names.split())
+
+
 # The sources that are compiled as one, because torch's and pybind11's headers take most of the time that each
 # of them takes; those that take longest first. A source that stands in none is compiled by itself.
 UNITS = {
     "bindings": ("csrc/*.cpp", "csrc/bindings/*.cpp"),
-    "values": tuple(
-        f"csrc/kernels/cpu/{name}.cpp" for name in ("convert", "difference", "exact", "hash", "words")
-    ),
     "kernels": ("csrc/kernels/*.cpp",),
     "walk": ("csrc/walk/*.cpp",),
     "table": ("csrc/table/*.cpp",),
-    "draws": tuple(f"csrc/kernels/cpu/{name}.cpp" for name in ("draw_tile", "fill", "pair")),
-    "reads": tuple(
-        f"csrc/kernels/cpu/{name}.cpp"
-        for name in (
-            "compare",
-            "elements",
-            "fingerprint",
-            "flatten",
-            "measure",
-            "part_compare",
-            "scatter",
-            "summaries",
-        )
-    ),
-    "blocks": tuple(
-        f"csrc/kernels/cpu/{name}.cpp"
-        for name in ("bins", "copies", "lerp", "logical", "memory", "norm", "packed_bins", "pages", "part_hash", "transfer")
-    ),
+    "values": of_cpu("convert difference exact hash words"),
+    "draws": of_cpu("draw_tile fill pair"),
+    "reads": of_cpu("compare elements fingerprint flatten measure part_compare scatter summaries"),
+    "blocks": of_cpu("bins copies lerp logical memory norm packed_bins pages part_hash transfer"),
     "files": ("csrc/files/*.cpp",),
 }
 
