@@ -28,8 +28,22 @@ def docstrings() -> dict[str, str]:
     return found
 
 
+SECTION = re.compile(r"^( *)(?:Args|Attributes|Raises):\n(?:\1 +\S.*\n?|\n)*", re.MULTILINE)
+TOGETHER = re.compile(r"^( +)(\w+(?:, \w+)+): (.*(?:\n\1 +\S.*)*)", re.MULTILINE)
+
+
+def one_by_one(section: re.Match[str]) -> str:
+    """What is said of several names together is said of each: a parser takes one name for one item."""
+
+    def each(item: re.Match[str]) -> str:
+        return "\n".join(f"{item[1]}{name}: {item[3]}" for name in item[2].split(", "))
+
+    return TOGETHER.sub(each, section[0])
+
+
 def markdown(docstring: str) -> str:
-    named = re.sub(r":(?:class|func|meth|attr):`~?([^`]*)`", r"`\1`", docstring)
+    named = SECTION.sub(one_by_one, docstring)
+    named = re.sub(r":(?:class|func|meth|attr|mod):`~?([^`]*)`", r"`\1`", named)
     # An indented block is code in both; a line of colons alone begins one without a word.
     return re.sub(r"::$", ":", re.sub(r"^ *::$", "", named, flags=re.M), flags=re.M)
 

@@ -223,16 +223,20 @@ class Suggestion(NamedTuple):
 
     @property
     def rule(self) -> Rule:
+        """The same, as ``rename=`` takes it."""
         return (re.compile(rf"(?:^|(?<=\.)){re.escape(self.text)}"), "") if self.is_infix else self.text
 
     def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
         return {"matched": self.matched, "remove": self.text, "from": "ab"[self.side]}
 
     @property
     def is_infix(self) -> bool:
+        """Whether it is removed wherever it stands, and not from the front alone."""
         return self.text in _INFIXES
 
     def apply(self, name: str) -> str:
+        """The name without it."""
         if self.is_infix:
             return without_infix(name, self.text)
         return name.removeprefix(self.text)

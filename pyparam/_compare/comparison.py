@@ -34,7 +34,17 @@ Fit: TypeAlias = "Callable[[Sequence[tuple[str, ...]]], Sequence[int]]"
 
 @dataclass(frozen=True)
 class Difference:
-    """What a parameter of ``a`` and its namesake in ``b`` differ by, in the words of :class:`Comparison`."""
+    """What a parameter of ``a`` and its namesake in ``b`` differ by, in the words of :class:`Comparison`.
+
+    Attributes:
+        name, shape: the parameter's, as ``a`` has it.
+        max_abs, mean_abs, l2: of the differences of its values.
+        rel_l2: ``l2`` over the norm of ``a``'s.
+        cosine: of the angle between both.
+        numel: how many values it has.
+        differing: how many of them differ in a bit.
+        nonfinite: how many differences are not finite.
+    """
 
     name: str
     shape: tuple[int, ...]

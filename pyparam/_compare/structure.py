@@ -40,17 +40,22 @@ class Restructured(NamedTuple):
     """ "stacked", "fused" or "merged"."""
 
     a: tuple[str, ...]
+    """The names on the one side."""
     b: tuple[str, ...]
+    """The names on the other side."""
     rel_l2: float
     """||difference|| over ||the larger structure||, 0 for the same values."""
 
     note: str
+    """In words: what is stacked, fused or merged, and along which dimension."""
 
     @property
     def equal(self) -> bool:
+        """Whether they hold the same values."""
         return self.rel_l2 == 0
 
     def text(self) -> str:
+        """A line."""
         sides = []
         for names in (self.a, self.b):
             first = plain(names[0]) + (f" and {len(names) - 1:,} more" if len(names) > 1 else "")
@@ -59,6 +64,7 @@ class Restructured(NamedTuple):
         return f"{self.note}: {sides[0]} in a, {sides[1]} in b: {how}"
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
         return {**self._asdict(), "a": list(self.a), "b": list(self.b), "equal": self.equal}
 
 

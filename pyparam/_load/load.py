@@ -61,7 +61,9 @@ class IncompatibleKeys(NamedTuple):
     """What ``load_(strict=False)`` could not pair up, as ``nn.Module.load_state_dict`` gives it."""
 
     missing_keys: list[str]
+    """Names of the model that the source does not have."""
     unexpected_keys: list[str]
+    """Names of the source that the model does not have."""
 
 
 class _Options(NamedTuple):

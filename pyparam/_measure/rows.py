@@ -122,7 +122,18 @@ def merged_layout(parts: list[Layout]) -> Layout:
 
 @dataclass(frozen=True)
 class Row:
-    """Statistics of one parameter, or of all of them together (named "total")."""
+    """Statistics of one parameter, or of all of them together (named "total").
+
+    Attributes:
+        name, shape, dtype, device: the parameter's; None of the total, where they differ.
+        numel: how many values it has.
+        nbytes: its size in bytes.
+        min, max, mean, std, rms: of its finite values; std is that of ``torch.std``, with numel - 1.
+        l1, l2: the sum of the magnitudes, and the root of the sum of the squares.
+        max_abs: the largest magnitude.
+        zeros, nans, posinfs, neginfs, subnormals: how many values are such.
+        quantiles: by the points that ``measure`` was asked for.
+    """
 
     name: str
     shape: tuple[int, ...] | None

@@ -23,7 +23,11 @@ _NUMBERS = ("sigma_max", "stable_rank", "effective_rank", "condition", "error", 
 
 @dataclass(frozen=True)
 class SpectrumRow:
-    """The spectrum of one parameter as a matrix. All figures are NaN where a value of it is not finite."""
+    """The spectrum of one parameter as a matrix. All figures are NaN where a value of it is not finite.
+
+    Attributes:
+        name, shape, dtype: the parameter's.
+    """
 
     name: str
     shape: tuple[int, ...]

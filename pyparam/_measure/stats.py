@@ -444,7 +444,13 @@ class Stats(StatColumns):
 
 
 class Grouped(Stats):
-    """Stats of groups, as ``Stats.by`` makes them; ``members`` has the names of each, ``parts`` the Stats."""
+    """Stats of groups, as ``Stats.by`` makes them.
+
+    Attributes:
+        members: group to the names in it, in the model's order.
+        parts: the Stats that were united.
+        what: by what, "group" of a function's.
+    """
 
     def __init__(self, parts: Stats, what: By) -> None:
         groups = members_of(parts, what)

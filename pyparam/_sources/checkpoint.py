@@ -29,7 +29,8 @@ class CheckpointWarning(UserWarning):
 
 
 class TensorInfo(NamedTuple):
-    """What a file's header says of a tensor. ``nbytes`` counts its elements, ``numel * itemsize``."""
+    """What a file's header says of a tensor: ``dtype``, ``shape``, and ``nbytes``, which counts its elements,
+    ``numel * itemsize``."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]

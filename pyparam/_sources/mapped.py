@@ -24,7 +24,8 @@ _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" e
 
 
 class MappedFile:
-    """One open file. It stays mapped as long as a tensor over it lives."""
+    """One open file, with its ``path`` and its ``size`` in bytes. It stays mapped as long as a tensor over it
+    lives."""
 
     __slots__ = ("_map", "path", "size")
 
@@ -40,6 +41,7 @@ class MappedFile:
 
     @property
     def closed(self) -> bool:
+        """Whether it was let go of."""
         return self._map is None
 
     def close(self) -> None:

@@ -20,10 +20,15 @@ class Layout(NamedTuple):
     offset: int
     """Bytes from the first byte of the shared memory."""
     shape: tuple[int, ...]
+    """The tensor's."""
     stride: tuple[int, ...]
+    """The tensor's, in elements."""
     dtype: torch.dtype
+    """The tensor's."""
     conj: bool = False
+    """Whether it is conjugated lazily."""
     neg: bool = False
+    """Whether it is negated lazily."""
 
 
 @dataclass(frozen=True)

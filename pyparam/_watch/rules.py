@@ -61,7 +61,8 @@ class Alarm:
 
 @dataclass(frozen=True)
 class GradientSpike:
-    """A gradient's norm ``factor`` times the median of its last ``window`` measured ones."""
+    """A gradient's norm ``factor`` times the median of its last ``window`` measured ones, of which there are
+    ``fewest``."""
 
     factor: float = 50.0
     window: int = 10
@@ -69,6 +70,7 @@ class GradientSpike:
 
     @property
     def name(self) -> str:
+        """What an alarm of it is called."""
         return f"gradient × {self.factor:g}"
 
     def __call__(self, record: Record, earlier: Sequence[Record]) -> Iterator[tuple[str, str]]:
@@ -86,6 +88,7 @@ class UpdateSpike:
 
     @property
     def name(self) -> str:
+        """What an alarm of it is called."""
         return f"update × {self.factor:g}"
 
     def __call__(self, record: Record, earlier: Sequence[Record]) -> Iterator[tuple[str, str]]:
@@ -103,6 +106,7 @@ class UpdateRatio:
 
     @property
     def name(self) -> str:
+        """What an alarm of it is called."""
         return f"update/weight > {self.limit:g}"
 
     def __call__(self, record: Record, earlier: Sequence[Record]) -> Iterator[tuple[str, str]]:
@@ -121,6 +125,7 @@ class NoGradient:
 
     @property
     def name(self) -> str:
+        """What an alarm of it is called."""
         return f"no gradient for {self.steps} steps"
 
     def __call__(self, record: Record, earlier: Sequence[Record]) -> Iterator[tuple[str, str]]:
@@ -135,6 +140,7 @@ class Standstill:
 
     @property
     def name(self) -> str:
+        """What an alarm of it is called."""
         return f"no update for {self.steps} steps"
 
     def __call__(self, record: Record, earlier: Sequence[Record]) -> Iterator[tuple[str, str]]:
@@ -155,6 +161,7 @@ class LearningRateJump:
 
     @property
     def name(self) -> str:
+        """What an alarm of it is called."""
         return f"learning rate × {self.factor:g}"
 
     def __call__(self, record: Record, earlier: Sequence[Record]) -> Iterator[tuple[str, str]]:
@@ -181,6 +188,7 @@ class SecondMoment:
 
     @property
     def name(self) -> str:
+        """What an alarm of it is called."""
         return "second moment lost"
 
     def __call__(self, record: Record, earlier: Sequence[Record]) -> Iterator[tuple[str, str]]:

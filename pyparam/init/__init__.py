@@ -1,8 +1,8 @@
 """Initialise models: parallel, reproducible, the same weights on every machine and for every sharding.
 
->>> import pyparam
->>> from pyparam.init import initialize_, kaiming_normal_, zeros_
->>> report = initialize_(model, {"*.bias": zeros_, "*": kaiming_normal_}, seed=0)
+    >>> import pyparam
+    >>> from pyparam.init import initialize_, kaiming_normal_, zeros_
+    >>> report = initialize_(model, {"*.bias": zeros_, "*": kaiming_normal_}, seed=0)
 
 Element i of a parameter is a function of (seed, qualified name, i) alone: Philox4x32-10 (Salmon et al., 2011)
 with the seed as key and (block, stream) as counter. It does not depend on threads, on the order of the walk,

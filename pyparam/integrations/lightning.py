@@ -48,6 +48,7 @@ class MonitorCallback(Callback):  # type: ignore[misc, unused-ignore]
         self.monitor: Monitor | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Makes the Monitor and attaches it to all optimizers."""
         loggers = list(trainer.loggers)
 
         def write(record: Record) -> None:
@@ -60,9 +61,11 @@ class MonitorCallback(Callback):  # type: ignore[misc, unused-ignore]
             self.monitor.attach(optimizer, step=trainer.global_step // max(1, len(trainer.optimizers)))
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Detaches the Monitor; its history stays."""
         self._detach()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """The same, after an error."""
         self._detach()
 
     def _detach(self) -> None:

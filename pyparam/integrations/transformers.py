@@ -51,6 +51,8 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         return self
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Makes the Monitor and attaches it to the optimizer."""
+
         def keep(record: Record) -> None:
             self._last = record
 
@@ -58,6 +60,7 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self.monitor.attach(kwargs["optimizer"], step=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Adds what was measured last to what the Trainer logs."""
         if self._last is None or logs is None or "loss" not in logs:
             return  # an evaluation, or the end
         told = {f"{PREFIX}/{tag}": value for tag, value in self._last.scalars(self._by).items()}
@@ -67,5 +70,6 @@ class MonitorCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         self._last = None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Detaches the Monitor; its history stays."""
         if self.monitor is not None:
             self.monitor.detach()
