@@ -113,6 +113,8 @@ demo: $(VENV)/.report $(VENV)/.installed $(VENV)/.built
 	@echo "A report of the nested network, with a NaN, a dead layer and a tie planted in it"
 	@mkdir -p build
 	@$(PY) -m pyparam report pyparam._cli.demo:planted --title "The demo network, with faults" -o $(CURDIR)/build/demo.html; test $$? -eq 1
+	@echo
+	@echo "Open build/demo.html in a browser; the tour is docs/tour.md, and make docs builds the rest."
 
 test: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest $(SHARED) $(PYTEST_FLAGS)

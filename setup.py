@@ -67,10 +67,10 @@ if found_toolkit is not None:
 try:
     import torch
     from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
-except ImportError:
+except ImportError as error:
     stop(
         "PyTorch is not importable in this environment. Install it first (pip install torch), "
-        "then build with: pip install --no-build-isolation ."
+        f"then build with: pip install --no-build-isolation . (the import said: {error})"
     )
 
 version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])

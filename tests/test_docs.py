@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -42,6 +43,47 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         if re.match(r"https?:", target) or GENERATED.match(target):
             continue
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_verb_is_in_an_example_of_a_page_of_verbs() -> None:
+    pages = [page for page in PAGES if page.parent.name == "verbs"]
+    code = "\n".join(example.source for page in pages for example in examples(page).examples)
+    verbs = [name for name in pyparam.__all__ if inspect.isroutine(getattr(pyparam, name))]
+    assert len(verbs) > 40
+    assert [name for name in verbs if not re.search(rf"\b{name}\(", code)] == []
+
+
+def test_every_operation_is_on_its_page() -> None:
+    schemas = re.findall(r'm\.def\(\s*"([\w.]+)\(', (ROOT / "csrc" / "ops.cpp").read_text(encoding="utf-8"))
+    assert len(schemas) > 10
+    text = (DOCS / "ops.md").read_text(encoding="utf-8")
+    assert [name for name in schemas if f"`{name}" not in text] == []
+
+
+def rows(page: Path) -> list[list[str]]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.*\|$", text, re.M)
+    ]
+
+
+def test_the_readme_has_the_figures_of_the_whole_table() -> None:
+    """Of a job by its verb: each ratio stands in a row of that verb in the table of benchmarks."""
+    whole = rows(DOCS / "benchmarks.md")
+    told = [row for row in rows(ROOT / "README.md") if row[-1].endswith("×")]
+    assert len(told) >= 10
+    for job, _, ratio in told:
+        verb = re.search(r"`(?:init\.)?(?:list\()?(\w+)", job)
+        assert verb is not None, job
+        assert any(verb[1] in row[0] and ratio in row[1:] for row in with_the_same(whole)), job
+
+
+def with_the_same(table: list[list[str]]) -> list[list[str]]:
+    """Rows of which the first cell says that it is that of the row above."""
+    made: list[list[str]] = []
+    for row in table:
+        made.append([made[-1][0], *row[1:]] if row[0].startswith("the same") and made else row)
+    return made
 
 
 def test_every_public_name_is_on_a_page() -> None:

@@ -70,7 +70,9 @@ def test_a_torch_that_is_too_old_or_missing_is_said(tmp_path: Path) -> None:
     assert "PyTorch 2.4.1+cpu is too old; 2.11 or newer is needed" in run(code, tmp_path).stderr
     # Of another length: Python would take the bytecode of a file of the same second and size.
     (fake / "__init__.py").write_text("raise ImportError('there is none')\n")
-    assert "PyTorch is not importable in this environment" in run(code, tmp_path).stderr
+    said = run(code, tmp_path).stderr
+    assert "PyTorch is not importable in this environment" in said
+    assert said.endswith("(the import said: there is none)\n")
 
 
 def native_names(files: Iterable[Path]) -> set[str]:
