@@ -37,8 +37,9 @@ def public(module: griffe.Module) -> dict[str, griffe.Object]:
         member = module[name]
         try:
             found[name] = member.final_target if member.is_alias else member
-        except griffe.AliasResolutionError:
-            continue
+        except griffe.AliasResolutionError as error:
+            if error.alias.target_path.startswith("pyparam."):
+                log.warning("%s.%s stands for nothing that can be read: %s", module.path, name, error)
     return found
 
 

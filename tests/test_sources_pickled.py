@@ -306,6 +306,8 @@ def test_listing_runs_nothing(tmp_path, monkeypatch):
 def test_refused_is_raise_or_list(tmp_path):
     with pytest.raises(ValueError, match=r"open: refused is 'raise' or 'list', got 'run'"):
         pyparam.open(tmp_path, refused="run")
+    with pytest.raises(TypeError, match="open: expected a path, got a NoneType"):
+        pyparam.open(None)
 
 
 def test_a_refusal_tells_the_safe_ways_first(tmp_path):

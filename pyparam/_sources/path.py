@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from pyparam._base.modes import require_memory
+from pyparam._base.words import a_kind
 from pyparam._sources import (
     distributed,
     distributed_metadata,
@@ -64,12 +65,15 @@ def open(path: str | os.PathLike[str], *, refused: Literal["raise", "list"] = "r
             raises ValueError then.
 
     Raises:
+        TypeError: for what is no path.
         FileNotFoundError: for a path that is not there.
         ValueError: naming the file, and the entry where one is at fault, for a file that is truncated,
             corrupt, of another format, or that needs code to load; for a directory without a checkpoint, or
             with several.
     """
     require_memory("open")
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"open: expected a path, got {a_kind(path)}")
     if refused not in ("raise", "list"):
         raise ValueError(f"open: refused is 'raise' or 'list', got {refused!r}")
     opener = functools.partial(_open_file, listing=refused == "list")
