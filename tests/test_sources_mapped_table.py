@@ -13,6 +13,9 @@ from safetensors.torch import save_file
 
 import pyparam
 from pyparam import walk
+from pyparam._share.ties import tie_sets
+from pyparam._sources.mapped_table import MappedTable
+from pyparam._sources.table import ParamTable
 
 EVERY = [torch.bool, *dtypes.INTEGERS, *dtypes.FLOATS, *dtypes.FLOAT8, torch.complex64]
 
@@ -122,3 +125,93 @@ def test_tied_names_of_a_file_are_two_tensors_over_the_same_bytes(tmp_path: Path
     assert table["a"] is not table["b"]
     assert table["a"].data_ptr() == table["b"].data_ptr()
     assert [tie.names for tie in pyparam.ties(tmp_path / "tied.safetensors")] == [("a", "b")]
+
+
+# --- without tensors -----------------------------------------------------------------------------------------
+
+
+def moved(path: Path, to: Path, shift: int) -> Path:
+    """The same file with spaces behind its header, so that few tensors are aligned."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header, rest = data[8 : 8 + length], data[8 + length :]
+    to.write_bytes((length + shift).to_bytes(8, "little") + header + b" " * shift + rest)
+    return to
+
+
+@pytest.mark.parametrize("shift", [0, 1, 4], ids="shifted by {}".format)
+def test_rows_say_what_their_tensors_say(path: Path, tmp_path: Path, shift: int) -> None:
+    checkpoint = pyparam.open(moved(path, tmp_path / "moved.safetensors", shift))
+    rows, tensors = checkpoint.table(), ParamTable(list(checkpoint), list(checkpoint.values()))
+    assert isinstance(rows, MappedTable)
+    (a, b) = rows._layout_kinds(), tensors._layout_kinds()
+    assert torch.equal(a.kind_of, b.kind_of)
+    assert (a.first, a.odd) == (b.first, b.odd)
+    a, b = rows._name_tree(), tensors._name_tree()
+    assert torch.equal(a.owners, b.owners)
+    assert a.strings == b.strings
+    sets = rows._apart_sets()
+    assert (sets is None) == (shift > 0)  # what is not aligned is copied, by whoever asks
+    if sets is not None:
+        expected = tie_sets(tensors)
+        for column in ("group", "layout", "bytes"):
+            assert torch.equal(getattr(sets, column), getattr(expected, column)), column
+    found, wanted = pyparam.measure(rows, histogram=True), pyparam.measure(tensors, histogram=True)
+    assert torch.equal(found._values.view(torch.int64), wanted._values.view(torch.int64))
+    assert torch.equal(found._counts, wanted._counts)
+    assert all(torch.equal(x, y) for x, y in zip(found._bins or (), wanted._bins or (), strict=True))
+    assert (found.shape, found.dtype, found.device) == (wanted.shape, wanted.dtype, wanted.device)
+
+
+@pytest.fixture
+def without_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(table: MappedTable) -> None:
+        raise AssertionError("somebody asked for all tensors of a file")
+
+    monkeypatch.setattr(MappedTable, "_columns", property(asked))
+
+
+@pytest.mark.usefixtures("without_all")
+def test_what_makes_no_tensor_a_name(tmp_path: Path) -> None:
+    values = torch.Generator().manual_seed(0)
+    tensors = {
+        f"layers.{i}.{name}": torch.randn(shape, generator=values)
+        for i in range(6)
+        for name, shape in (("weight", (4, 4)), ("bias", (4,)), ("none", (0,)))
+    }
+    save_file(tensors, tmp_path / "a.safetensors")
+    checkpoint = pyparam.open(tmp_path / "a.safetensors")
+    table = checkpoint.table()
+    assert len(table) == 18
+    assert pyparam.measure(checkpoint, quantiles=(0.5,)).total.numel == 6 * 20
+    assert pyparam.ties(checkpoint) == []
+    assert pyparam.findings(checkpoint) == []
+    assert pyparam.report(checkpoint, tmp_path / "a.html").findings == ()
+    some = table._take([0, 17])
+    assert [tuple(some._tensor(i).shape) for i in (0, 1)] == [
+        tuple(tensors[name].shape) for name in some.names
+    ]
+
+
+def test_a_row_gives_one_object_before_and_after_all_are_made(path: Path) -> None:
+    table = pyparam.open(path).table()
+    cube = table["cube"]
+    assert table["cube"] is cube
+    assert dict(table)["cube"] is cube
+    assert table["cube"] is cube
+    kept = walk(pyparam.open(path))
+    cube = kept["cube"]
+    assert kept[list(kept.names).index("cube")] is cube
+    assert kept.tensors[kept.names.index("cube")] is cube
+    del kept
+    torch.utils.swap_tensors(cube, torch.zeros(2, 3, 4))  # which nobody else holds
+    assert not cube.any()
+
+
+def test_a_taken_table_has_the_objects_that_were_held(path: Path) -> None:
+    table = pyparam.open(path).table()
+    cube = table["cube"]
+    some = table._take([table.names.index("cube"), 0])
+    assert some.names == ["cube", table.names[0]]
+    assert some["cube"] is cube
+    assert same_bits(some[1], table[0])

@@ -3,6 +3,10 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/Dtype.h>
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,6 +17,7 @@
 #include "files/mapped.h"
 #include "files/natural.h"
 #include "files/safetensors.h"
+#include "table/mapped_rows.h"
 #include "table/param_table.h"
 
 namespace pyparam {
@@ -102,26 +107,27 @@ MappedEntries entries_of(const SafetensorsHeader& header, uint64_t start,
   return out;
 }
 
-using MappedPart = std::pair<const MappedEntries*, const MappedBytes*>;
+using files::MappedRows;
+using MappedPart = std::pair<std::shared_ptr<MappedEntries>, std::shared_ptr<MappedBytes>>;
 
-// The rows of `names`: row i is entry `places[i] / parts` of part `places[i] % parts`, or one of
-// the tensors in `held`, by row.
-ParamTable mapped_table(const std::vector<MappedPart>& parts, const std::vector<Name>& names,
-                        const std::vector<size_t>& places, const std::map<size_t, Given>& held) {
-  const py::gil_scoped_release without_gil;
+MappedRows rows_of(const std::vector<MappedPart>& parts, std::vector<uint64_t> places) {
+  std::vector<MappedRows::Part> shared;
+  for (const auto& [entries, bytes] : parts) shared.push_back({entries, bytes});
+  return {std::move(shared), std::move(places)};
+}
+
+// The rows as a table under these names; `held` are tensors that somebody has already, by row.
+ParamTable table_of(const MappedRows& rows, const py::list& names,
+                    const std::map<size_t, Given>& held) {
+  if (names.size() != rows.size()) throw py::value_error("expected a name for each row");
   ParamTable table;
-  table.names.reserve(names.size());
-  table.tensors.reserve(names.size());
-  for (size_t i = 0; i < names.size(); ++i) {
-    table.names.append(names[i].text);
-    if (const auto own = held.find(i); own != held.end()) {
-      table.tensors.push_back(own->second.tensor);
-      continue;
-    }
-    const auto& [entries, bytes] = parts.at(places.at(i) % parts.size());
-    const size_t entry = places[i] / parts.size();
-    table.tensors.push_back(
-        bytes->tensor(entries->begins.at(entry), entries->dtypes[entry], entries->shape(entry)));
+  table.names.reserve(rows.size());
+  for (const py::handle name : names) table.names.append(name.cast<Name>().text);
+  const py::gil_scoped_release without_gil;
+  table.tensors.reserve(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const auto own = held.find(i);
+    table.tensors.push_back(own != held.end() ? own->second.tensor : rows.tensor(i));
   }
   return table;
 }
@@ -148,14 +154,14 @@ std::optional<py::list> natural(const py::list& names) {
 // Whether the entries stand by falling width of dtype, and those of one dtype by their names: the
 // order of the library that writes the format, which no one chose.
 bool in_the_librarys_order(const SafetensorsHeader& header, const std::vector<uint32_t>& bits) {
-  std::vector<const std::string*> last(bits.size(), nullptr);
+  std::vector<size_t> last(bits.size(), header.size());
   uint32_t width = ~uint32_t{0};
   for (size_t i = 0; i < header.size(); ++i) {
     const uint32_t dtype = header.dtypes[i];
     if (bits.at(dtype) > width) return false;
     width = bits[dtype];
-    if (last[dtype] != nullptr && header.names[i] < *last[dtype]) return false;
-    last[dtype] = &header.names[i];
+    if (last[dtype] != header.size() && header.names[i] < header.names[last[dtype]]) return false;
+    last[dtype] = i;
   }
   return true;
 }
@@ -165,12 +171,15 @@ py::dict places_of(const SafetensorsHeader& header, bool in_natural_order) {
   std::vector<size_t> order;
   if (in_natural_order) {
     const py::gil_scoped_release without_gil;
-    order = files::natural_order({header.names.begin(), header.names.end()});
+    std::vector<std::string_view> names;
+    names.reserve(header.size());
+    for (size_t i = 0; i < header.size(); ++i) names.push_back(header.names[i]);
+    order = files::natural_order(names);
   }
   py::dict out;
   for (size_t i = 0; i < header.size(); ++i) {
     const size_t position = in_natural_order ? order[i] : i;
-    out[py::str(header.names[position])] = position;
+    out[str_of(header.names[position])] = position;
   }
   return out;
 }
@@ -181,7 +190,13 @@ void bind_files(py::module_& m) {
   py::class_<SafetensorsHeader>(m, "SafetensorsHeader")
       .def(py::init(&parse), py::arg("text"), py::arg("data_bytes"), py::arg("codes"))
       .def("__len__", &SafetensorsHeader::size)
-      .def_readonly("names", &SafetensorsHeader::names)
+      .def_property_readonly("names",
+                             [](const SafetensorsHeader& header) {
+                               py::list out(header.size());
+                               for (size_t i = 0; i < header.size(); ++i)
+                                 out[i] = str_of(header.names[i]);
+                               return out;
+                             })
       .def_property_readonly("dtypes", &dtypes)
       .def_property_readonly("metadata", &metadata)
       .def(
@@ -193,14 +208,33 @@ void bind_files(py::module_& m) {
       .def("places", &places_of, py::arg("natural"))
       .def("entries", &entries_of, py::arg("start"), py::arg("dtypes"));
 
+  // What was freed and is kept for later goes back to the system, where that can be asked for.
+  m.def(
+      "trim_memory",
+      [] {
+#if defined(__GLIBC__)
+        malloc_trim(0);
+#endif
+      },
+      py::call_guard<py::gil_scoped_release>());
+
   m.def("natural", &natural, py::arg("names"));
 
-  py::class_<MappedBytes>(m, "MappedBytes")
+  py::class_<MappedBytes, std::shared_ptr<MappedBytes>>(m, "MappedBytes")
       .def(py::init(&map_of), py::arg("buffer"))
       .def("__len__", &MappedBytes::size);
-  py::class_<MappedEntries>(m, "MappedEntries").def("__len__", &MappedEntries::size);
-  m.def("mapped_table", &mapped_table, py::arg("parts"), py::arg("names"), py::arg("places"),
-        py::arg("held"));
+  py::class_<MappedEntries, std::shared_ptr<MappedEntries>>(m, "MappedEntries")
+      .def("__len__", &MappedEntries::size);
+  py::class_<MappedRows>(m, "MappedRows")
+      .def(py::init(&rows_of), py::arg("parts"), py::arg("places"))
+      .def("__len__", &MappedRows::size)
+      .def("tensor", &MappedRows::tensor, py::arg("row"))
+      .def("take", &MappedRows::take, py::arg("rows"))
+      .def("table", &table_of, py::arg("names"), py::arg("held"))
+      .def(
+          "layout_kinds", [](const MappedRows& rows) { return layout_kinds(rows); },
+          py::call_guard<py::gil_scoped_release>())
+      .def("apart_sets", &apart_sets, py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace pyparam

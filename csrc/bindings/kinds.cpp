@@ -31,6 +31,16 @@ void bind_kinds(py::module_& m) {
   m.def(
       "name_tree", [](const ParamTable& table) { return name_tree(table.names); }, py::arg("table"),
       py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "name_tree",
+      [](const py::list& names) {
+        NameColumn column;
+        column.reserve(names.size());
+        for (const py::handle name : names) column.append(name.cast<Name>().text);
+        const py::gil_scoped_release without_gil;
+        return name_tree(column);
+      },
+      py::arg("names"));
 
   py::class_<LayoutKinds>(m, "LayoutKinds")
       .def_property_readonly("kind_of", [](const LayoutKinds& k) { return column(k.kind_of); })

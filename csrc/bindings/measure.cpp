@@ -3,6 +3,7 @@
 #include "bindings/measure.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/util/accumulate.h>
 #include <torch/csrc/Dtype.h>
 #include <torch/csrc/DynamicTypes.h>
 #include <torch/csrc/autograd/python_variable.h>
@@ -13,6 +14,7 @@
 
 #include "article.h"
 #include "bindings/column.h"
+#include "files/mapped.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/measure.h"
 #include "kernels/cpu/norm.h"
@@ -170,6 +172,22 @@ std::optional<Measurement> measure(const ParamTable& table, bool grad, bool hist
   return Measurement{measure_by_op(tensors, histogram, maps), std::move(layouts), found.missing};
 }
 
+// Of rows whose tensors are made and let go one by one; nothing where some is not in its file as it
+// is, or may share memory with another.
+std::optional<Measurement> measure_rows(const files::MappedRows& rows, bool histogram,
+                                        const FileMaps& maps) {
+  if (rows.size() == 0 || !dispatch_is_plain()) return std::nullopt;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows.data(i) == nullptr && c10::multiply_integers(rows.shape(i)) != 0) return std::nullopt;
+  }
+  LayoutColumns layouts;
+  ApartCheck memory;
+  const auto list = cpu::ElementList::of_made(rows.size(), [&](size_t i) { return rows.tensor(i); },
+                                              {&layouts, &memory});
+  if (!list.has_value() || !memory.apart()) return std::nullopt;
+  return Measurement{measure_elements(*list, histogram, maps), std::move(layouts), {}};
+}
+
 at::Tensor total_norm(const ParamTable& table, double p, bool grad) {
   static const auto handle = op<at::Tensor(at::TensorList, double)>("pyparam::total_norm");
   // In two names, as above.
@@ -254,6 +272,8 @@ void bind_measure(py::module_& m) {
 
   m.def("measure", &measure, py::arg("table"), py::arg("grad"), py::arg("histogram"),
         py::arg("maps"), py::arg("apart"), unlocked);
+  m.def("measure_rows", &measure_rows, py::arg("rows"), py::arg("histogram"), py::arg("maps"),
+        unlocked);
   m.def("measure_progress", &measure_progress);
   m.def("total_norm", &total_norm, py::arg("table"), py::arg("p"), py::arg("grad"), unlocked);
   m.def("clip_grad_norm_", &clip_grad_norm_, py::arg("table"), py::arg("max_norm"),

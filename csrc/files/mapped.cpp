@@ -53,4 +53,35 @@ at::IntArrayRef MappedEntries::shape(size_t entry) const {
   return {extents.data() + begin, shape_ends.at(entry) - begin};
 }
 
+MappedRows::MappedRows(std::vector<Part> parts, std::vector<uint64_t> places)
+    : parts_(std::move(parts)), places_(std::move(places)) {
+  for (const uint64_t place : places_) {
+    if (parts_.empty() || place / parts_.size() >= parts_[place % parts_.size()].entries->size())
+      throw std::out_of_range("internal error, please report: a row of no entry");
+  }
+}
+
+at::Tensor MappedRows::tensor(size_t row) const {
+  const Part& part = parts_[places_.at(row) % parts_.size()];
+  const auto [entries, entry] = at(row);
+  return part.bytes->tensor(entries->begins[entry], entries->dtypes[entry], entries->shape(entry));
+}
+
+const char* MappedRows::data(size_t row) const {
+  const auto [entries, entry] = at(row);
+  if (c10::multiply_integers(entries->shape(entry)) == 0) return nullptr;
+  const char* const from =
+      parts_[places_[row] % parts_.size()].bytes->data() + entries->begins[entry];
+  const bool aligned =
+      reinterpret_cast<uintptr_t>(from) % c10::elementSize(entries->dtypes[entry]) == 0;
+  return aligned ? from : nullptr;
+}
+
+MappedRows MappedRows::take(const std::vector<int64_t>& rows) const {
+  std::vector<uint64_t> places;
+  places.reserve(rows.size());
+  for (const int64_t row : rows) places.push_back(places_.at(static_cast<size_t>(row)));
+  return {parts_, std::move(places)};
+}
+
 }  // namespace pyparam::files

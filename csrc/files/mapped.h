@@ -17,6 +17,7 @@ class MappedBytes {
   MappedBytes(void* data, size_t size, std::shared_ptr<void> owner);
 
   size_t size() const { return size_; }
+  const char* data() const { return data_; }
 
   // A contiguous tensor whose storage is its own bytes, from `begin`. Where they are not aligned as
   // the dtype needs it is a copy; an empty one lies over no file. Throws std::out_of_range where
@@ -48,6 +49,36 @@ struct MappedEntries {
   size_t size() const { return begins.size(); }
   void append(uint64_t begin, at::ScalarType dtype, at::IntArrayRef shape);
   at::IntArrayRef shape(size_t entry) const;
+};
+
+// Rows that are each one entry of several files. A row's tensor is made when somebody asks for it:
+// of a file with very many, tensors would take more memory than all else that is known of it.
+class MappedRows {
+ public:
+  struct Part {
+    std::shared_ptr<const MappedEntries> entries;
+    std::shared_ptr<const MappedBytes> bytes;
+  };
+
+  // Row i is entry `places[i] / parts` of part `places[i] % parts`. Throws std::out_of_range for a
+  // place that is not there.
+  MappedRows(std::vector<Part> parts, std::vector<uint64_t> places);
+
+  size_t size() const { return places_.size(); }
+  at::ScalarType dtype(size_t row) const { return at(row).first->dtypes[at(row).second]; }
+  at::IntArrayRef shape(size_t row) const { return at(row).first->shape(at(row).second); }
+  at::Tensor tensor(size_t row) const;
+  // Where its bytes are; null where it has none, or is a copy of what is not aligned.
+  const char* data(size_t row) const;
+  MappedRows take(const std::vector<int64_t>& rows) const;
+
+ private:
+  std::pair<const MappedEntries*, size_t> at(size_t row) const {
+    return {parts_[places_[row] % parts_.size()].entries.get(), places_[row] / parts_.size()};
+  }
+
+  std::vector<Part> parts_;
+  std::vector<uint64_t> places_;
 };
 
 }  // namespace pyparam::files

@@ -44,10 +44,10 @@ bool parse_integers(std::string_view text, std::vector<uint64_t>& out) {
 class NameSet {
  public:
   // Adds the last of the names. False where it is there already.
-  bool insert_last(const std::vector<std::string>& names) {
+  bool insert_last(const Texts& names) {
     if (2 * names.size() > slots_.size()) grow();
-    const std::string& name = names.back();
-    const size_t hash = std::hash<std::string>()(name);
+    const std::string_view name = names[names.size() - 1];
+    const size_t hash = std::hash<std::string_view>()(name);
     size_t at = hash & (slots_.size() - 1);
     for (; slots_[at].position != kNone; at = (at + 1) & (slots_.size() - 1)) {
       if (slots_[at].hash == hash && names[slots_[at].position] == name) return false;
@@ -103,6 +103,7 @@ class HeaderParser {
     }
     reader_.expect_end();
     check_cover();
+    header_.names.shrink_to_fit();
     return std::move(header_);
   }
 
@@ -228,22 +229,24 @@ class HeaderParser {
       std::sort(order.begin(), order.end(), earlier);
     }
     uint64_t reached = 0;
-    const std::string* last = nullptr;
-    const auto before = [&] { return last == nullptr ? "the header" : quoted(*last); };
+    size_t last = order.size();
+    const auto before = [&] {
+      return last == order.size() ? "the header" : quoted(std::string(header_.names[last]));
+    };
     for (const size_t i : order) {
-      const std::string& name = header_.names[i];
+      const auto name = [&] { return std::string(header_.names[i]); };
       if (header_.begins[i] < reached) {
         throw HeaderError(
             "its bytes from " + std::to_string(header_.begins[i]) + " overlap those of " + before(),
-            name);
+            name());
       }
       if (header_.begins[i] > reached) {
         throw HeaderError(std::to_string(header_.begins[i] - reached) + " bytes between it and " +
                               before() + " belong to no entry",
-                          name);
+                          name());
       }
       reached = header_.ends[i];
-      last = &name;
+      last = i;
     }
     if (reached != data_bytes_) {
       throw HeaderError("its last " + std::to_string(data_bytes_ - reached) + " bytes, after " +

@@ -17,9 +17,33 @@ struct DtypeCode {
   uint32_t bits;
 };
 
+// Texts in one piece of memory: of half a million names, an object each would take more than the
+// names.
+class Texts {
+ public:
+  size_t size() const { return ends_.size(); }
+  // Holds until the next one is added.
+  std::string_view operator[](size_t i) const {
+    const size_t begin = i == 0 ? 0 : ends_[i - 1];
+    return std::string_view(held_).substr(begin, ends_[i] - begin);
+  }
+  void push_back(std::string_view text) {
+    held_.append(text);
+    ends_.push_back(held_.size());
+  }
+  void shrink_to_fit() {
+    held_.shrink_to_fit();
+    ends_.shrink_to_fit();
+  }
+
+ private:
+  std::string held_;
+  std::vector<size_t> ends_;
+};
+
 // One row an entry, in the order of the text.
 struct SafetensorsHeader {
-  std::vector<std::string> names;
+  Texts names;
   std::vector<uint32_t> dtypes;        // index into the codes given to parse_safetensors
   std::vector<int64_t> extents;        // of all shapes, one after the other
   std::vector<size_t> shape_ends;      // where each entry's extents end

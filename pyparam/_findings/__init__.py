@@ -167,6 +167,9 @@ def findings(source: Any, *, ignore: Iterable[str] = (), select: Pattern | None 
 
 def findings_of(seen: Survey) -> list[Finding]:
     """``findings`` of what was measured already."""
-    found = [finding for check in CHECKS for finding in check(seen)]
+    found: list[Finding] = []
+    for check in CHECKS:
+        seen.let_go(between_checks=True)
+        found += check(seen)
     # Stable: within a severity, in the order of the checks.
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from pyparam._base.native import _C
 from pyparam._findings.numbers import numbers
 from pyparam._sources.stand_in import device_of
 from pyparam._sources.table import ParamTable
@@ -33,7 +32,7 @@ class Layouts:
     """
 
     def __init__(self, table: ParamTable) -> None:
-        found = _C.layout_kinds(table._native)
+        found = table._layout_kinds()
         self.of = found.kind_of
         self.kinds = [_shape(table._tensor(row)) for row in found.first]
         self.odd: list[int] = found.odd

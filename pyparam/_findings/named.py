@@ -8,7 +8,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pyparam._base.native import _C
 from pyparam._findings.families import BARE, INDICES, NUMBERS, Family, family_key, role_key
 from pyparam._findings.numbers import numbers
 from pyparam._sources.table import ParamTable
@@ -23,7 +22,7 @@ class Named:
 
     def __init__(self, table: ParamTable) -> None:
         self.names = table.names
-        self.tree = _C.name_tree(table._native)
+        self.tree = table._name_tree()
 
     @cached_property
     def words(self) -> list[str]:
@@ -70,7 +69,12 @@ class Named:
 
 def places(column: Tensor) -> Tensor:
     """The numbers of a column as numbers from 0 on without gaps."""
-    found: Tensor = torch.unique(column, return_inverse=True)[1]
+    most = int(column.max()) + 1 if len(column) else 0
+    if 0 < most <= 8 * len(column) and int(column.min()) >= 0:
+        there = torch.zeros(most, dtype=torch.bool, device="cpu")
+        there[column] = True
+        return (there.cumsum(0) - 1)[column]
+    found: Tensor = torch.unique(column, return_inverse=True)[1]  # which sorts
     return found
 
 

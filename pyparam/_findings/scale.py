@@ -161,4 +161,8 @@ def _median(values: Tensor) -> Tensor:
     """The mean of the middle two where there are two."""
     count = len(values)
     lower = values.kthvalue((count + 1) // 2).values
-    return lower if count % 2 else (lower + values.kthvalue(count // 2 + 1).values) / 2
+    if count % 2:
+        return lower
+    above = values[values > lower]
+    upper = lower if count - len(above) > count // 2 else above.min()
+    return (lower + upper) / 2

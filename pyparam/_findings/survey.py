@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pyparam._base.native import _C
 from pyparam._findings.families import TABLE, Family, role_key
 from pyparam._findings.layouts import Layouts, Shape
 from pyparam._findings.named import Named, first_rows, places
@@ -33,6 +34,9 @@ from pyparam._sources.tied import Tie
 T = TypeVar("T")
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+_VERY_MANY = 1 << 17
+"""Rows, whose columns take megabytes each."""
 
 # Layers keep running statistics in buffers, which a checkpoint does not tell from parameters.
 _RUNNING = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
@@ -274,9 +278,18 @@ class Survey:
             [self.is_buffer[row] for row in kept],
         )
 
-    def let_go(self) -> None:
-        """Forgets what checks had made of the columns: of very many rows it takes more than the columns."""
-        for kept in (self._figures, self._columns, self._patterns, self._parts, self._made):
+    def let_go(self, *, between_checks: bool = False) -> None:
+        """Forgets what checks had made of the columns: of very many rows it takes more than the columns.
+
+        Between checks what is quickly made again is forgotten alone.
+        """
+        self._figures.clear()
+        self._columns.clear()
+        if len(self) >= _VERY_MANY:
+            _C.trim_memory()  # which would else be what was the most at a time
+        if between_checks:
+            return
+        for kept in (self._patterns, self._parts, self._made):
             kept.clear()
         for name in ("families", "roles", "rows", "part", "tensors", "ties"):
             self.__dict__.pop(name, None)

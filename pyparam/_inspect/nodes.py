@@ -17,6 +17,7 @@ from pyparam._base.native import _C
 from pyparam._inspect.outline import module_label, outline_of_module, outline_of_table
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.mapped_table import MappedTable
 from pyparam._sources.stand_in import value_of, with_values
 from pyparam._sources.table import ParamTable
 
@@ -116,7 +117,8 @@ class Tree:
         *,
         has_stand_ins: bool = False,
     ) -> None:
-        self.table = table._keep()
+        # Of a file nobody else has a tensor that could be swapped; and the outline has them all.
+        self.table = table if isinstance(table, MappedTable) else table._keep()
         self.checkpoint = checkpoint
         self.buffers = buffers
         self.has_stand_ins = has_stand_ins

@@ -159,8 +159,10 @@ def measure_strictly(
         if not local:
             return measure_whole(table, grad, histogram, points)
         table, grad = local_entries(table, grad), False
-    with row_errors(table, grad):
-        found = _C.measure(table._borrowed, grad, histogram, maps, True)
+    found = None if grad else table._measured(histogram, maps)
+    if found is None:
+        with row_errors(table, grad):
+            found = _C.measure(table._borrowed, grad, histogram, maps, True)
     if found is None:
         return _measure_shared(table, grad, histogram, maps, points)
     absent = set(found.missing)

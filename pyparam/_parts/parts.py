@@ -96,7 +96,7 @@ def has_parts(table: ParamTable) -> bool:
     kind = dtensor_type()
     if kind is None:
         return False
-    return any(isinstance(table._tensor(i), kind) for i in _C.python_tensors(table._borrowed))
+    return any(isinstance(table._tensor(i), kind) for i in table._python_tensors())
 
 
 def split(table: ParamTable) -> tuple[_C.ParamTable, Tensor, list[int]]:

@@ -89,8 +89,8 @@ def _reason(error: Exception) -> str:
 def unreadable_in(table: ParamTable) -> dict[str, str]:
     """The common kinds of tensors that have no values to measure, told without trying."""
     reasons: dict[str, str] = {}
-    suspects = _C.layout_kinds(table._native).odd
-    odd = set(_C.python_tensors(table._native)) if suspects else set()
+    suspects = table._layout_kinds().odd
+    odd = set(table._python_tensors()) if suspects else set()
     sharded = dtensor_type() or ()
     for row in suspects:
         name, tensor = table.names[row], table._tensor(row)

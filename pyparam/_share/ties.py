@@ -48,6 +48,9 @@ def tie_sets(table: ParamTable) -> _C.TieSets:
     ``.bytes`` (int64 ``[len(table)]``) has the bytes of an entry that no entry before it has, so that every
     sum over them counts shared memory once; ``.total_bytes`` is the whole.
     """
+    apart = table._apart_sets()
+    if apart is not None:
+        return apart
     native = table._native
     odd = _C.python_tensors(native)
     if not odd:
@@ -107,8 +110,10 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
 
 def ties_of(table: ParamTable, sets: _C.TieSets | None = None) -> list[Tie]:
     """``ties`` of a table, whose ``tie_sets`` may be known."""
-    found = (tie_sets(table) if sets is None else sets).members(table._native)
-    return [_tie(members, not vague) for vague, members in found]
+    known = tie_sets(table) if sets is None else sets
+    if torch.equal(known.group, torch.arange(len(known), dtype=torch.int64, device="cpu")):
+        return []
+    return [_tie(members, not vague) for vague, members in known.members(table._native)]
 
 
 class _Member(NamedTuple):

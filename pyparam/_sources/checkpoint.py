@@ -17,6 +17,7 @@ from pyparam._base.closest import missing
 from pyparam._base.native import _C
 from pyparam._base.wrappers import Names
 from pyparam._sources.mapped import MappedFile, pristine
+from pyparam._sources.mapped_table import MappedTable
 from pyparam._sources.stand_in import listed
 from pyparam._sources.table import ParamTable
 
@@ -305,7 +306,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return None if self._table is None else self._table()
 
     def table(self) -> ParamTable:
-        """All of it as a table. Where every file is mapped, no Python object is made for a tensor.
+        """All of it as a table, which has no tensors until they are asked for where every file is mapped.
 
         Raises ValueError where it is closed.
         """
@@ -319,8 +320,8 @@ class Checkpoint(Mapping[str, Tensor]):
                 rows = (
                     {row: live[name] for row, name in enumerate(self._places) if name in live} if live else {}
                 )
-                native = _C.mapped_table(mapped, list(self._places), list(self._places.values()), rows)
-                table = ParamTable.from_native(native, names=list(self._places))
+                made = _C.MappedRows(mapped, list(self._places.values()))
+                table = MappedTable.over(made, list(self._places), rows)
             else:
                 table = ParamTable.for_verb(list(self), list(self.values()))
             self._table = weakref.ref(table)

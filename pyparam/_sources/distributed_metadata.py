@@ -74,6 +74,7 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._files: dict[str, Path] = {}  # by their names, of which there are few
 
     def read(self) -> Listed:
         """Raises ValueError that names the directory, and the entry where one is at fault."""
@@ -171,8 +172,10 @@ class Reader:
         place = begin, length
         if not is_shape(place) or not isinstance(file, str):
             self.fail(f"entry {name!r} has a piece without a file")
-        check_inside(self.path, name, file)
-        return Piece(offsets, sizes, self.path / file, place[0], place[1], True)
+        if file not in self._files:
+            check_inside(self.path, name, file)
+            self._files[file] = self.path / file
+        return Piece(offsets, sizes, self._files[file], place[0], place[1], True)
 
     def fail(self, what: str) -> NoReturn:
         raise ValueError(f"{self.path} cannot be read as a distributed checkpoint: {what}") from None

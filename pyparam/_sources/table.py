@@ -87,7 +87,8 @@ class ParamTable:
     @property
     def _native(self) -> _C.ParamTable:
         """The columns, for one native call; made anew for each where Python holds the tensors."""
-        return self._columns if self._held is None else self._columns.with_tensors(self._held)
+        columns = self._columns
+        return columns if self._held is None else columns.with_tensors(self._held)
 
     @property
     def _borrowed(self) -> _C.ParamTable:
@@ -95,12 +96,32 @@ class ParamTable:
 
         Where no other thread runs, it does not hold what it lists: nothing may swap tensors meanwhile.
         """
+        columns = self._columns
         if self._held is None:
-            return self._columns
+            return columns
         # Another thread may swap tensors while native code runs unlocked: what is borrowed then is freed.
         if threading.active_count() > 1:
             return self._native
-        return _C.BorrowedTable(self._columns, self._held)
+        return _C.BorrowedTable(columns, self._held)
+
+    # What verbs ask of all rows, which a table may know without having the tensors.
+
+    def _layout_kinds(self) -> _C.LayoutKinds:
+        return _C.layout_kinds(self._native)
+
+    def _name_tree(self) -> _C.NameTree:
+        return _C.name_tree(self._native)
+
+    def _python_tensors(self) -> list[int]:
+        return _C.python_tensors(self._borrowed)
+
+    def _apart_sets(self) -> _C.TieSets | None:
+        """``tie_sets`` where it is known that no entry shares memory; None where somebody has to look."""
+        return None
+
+    def _measured(self, histogram: bool, maps: list[tuple[int, int]]) -> _C.Measurement | None:
+        """What measuring gives; None where it takes the tensors."""
+        return None
 
     @property
     def names(self) -> list[str]:
@@ -112,7 +133,8 @@ class ParamTable:
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors: the very objects the source holds."""
-        return self._columns.tensors if self._held is None else list(self._held)
+        columns = self._columns
+        return columns.tensors if self._held is None else list(self._held)
 
     @property
     def attributes(self) -> list[str]:
@@ -168,7 +190,8 @@ class ParamTable:
         return self._tensor(position)
 
     def _tensor(self, position: int) -> Tensor:
-        return self._columns.tensor(position) if self._held is None else self._held[position]
+        columns = self._columns
+        return columns.tensor(position) if self._held is None else self._held[position]
 
     def _positions(self) -> Names:
         if self._index is None:

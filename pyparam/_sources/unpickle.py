@@ -120,10 +120,41 @@ class Machine:
         steps = _STEPS
         data = self.data
         end = len(data)
+        stack, memo = self._stack, self._memo
+        word = struct.Struct("<I").unpack_from
         try:
-            while self.position < end:
-                code = data[self.position]
-                self.position += 1
+            while (position := self.position) < end:
+                code = data[position]
+                # Half of all instructions take from the memo, note in it, or push a small number: here they
+                # are what their steps do, where nothing is wrong.
+                if (
+                    code == _LONG_GET
+                    and position + 4 < end
+                    and (index := word(data, position + 1)[0]) in memo
+                ):
+                    stack.append(memo[index])
+                    self.position = position + 5
+                    continue
+                if code == _GET and position + 1 < end and (index := data[position + 1]) in memo:
+                    stack.append(memo[index])
+                    self.position = position + 2
+                    continue
+                if (
+                    code == _LONG_PUT
+                    and position + 4 < end
+                    and stack
+                    and (top := stack[-1]) is not _MARK
+                    and self._units >= _NOTED
+                ):
+                    self._units -= _NOTED
+                    memo[word(data, position + 1)[0]] = top
+                    self.position = position + 5
+                    continue
+                if code == _BYTE and position + 1 < end:
+                    stack.append(data[position + 1])
+                    self.position = position + 2
+                    continue
+                self.position = position + 1
                 if code == _STOP:
                     return self._pop()
                 step = steps.get(code)
@@ -343,6 +374,8 @@ class Machine:
 
 def checked_key(key: Any) -> Any:
     """``key``, if looking it up costs little whatever it is."""
+    if type(key) is str:
+        return key
     parts = key if isinstance(key, tuple) else (key,)
     if len(parts) > _LONGEST_KEY:
         raise PickleError(f"a key of {len(parts)} parts")
@@ -356,7 +389,7 @@ def checked_key(key: Any) -> Any:
     return key
 
 
-_STOP = ord(".")
+_STOP, _GET, _LONG_GET, _LONG_PUT, _BYTE = b".hjrK"
 
 _STEPS: dict[int, Callable[[Machine], None]] = {
     code[0]: step

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, plain, plural, size
+from pyparam._findings.layouts import Layouts
 from pyparam._inspect.nodes import Node, TreeNode
+from pyparam._share.ties import tie_sets
 from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.contents import Section, buffer_rows, facts_of, partitioned, sections_of
 from pyparam._sources.distributed import DistributedCheckpoint
@@ -77,25 +79,28 @@ class About(NamedTuple):
         return {"parts": [share._asdict() for share in self.shares], "facts": dict(self.facts)}
 
 
-def about(node: Node, outline: _C.Outline) -> About:
-    """What is told of what an Inspector looks at, whose entries are those of an outline."""
+def about(node: Node) -> About:
+    """What is told of what an Inspector looks at."""
     if not isinstance(node, TreeNode) or node.index or node.slice_label:
         return About([], [])
-    source = node.tree.checkpoint
-    names = node.tree.table.names
+    return about_table(node.tree.table, node.tree.checkpoint)
+
+
+def about_table(table: ParamTable, source: Checkpoint | None) -> About:
+    """What is told of a table of what somebody saved, and of the checkpoint it is of."""
+    names = table.names
     extras = {} if source is None else source.extras
     found = sections_of(names, saved=True, extras=None if source is None else extras)
     shares = []
     listed = partitioned(extras)
     if listed or len(found) > 1 or any(s.kind != "model" or buffer_rows(names, s, extras) for s in found):
-        shares = [_share(outline, names, section, extras) for section in found]
+        shares = [_share(table, section, extras) for section in found]
     facts: list[tuple[str, str]] = []
     if source is not None:
-        held = sum(outline.holding(0, buffers).bytes for buffers in (False, True))
-        facts = [*_file(source, held), *_faults(source), *_dtypes(outline, node.tree.table)]
+        facts = [*_file(source, tie_sets(table).total_bytes), *_faults(source), *_dtypes(table)]
         facts += facts_of(source.extras, source.metadata)
         facts += beside(source.path, source.files)
-    facts += _quantized(node.tree.table, source)
+    facts += _quantized(table, source)
     elsewhere = _elsewhere(shares, listed)
     if len(shares) == 1 and shares[0].kind == "model" and not elsewhere:
         return About([], facts, shares[0])
@@ -108,24 +113,34 @@ def _elsewhere(shares: list[Share], listed: tuple[int, int] | None) -> str:
     return f"all ranks' files: {plural(listed[1], 'value')} in {plural(listed[0], 'parameter')} of the model"
 
 
-def _share(outline: _C.Outline, names: Sequence[str], section: Section, extras: Mapping[str, Any]) -> Share:
+def _share(table: ParamTable, section: Section, extras: Mapping[str, Any]) -> Share:
     is_model = section.kind in ("model", "average")
-    buffers = buffer_rows(names, section, extras) if is_model else []
-    parameters = set(section.rows).difference(buffers)
-    tensors, values, nbytes = _held(outline, {names[row] for row in parameters})
-    more, more_values, more_bytes = _held(outline, {names[row] for row in buffers})
+    buffers = buffer_rows(table.names, section, extras) if is_model else []
+    parameters = sorted(set(section.rows).difference(buffers)) if buffers else section.rows
+    tensors, values, nbytes = _held(table, parameters)
+    more, more_values, more_bytes = _held(table, buffers)
     return Share(section.kind, section.prefix, tensors, values, nbytes + more_bytes, more, more_values)
 
 
-def _held(outline: _C.Outline, names: Collection[str]) -> tuple[int, int, int]:
-    """Tensors, values and bytes of the entries of these names."""
-    entries = range(outline.entry_count()) if names else ()
-    kept = [outline.entry_name(entry) in names for entry in entries]
-    if not any(kept):
+def _held(table: ParamTable, rows: Sequence[int]) -> tuple[int, int, int]:
+    """Tensors, values and bytes of some rows, of which what they share counts once."""
+    if not rows:
         return 0, 0, 0
-    restricted = outline.restricted(kept, 0)
-    both = [restricted.holding(0, buffers) for buffers in (False, True)]
-    return sum(h.tensors for h in both), sum(h.unique for h in both), sum(h.bytes for h in both)
+    some = table if len(rows) == len(table) else table._take(rows)
+    layouts, sets = Layouts(some), tie_sets(some)
+    values = layouts.each(
+        lambda kind: 0 if kind.sizes is None else math.prod(max(0, size) for size in kind.sizes)
+    )
+    whole = values * layouts.each(lambda kind: kind.dtype.itemsize)
+    for row in layouts.odd:
+        if some._tensor(row).layout != torch.strided:
+            whole[row] = sets.bytes[row]
+    again = sets.group != torch.arange(len(some), device="cpu")  # as far as an earlier one has its bytes
+    fresh = torch.where(again, sets.bytes, whole)
+    nothing = again & (fresh == 0)
+    shared = (values * ((whole - fresh).double() / whole.clamp(min=1))).long()
+    own = torch.where(nothing, 0, values - torch.where(again, shared, 0))
+    return int((~nothing).sum()), int(own.sum()), int(fresh.sum())
 
 
 def _quantized(table: ParamTable, source: Checkpoint | None) -> Iterator[tuple[str, str]]:
@@ -152,19 +167,17 @@ def _faults(source: Checkpoint) -> Iterator[tuple[str, str]]:
         yield "not complete", f"{plural(len(faults), 'tensor')} cannot be read: {first}{more}"
 
 
-def _dtypes(outline: _C.Outline, table: ParamTable) -> Iterator[tuple[str, str]]:
+def _dtypes(table: ParamTable) -> Iterator[tuple[str, str]]:
     """How many values are of each dtype, and in how many entries; the most first, where there are several."""
-    kinds = _C.layout_kinds(table._native)
-    dtype_of = [table._tensor(row).dtype for row in kinds.first]
-    if len(set(dtype_of)) < 2:
+    layouts = Layouts(table)
+    dtypes = list(dict.fromkeys(kind.dtype for kind in layouts.kinds))
+    if len(dtypes) < 2:
         return
-    names: dict[torch.dtype, set[str]] = {}
-    for name, kind in zip(table.names, kinds.kind_of.tolist(), strict=True):
-        names.setdefault(dtype_of[kind], set()).add(name)
-    values = {dtype: _held(outline, own)[1] for dtype, own in names.items()}
+    of = layouts.each(lambda kind: dtypes.index(kind.dtype))
+    rows = {dtype: (of == i).nonzero().flatten().tolist() for i, dtype in enumerate(dtypes)}
+    values = {dtype: _held(table, own)[1] for dtype, own in rows.items()}
     ordered = sorted(values, key=lambda dtype: -values[dtype])
-    told = [f"{values[dtype]:,} {dtype_name(dtype)} in {len(names[dtype]):,}" for dtype in ordered]
-    yield "dtypes", ", ".join(told)
+    yield "dtypes", ", ".join(f"{values[d]:,} {dtype_name(d)} in {len(rows[d]):,}" for d in ordered)
 
 
 def _file(source: Checkpoint, held: int) -> Iterator[tuple[str, str]]:

@@ -90,7 +90,7 @@ def summarize(source: Any, *, select: Any = None) -> Told:
     label = node.label
     if select is not None:
         return Told(_selected(outline, select), label, None)
-    return Told(outline, label, about(node, outline))
+    return Told(outline, label, about(node))
 
 
 class Told(Summary):

@@ -126,36 +126,67 @@ PYPARAM_INLINE bool ElementList::take_ordinary(size_t i, const at::Tensor& tenso
   return true;
 }
 
-std::optional<ElementList> ElementList::of_ordinary(at::TensorList tensors, const Notes& notes) {
+namespace {
+
+// Tensors of a list, which are asked for ahead, and tensors that are made where they are read.
+struct Listed {
+  at::TensorList tensors;
+
+  void prefetch(size_t i) const { prefetch_ahead(tensors, i); }
+  const at::Tensor& operator()(size_t i) const { return tensors[i]; }
+};
+struct Made {
+  const std::function<at::Tensor(size_t)>& make;
+
+  void prefetch(size_t) const {}
+  at::Tensor operator()(size_t i) const { return make(i); }
+};
+
+}  // namespace
+
+template <typename Tensors>
+std::optional<ElementList> ElementList::read_ordinary(size_t count, const Tensors& tensors,
+                                                      const Notes& notes) {
   ElementList list;
-  list.elements_.resize(tensors.size());
-  list.numels_.resize(tensors.size());
-  if (notes.layouts != nullptr) notes.layouts->resize(tensors.size());
-  if (notes.memory != nullptr) notes.memory->resize(tensors.size());
+  list.elements_.resize(count);
+  list.numels_.resize(count);
+  if (notes.layouts != nullptr) notes.layouts->resize(count);
+  if (notes.memory != nullptr) notes.memory->resize(count);
   constexpr size_t kBlock = LayoutColumns::kBlock;
   std::atomic<bool> odd{false};
   const auto read_block = [&](size_t block) {
     const size_t begin = block * kBlock;
-    const size_t end = std::min(begin + kBlock, tensors.size());
+    const size_t end = std::min(begin + kBlock, count);
     LayoutColumns::Block* layouts =
         notes.layouts == nullptr ? nullptr : &notes.layouts->block(block);
     if (layouts != nullptr) layouts->reserve(end - begin);
     for (size_t i = begin; i < end; ++i) {
-      prefetch_ahead(tensors, i);
-      if (!list.take_ordinary(i, tensors[i], notes.memory)) {
+      tensors.prefetch(i);
+      const at::Tensor& tensor = tensors(i);
+      if (!list.take_ordinary(i, tensor, notes.memory)) {
         odd = true;
         return;
       }
-      if (layouts != nullptr) layouts->append(tensors[i]);
+      if (layouts != nullptr) layouts->append(tensor);
     }
   };
-  at::parallel_for(0, static_cast<int64_t>((tensors.size() + kBlock - 1) / kBlock), 1,
+  at::parallel_for(0, static_cast<int64_t>((count + kBlock - 1) / kBlock), 1,
                    [&](int64_t begin, int64_t end) {
                      for (int64_t block = begin; block < end && !odd; ++block)
                        read_block(static_cast<size_t>(block));
                    });
   if (odd) return std::nullopt;
   return list;
+}
+
+std::optional<ElementList> ElementList::of_ordinary(at::TensorList tensors, const Notes& notes) {
+  return read_ordinary(tensors.size(), Listed{tensors}, notes);
+}
+
+std::optional<ElementList> ElementList::of_made(size_t count,
+                                                const std::function<at::Tensor(size_t)>& make,
+                                                const Notes& notes) {
+  return read_ordinary(count, Made{make}, notes);
 }
 
 // An ordinary tensor over dense memory. False, and -1 for its numel, for any other.

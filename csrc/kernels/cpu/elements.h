@@ -6,6 +6,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -35,6 +36,12 @@ class ElementList {
   // are. None where some tensor is another one, or not to be read; `notes` are not to be used then.
   static std::optional<ElementList> of_ordinary(at::TensorList tensors, const Notes& notes);
 
+  // The same of tensors that are made for it one by one, and let go: the memory that they lie over
+  // is somebody else's to keep.
+  static std::optional<ElementList> of_made(size_t count,
+                                            const std::function<at::Tensor(size_t)>& make,
+                                            const Notes& notes);
+
   size_t size() const { return elements_.size(); }
   const Elements& operator[](size_t i) const { return elements_[i]; }
   const Elements* data() const { return elements_.data(); }
@@ -63,6 +70,9 @@ class ElementList {
 
  private:
   ElementList() = default;
+  template <typename Tensors>
+  static std::optional<ElementList> read_ordinary(size_t count, const Tensors& tensors,
+                                                  const Notes& notes);
   bool take_ordinary(size_t i, const at::Tensor& tensor, ApartCheck* memory);
   bool take_plainest(size_t i, const at::Tensor& tensor);
   void take(const char* op, size_t i, const at::Tensor& tensor);

@@ -13,12 +13,18 @@ uint64_t number_at(const uint8_t*& at) {
   return value;
 }
 
-// Reads one run, calling fn(bin, count) for each bin; what lies below limits is added to `below`.
-template <typename Fn>
-void read_run(const uint8_t* at, BelowLimits& below, const Fn& fn) {
-  for (int i = 0; i < kLimits; ++i) {
-    if (!is_bin_edge(rounding_limit(i))) below[static_cast<size_t>(i)] += number_at(at);
+// Adds what a run says of limits that are no edges; its bins follow at what this gives.
+const uint8_t* read_limits(const uint8_t* at, BelowLimits& below) {
+  for (size_t i = 0; i < kLimits; ++i) {
+    if (!is_bin_edge(rounding_limit(static_cast<int>(i))))
+      below[i] += static_cast<int64_t>(number_at(at));
   }
+  return at;
+}
+
+// Calls fn(bin, count) for each bin.
+template <typename Fn>
+void read_bins(const uint8_t* at, const Fn& fn) {
   int bin = -1;
   while (const auto step = static_cast<int>(number_at(at))) {
     bin += step;
@@ -34,7 +40,7 @@ class Sum {
   // Gives how many bins the run has.
   int64_t add(const uint8_t* run) {
     int64_t bins = 0;
-    read_run(run, below_, [&](int bin, int64_t count) {
+    read_bins(read_limits(run, below_), [&](int bin, int64_t count) {
       table_[static_cast<size_t>(bin)] += count;
       ++bins;
     });
@@ -124,32 +130,35 @@ size_t PackedBins::bytes() const {
 }
 
 SparseRow BinReader::operator()(int64_t row) {
-  const auto& place = from_.places_[static_cast<size_t>(row)];
   bins_.clear();
   counts_.clear();
-  below_ = {};
-  read_run(from_.parts_[place.part].data() + place.begin, below_, [&](int bin, int64_t count) {
+  BelowLimits unused{};
+  read_bins(read_limits(run_of(row), unused), [&](int bin, int64_t count) {
     bins_.push_back(bin);
     counts_.push_back(count);
   });
   return {bins_.data(), counts_.data(), static_cast<int64_t>(bins_.size())};
 }
 
-void BinReader::below(int first, int count, int64_t* out) const {
+void BinReader::below(int64_t row, int first, int count, int64_t* out) const {
+  BelowLimits below{};
+  const uint8_t* const bins = read_limits(run_of(row), below);
+  // Below an edge lie the bins of smaller magnitudes, of both signs.
+  int edges = 0;
+  size_t limit[kLimits];
+  int magnitude[kLimits];
   for (int i = first; i < first + count; ++i) {
-    const uint32_t limit = rounding_limit(i);
-    int64_t number = below_[static_cast<size_t>(i)];
-    if (is_bin_edge(limit)) {
-      // The bins of magnitudes below an edge are neighbours, those of zero in their middle.
-      const int magnitude = static_cast<int>(limit >> kBinShift);
-      const auto begin = std::lower_bound(bins_.begin(), bins_.end(), kZeroBin - magnitude);
-      const auto end = std::lower_bound(begin, bins_.end(), kZeroBin + magnitude);
-      number = 0;
-      for (auto at = begin - bins_.begin(); at < end - bins_.begin(); ++at)
-        number += counts_[static_cast<size_t>(at)];
-    }
-    out[i - first] = number;
+    if (!is_bin_edge(rounding_limit(i))) continue;
+    limit[edges] = static_cast<size_t>(i);
+    magnitude[edges++] = static_cast<int>(rounding_limit(i) >> kBinShift);
   }
+  if (edges > 0) {
+    read_bins(bins, [&](int bin, int64_t number) {
+      const int of_bin = bin >= kZeroBin ? bin - kZeroBin : kZeroBin - 1 - bin;
+      for (int e = 0; e < edges; ++e) below[limit[e]] += of_bin < magnitude[e] ? number : 0;
+    });
+  }
+  for (int i = 0; i < count; ++i) out[i] = below[static_cast<size_t>(first + i)];
 }
 
 }  // namespace pyparam::cpu

@@ -86,14 +86,18 @@ class BinReader {
   int64_t rows() const { return from_.rows(); }
   // Stays as it is until the next call.
   SparseRow operator()(int64_t row);
-  // Counts below limits [first, first + count) of the row that was read last.
-  void below(int first, int count, int64_t* out) const;
+  // Counts of a row below limits [first, first + count).
+  void below(int64_t row, int first, int count, int64_t* out) const;
 
  private:
+  const uint8_t* run_of(int64_t row) const {
+    const auto& place = from_.places_[static_cast<size_t>(row)];
+    return from_.parts_[place.part].data() + place.begin;
+  }
+
   const PackedBins& from_;
   std::vector<int32_t> bins_;
   std::vector<int64_t> counts_;
-  BelowLimits below_{};
 };
 
 }  // namespace pyparam::cpu

@@ -225,17 +225,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> histogram_rows(
     ends[i + 1] = ends[i] + row.size;
     std::copy_n(row.bins, row.size, bins.mutable_data_ptr<int32_t>() + ends[i]);
     std::copy_n(row.counts, row.size, counts.mutable_data_ptr<int64_t>() + ends[i]);
-    read.below(0, kLimits, below.mutable_data_ptr<int64_t>() + i * kLimits);
+    read.below(row_at(i), 0, kLimits, below.mutable_data_ptr<int64_t>() + i * kLimits);
   }
   return {below, offsets, bins, counts};
 }
 
 at::Tensor histogram_below(const cpu::PackedBins& histograms, int64_t first, int64_t count) {
-  cpu::BinReader read(histograms);
+  const cpu::BinReader read(histograms);
   at::Tensor out = empty_like_rows({read.rows(), count}, at::kLong);
   for (int64_t row = 0; row < read.rows(); ++row) {
-    read(row);
-    read.below(static_cast<int>(first), static_cast<int>(count),
+    read.below(row, static_cast<int>(first), static_cast<int>(count),
                out.mutable_data_ptr<int64_t>() + row * count);
   }
   return out;

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyparam._base.native import _C
 from pyparam._base.words import dtype_name, shape_text
 from pyparam._compare.comparison import Comparison
 from pyparam._findings import Finding, Survey
 from pyparam._findings.layouts import Shape
 from pyparam._findings.survey import QUANTILES
 from pyparam._inspect.inspector import inspect
-from pyparam._inspect.nodes import ModuleNode, Node
+from pyparam._inspect.nodes import ModuleNode
 from pyparam._measure.bins import entries_of, steps_of
 from pyparam._measure.columns import COUNTS as STAT_COUNTS
 from pyparam._measure.columns import VALUES
 from pyparam._measure.rows import finite_or_none
 from pyparam._measure.spectra import Spectrum
-from pyparam._view.about import NOT_LISTED, About, about
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._view.about import NOT_LISTED, About, about, about_table
 from pyparam._view.html.pack import Packer
 from pyparam._view.html.roles import add_roles
 from pyparam._view.html.strips import add_strips
@@ -92,10 +92,18 @@ class Strings:
 
 
 def _add_names(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
-    """The tree of names, and what is told of a file; of the outline that this takes nothing is kept."""
-    outline, root = inspect(seen.source).__pyparam_outline__()
-    header["about"] = _about(about(root, outline))
-    header["modules"], header["strings"] = _add_tree(packer, seen, outline, root)
+    """The tree of names, and what is told of a file; of the outline that this may take nothing is kept."""
+    source = seen.source
+    if isinstance(source, Checkpoint):  # whose tree is that of its names
+        label, classes, told = type(source).__name__, None, about_table(seen.table, source)
+    else:
+        outline, root = inspect(source).__pyparam_outline__()
+        label, told = outline.label(0) or root.label, about(root)
+        classes = None
+        if isinstance(root, ModuleNode):
+            classes = {outline.name(i): outline.label(i) for i in range(1, len(outline))} | {"": label}
+    header["about"] = _about(told)
+    header["modules"], header["strings"] = _add_tree(packer, seen, label, classes)
 
 
 def _about(told: About) -> dict[str, Any]:
@@ -108,19 +116,20 @@ def _about(told: About) -> dict[str, Any]:
     }
 
 
-def _add_tree(packer: Packer, seen: Survey, outline: _C.Outline, root: Node) -> tuple[int, list[str]]:
+def _add_tree(
+    packer: Packer, seen: Survey, label: str, classes: dict[str, str] | None
+) -> tuple[int, list[str]]:
     """Names as a tree: a node a module, with its parent, key and class; a row's node and attribute.
 
-    Node 0 is the source itself. A parent comes before its children. Gives how many nodes there are, and the
-    strings that keys, classes and attributes are numbers of.
+    Node 0 is the source itself. A parent comes before its children. ``classes`` has the class of the module
+    of a name; a tree of tensors has none. Gives how many nodes there are, and the strings that keys, classes
+    and attributes are numbers of.
     """
     tree = seen.named.tree
     strings = Strings(seen.named.words)
-    label = outline.label(0) or root.label
-    if isinstance(root, ModuleNode):
-        known = {outline.name(i): outline.label(i) for i in range(1, len(outline))} | {"": label}
-        types = [strings(known.get(path, "")) for path in _paths(tree.parents, tree.keys, strings.values)]
-    else:  # a tree of tensors has no classes
+    if classes is not None:
+        types = [strings(classes.get(path, "")) for path in _paths(tree.parents, tree.keys, strings.values)]
+    else:
         types = [strings(label), *[strings("")] * (len(tree.parents) - 1)]
     packer.add("node_parent", tree.parents)
     packer.add("node_key", tree.keys)
@@ -171,21 +180,22 @@ def _add_statistics(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
     stats = seen.stats
     # The op's own columns, whose last row is the total.
     values, counts = stats._values.t(), stats._counts.t()
-    packer.add_all([f"stat_{name}" for name in STATISTICS], values[[*map(VALUES.index, STATISTICS)]])
-    packer.add_all([f"stat_{name}" for name in COUNTS], counts[[*map(STAT_COUNTS.index, COUNTS)]])
-    packer.add_all([f"stat_q{point:g}" for point in QUANTILES], stats._all_quantiles().t())
+    for name in STATISTICS:
+        packer.add(f"stat_{name}", values[VALUES.index(name)])
+    for name in COUNTS:
+        packer.add(f"stat_{name}", counts[STAT_COUNTS.index(name)])
+    for point, quantiles in zip(QUANTILES, stats._all_quantiles().t(), strict=True):
+        packer.add(f"stat_q{point:g}", quantiles)
     measured = [STAT_COUNTS.index(name) for name in ("finite", "nans", "posinfs", "neginfs")]
     everything = counts[measured].sum(0).double()
     for dtype in PRECISIONS:
         fates = stats.underflow(dtype)
-        names = ("zero", "subnormal", "overflow")
-        fractions = torch.stack([getattr(fates, name) for name in names])
-        total = torch.tensor(
-            [getattr(fates.total, name) for name in names], dtype=torch.float64, device="cpu"
-        )
-        # Counts are whole numbers: what the fractions were made of comes back exactly.
-        lost = (torch.cat([fractions, total.unsqueeze(1)], 1).nan_to_num() * everything).round()
-        packer.add_all([f"stat_{dtype_name(dtype)}_{name}" for name in names], lost.long().clamp(min=0))
+        for name in ("zero", "subnormal", "overflow"):
+            total = torch.tensor([getattr(fates.total, name)], dtype=torch.float64, device="cpu")
+            # Counts are whole numbers: what the fractions were made of comes back exactly.
+            lost = (torch.cat([getattr(fates, name), total]).nan_to_num() * everything).round()
+            packer.add(f"stat_{dtype_name(dtype)}_{name}", lost.long().clamp(min=0))
+    seen.let_go(between_checks=True)
     _add_histograms(packer, header, seen)
 
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import ctypes
 import json
+import math
 import struct
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -47,14 +48,10 @@ class Packer:
         Integers must not be negative; beyond 2**32 they become float64, which is exact to 2**53. Floats
         become float32 where that neither overflows nor goes subnormal for any of them.
         """
-        self.add_all([name], column.unsqueeze(0))
-
-    def add_all(self, names: Sequence[str], columns: Tensor) -> None:
-        """Columns as the rows of a matrix, each in its own smallest type; quicker than one by one."""
-        types = _float_types(columns) if columns.is_floating_point() else _integer_types(columns)
-        for name, column, dtype in zip(names, columns, types, strict=True):
-            self._columns.append({"name": name, "type": _CODES[dtype], "length": len(column)})
-            self._parts.append(_planes(column.to(dtype)))
+        column = column.contiguous()
+        dtype = _float_type(column) if column.is_floating_point() else _integer_type(column)
+        self._columns.append({"name": name, "type": _CODES[dtype], "length": len(column)})
+        self._parts.append(_planes(column.to(dtype)))
 
     def text(self, header: dict[str, Any]) -> Iterator[str]:
         """Base64 of everything, ``header`` with the list of columns first, piece by piece. The columns are
@@ -99,16 +96,18 @@ def _joined(planes: Tensor, dtype: torch.dtype) -> Tensor:
     return values.view(dtype).flatten()
 
 
-def _integer_types(columns: Tensor) -> list[torch.dtype]:
-    largest = columns.amax(1).tolist() if columns.numel() else [0] * len(columns)
-    return [next((dtype for dtype, limit in _UNSIGNED if most < limit), torch.float64) for most in largest]
+def _integer_type(column: Tensor) -> torch.dtype:
+    most = int(column.max()) if len(column) else 0
+    return next((dtype for dtype, limit in _UNSIGNED if most < limit), torch.float64)
 
 
-def _float_types(columns: Tensor) -> list[torch.dtype]:
-    limits = torch.finfo(torch.float32)
-    size = columns.double().abs()
-    fits = ~size.isfinite() | (size == 0) | ((size >= limits.tiny) & (size <= limits.max))
-    return [torch.float32 if fit else torch.float64 for fit in fits.all(1).tolist()]
+def _float_type(column: Tensor) -> torch.dtype:
+    size = column.double().abs()
+    held = size[(size > 0) & (size < math.inf)]
+    if not len(held):
+        return torch.float32
+    limits, (least, most) = torch.finfo(torch.float32), (float(end) for end in held.aminmax())
+    return torch.float32 if least >= limits.tiny and most <= limits.max else torch.float64
 
 
 def _planes(column: Tensor) -> bytes:
