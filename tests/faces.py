@@ -13,7 +13,7 @@ FACES = (
     "test_cli*",
     "test_cuda_build",
     "test_devices_named",
-    "test_docs",
+    "test_docs*",
     "test_integrations*",
     "test_notebook",
     "test_package",
