@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from typer.testing import CliRunner
@@ -49,6 +49,7 @@ def layouts(draw: st.DrawFn, dense: bool) -> list[Layout]:
     return found
 
 
+@settings(deadline=None)
 @given(layouts(dense=True) | layouts(dense=False), st.booleans())
 def test_the_total_has_every_byte_once(found: list[Layout], histogram: bool) -> None:
     # A view over its own elements twice is one parameter's affair; its elements count as they are listed.
