@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
@@ -70,3 +71,38 @@ def test_memory_around_the_values_is_not_read_as_theirs() -> None:
             row = pyparam.measure([part])[0]
             assert (row.posinfs, row.min, row.max) == (0, float(part.min()), float(part.max()))
             assert row.mean == float(sum(map(Fraction, part.tolist())) / size)
+
+
+def test_what_is_held_is_not_written_by_later_calls() -> None:
+    """Memory that one call gives back is taken by the next ones: only what nobody holds."""
+    tensors = [torch.full((8,), float(i)) for i in range(3000)]
+    more = [torch.full((8,), -float(i)) for i in range(4000)]
+    held = pyparam.measure(tensors)
+    values, layouts = held._values, held._layouts
+    before = values.clone()
+    del held
+    for _ in range(3):
+        pyparam.measure(more)
+        pyparam.measure(tensors[:2500])
+    assert torch.equal(values.view(torch.int64), before.view(torch.int64))
+    assert layouts.shape(2999) == (8,)
+    assert layouts.dtype(0) is torch.float32
+
+
+def test_threads_take_and_give_back_memory_at_once() -> None:
+    lists = [[torch.full((8,), float(i + j)) for i in range(1500)] for j in range(4)]
+    expected = [pyparam.measure(tensors)._values.clone() for tensors in lists]
+
+    def measured(j: int) -> bool:
+        return all(torch.equal(pyparam.measure(lists[j])._values[:, 2], expected[j][:, 2]) for _ in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(measured, range(4)))
+
+
+def test_layouts_of_all_ranks() -> None:
+    shapes = [(), (3,), (2, 2), (2, 1, 3), (1, 2, 1, 2, 1), (0, 4)] * 1000
+    stats = pyparam.measure([torch.ones(shape) for shape in shapes])
+    assert stats._layouts.shapes() == shapes
+    assert stats._layouts.shape(4099) == shapes[4099]
+    assert stats[5999].shape == (0, 4)

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty.h>
 
 #include <atomic>
+#include <cstring>
 
 #include "kernels/flatten.h"
 #include "kernels/operands.h"
@@ -14,21 +15,18 @@ namespace {
 
 constexpr int64_t kNamesPerTask = 2048;
 
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "digests are turned round as a whole");
+
 // Most significant byte first, as the hexadecimal number is written: high half, then low half.
 void write_digest(char* to, const hash::Digest& digest) {
-  for (int i = 0; i < 8; ++i) {
-    to[i] = static_cast<char>(digest.high >> (56 - 8 * i));
-    to[8 + i] = static_cast<char>(digest.low >> (56 - 8 * i));
-  }
+  const uint64_t halves[2] = {__builtin_bswap64(digest.high), __builtin_bswap64(digest.low)};
+  std::memcpy(to, halves, sizeof(halves));
 }
 
 hash::Digest read_digest(const char* from) {
-  hash::Digest digest;
-  for (int i = 0; i < 8; ++i) {
-    digest.high = digest.high << 8 | static_cast<unsigned char>(from[i]);
-    digest.low = digest.low << 8 | static_cast<unsigned char>(from[8 + i]);
-  }
-  return digest;
+  uint64_t halves[2];
+  std::memcpy(halves, from, sizeof(halves));
+  return {__builtin_bswap64(halves[1]), __builtin_bswap64(halves[0])};
 }
 
 // name_of(i, buffer) views the name i, which it may put into the buffer; digest_of(i) is its

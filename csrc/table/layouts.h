@@ -2,66 +2,68 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 
 #include <cstdint>
 #include <vector>
 
+#include "kernels/kept.h"
+#include "kernels/macros.h"
+
 namespace pyparam {
 
-// In blocks of so many tensors each, the last one of fewer, which several threads may fill.
+// One entry a tensor. Several threads may fill them, each whole blocks.
 class LayoutColumns {
  public:
   static constexpr size_t kBlock = 4096;
 
-  class Block {
-   public:
-    void reserve(size_t tensors) {
-      ends_.reserve(tensors);
-      dtypes_.reserve(tensors);
-      devices_.reserve(tensors);
-      dims_.reserve(2 * tensors);
+  // Entries for so many tensors, to be set.
+  void resize(size_t tensors) {
+    entries_.resize(tensors);
+    larger_.resize((tensors + kBlock - 1) / kBlock);
+  }
+  PYPARAM_INLINE void set(size_t i, at::IntArrayRef sizes, at::ScalarType dtype,
+                          at::Device device) {
+    Entry& e = entries_[i];
+    e.dtype = dtype;
+    e.device = device.type();
+    e.index = device.index();
+    e.dims = sizes.size();
+    if (sizes.size() <= kFew) {
+      for (size_t d = 0; d < sizes.size(); ++d) e.sizes[d] = sizes[d];
+    } else {
+      std::vector<int64_t>& larger = larger_[i / kBlock];
+      e.sizes[0] = static_cast<int64_t>(larger.size());
+      larger.insert(larger.end(), sizes.begin(), sizes.end());
     }
-    void append(const at::Tensor& tensor) {
-      for (const int64_t size : tensor.sizes()) dims_.push_back(size);
-      ends_.push_back(dims_.size());
-      dtypes_.push_back(tensor.scalar_type());
-      devices_.push_back(tensor.device());
-    }
-
-    size_t size() const { return ends_.size(); }
-    std::vector<int64_t> shape(size_t i) const {
-      const size_t begin = i == 0 ? 0 : ends_.at(i - 1);
-      return {dims_.begin() + static_cast<int64_t>(begin),
-              dims_.begin() + static_cast<int64_t>(ends_.at(i))};
-    }
-    at::ScalarType dtype(size_t i) const { return dtypes_.at(i); }
-    at::Device device(size_t i) const { return devices_.at(i); }
-
-   private:
-    std::vector<int64_t> dims_;
-    std::vector<size_t> ends_;
-    std::vector<at::ScalarType> dtypes_;
-    std::vector<at::Device> devices_;
-  };
-
-  // Blocks for so many tensors, to be filled.
-  void resize(size_t tensors) { blocks_.resize((tensors + kBlock - 1) / kBlock); }
-  Block& block(size_t i) { return blocks_[i]; }
+  }
 
   void append(const at::Tensor& tensor) {
-    if (blocks_.empty() || blocks_.back().size() == kBlock) blocks_.emplace_back();
-    blocks_.back().append(tensor);
+    resize(size() + 1);
+    set(size() - 1, tensor.sizes(), tensor.scalar_type(), tensor.device());
   }
 
-  size_t size() const {
-    return blocks_.empty() ? 0 : (blocks_.size() - 1) * kBlock + blocks_.back().size();
+  size_t size() const { return entries_.size(); }
+  std::vector<int64_t> shape(size_t i) const {
+    const Entry& e = entries_.at(i);
+    const int64_t* begin = e.dims <= kFew ? e.sizes : larger_.at(i / kBlock).data() + e.sizes[0];
+    return {begin, begin + e.dims};
   }
-  std::vector<int64_t> shape(size_t i) const { return blocks_.at(i / kBlock).shape(i % kBlock); }
-  at::ScalarType dtype(size_t i) const { return blocks_.at(i / kBlock).dtype(i % kBlock); }
-  at::Device device(size_t i) const { return blocks_.at(i / kBlock).device(i % kBlock); }
+  at::ScalarType dtype(size_t i) const { return entries_.at(i).dtype; }
+  at::Device device(size_t i) const { return {entries_.at(i).device, entries_.at(i).index}; }
 
  private:
-  std::vector<Block> blocks_;
+  static constexpr size_t kFew = 2;
+  struct Entry {
+    int64_t sizes[kFew];  // or where they begin among the block's `larger_`
+    uint32_t dims;
+    at::ScalarType dtype;
+    at::DeviceType device;
+    at::DeviceIndex index;
+  };
+
+  std::vector<Entry, Kept<Entry>> entries_;
+  std::vector<std::vector<int64_t>> larger_;  // sizes of a block's tensors of more dimensions
 };
 
 }  // namespace pyparam

@@ -5,6 +5,10 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/DispatchKeySet.h>
 
+#include <cstdint>
+
+#include "kernels/macros.h"
+
 namespace pyparam {
 
 // The keys of an ordinary dense tensor on any device; another one (Python, sparse, quantized,
@@ -31,6 +35,19 @@ inline bool is_ordinary_cpu(const c10::TensorImpl& impl, c10::DispatchKeySet als
   return (keys.raw_repr() & ~(kOrdinaryCpuKeys | also).raw_repr()) == 0 &&
          keys.has(c10::DispatchKey::CPU) && impl.has_storage() &&
          !impl.has_symbolic_sizes_strides();
+}
+
+// Where the elements of an ordinary tensor of this machine's memory begin, which fill as many
+// places from its offset on; null where its storage does not hold them.
+PYPARAM_INLINE const char* dense_memory(const c10::TensorImpl& impl, int64_t numel, uint64_t item) {
+  const c10::StorageImpl& storage = *impl.unsafe_storage().unsafeGetStorageImpl();
+  const auto* base = static_cast<const char*>(storage.data());
+  const auto offset = static_cast<uint64_t>(impl.storage_offset());
+  uint64_t needed = 0;
+  if (__builtin_mul_overflow(offset + static_cast<uint64_t>(numel), item, &needed) ||
+      needed > storage.nbytes() || base == nullptr)
+    return nullptr;
+  return base + offset * item;
 }
 
 }  // namespace pyparam

@@ -259,7 +259,8 @@ def _taken(table: ParamTable, group: Any, on_disk: bool) -> Fingerprint:
     else:
         native = table._native
         result = Fingerprint(table.names, Pending([digests], lambda d: _C.fingerprint_of(native, d)))
-    _check_unique(table)
+    if len(result._index) != len(table):
+        _check_unique(table)
     return result
 
 

@@ -6,6 +6,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <string>
 
@@ -37,13 +38,37 @@ std::string layout_name(at::Layout layout) {
   }
 }
 
+// How elements of a type are stored; of parts 0 where they are not single numbers.
+struct Stored {
+  Format format;
+  uint8_t parts;
+  uint8_t bytes;
+  bool few;  // whether a few of them are measured together
+};
+
+std::array<Stored, static_cast<size_t>(c10::ScalarType::NumOptions)> all_stored() {
+  std::array<Stored, static_cast<size_t>(c10::ScalarType::NumOptions)> out{};
+  for (size_t i = 0; i < out.size(); ++i) {
+    const auto dtype = static_cast<c10::ScalarType>(i);
+    const auto format = stored_format(dtype);
+    if (!format.has_value()) continue;
+    const bool is_complex = c10::isComplexType(dtype);
+    const int parts = is_complex ? 2 : 1;
+    out[i] = {*format, static_cast<uint8_t>(parts),
+              static_cast<uint8_t>(parts * value_size(*format)),
+              !is_complex && (*format == Format::kFloat || *format == Format::kHalf ||
+                              *format == Format::kBFloat16)};
+  }
+  return out;
+}
+const std::array<Stored, static_cast<size_t>(c10::ScalarType::NumOptions)> kStored = all_stored();
+
 // Sets what is told of dense values, but for their address.
-PYPARAM_INLINE void set_dense(Elements& e, Format format, bool is_complex, int64_t numel) {
-  e.format = format;
-  e.is_complex = is_complex;
-  e.values = is_complex ? 2 * numel : numel;
-  e.few = static_cast<uint64_t>(e.values - 1) < Elements::kFew && !is_complex &&
-          (format == Format::kFloat || format == Format::kHalf || format == Format::kBFloat16);
+PYPARAM_INLINE void set_dense(Elements& e, const Stored& stored, int64_t numel) {
+  e.format = stored.format;
+  e.is_complex = stored.parts == 2;
+  e.values = numel * stored.parts;
+  e.few = stored.few && static_cast<uint64_t>(numel - 1) < Elements::kFew;
 }
 
 }  // namespace
@@ -83,7 +108,6 @@ void check_numbers(const char* op, size_t i, const at::Tensor& tensor) {
 ElementList::ElementList(const char* op, at::TensorList tensors) {
   const auto count = static_cast<int64_t>(tensors.size());
   elements_.resize(tensors.size());
-  numels_.resize(tensors.size());
   std::atomic<bool> odd{false};
   at::parallel_for(0, count, 4096, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -94,35 +118,36 @@ ElementList::ElementList(const char* op, at::TensorList tensors) {
   if (!odd) return;
   // One after another, so that the first that is wrong is the one refused.
   for (size_t i = 0; i < tensors.size(); ++i) {
-    if (numels_[i] < 0) take(op, i, tensors[i]);
+    if (elements_[i].values < 0) take(op, i, tensors[i]);
   }
+}
+
+std::vector<int64_t> ElementList::numels() const {
+  std::vector<int64_t> out(elements_.size());
+  for (size_t i = 0; i < out.size(); ++i) out[i] = elements_[i].values;
+  return out;
 }
 
 // False for a tensor that has anything of its own, lies elsewhere or lacks memory.
 PYPARAM_INLINE bool ElementList::take_ordinary(size_t i, const at::Tensor& tensor,
-                                               ApartCheck* memory) {
+                                               const Notes& notes) {
   const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
   if (!is_ordinary_cpu(impl)) return false;
   const at::ScalarType dtype = c10::typeMetaToScalarType(impl.dtype());
-  const auto format = stored_format(dtype);
-  if (!format.has_value()) return false;
+  const Stored& stored = kStored[static_cast<size_t>(dtype)];
+  if (stored.parts == 0) return false;
   const int64_t numel = impl.numel();
   Elements& e = elements_[i];
-  set_dense(e, *format, c10::isComplexType(dtype), numel);
-  numels_[i] = e.values;
+  set_dense(e, stored, numel);
+  if (notes.layouts != nullptr)
+    notes.layouts->set(i, impl.sizes(), dtype, at::Device(at::DeviceType::CPU));
   if (numel == 0) return true;
   if (!impl.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
-  // Dense: its elements fill as many places, the first of them at its offset.
-  const c10::StorageImpl& storage = *impl.unsafe_storage().unsafeGetStorageImpl();
-  const auto* base = static_cast<const char*>(storage.data());
-  const uint64_t item = impl.itemsize();
-  const auto offset = static_cast<uint64_t>(impl.storage_offset());
-  uint64_t needed = 0;
-  if (__builtin_mul_overflow(offset + static_cast<uint64_t>(numel), item, &needed) ||
-      needed > storage.nbytes() || base == nullptr)
-    return false;
-  e.data = base + offset * item;
-  if (memory != nullptr) memory->take(i, storage, e.data, static_cast<int64_t>(item) * numel);
+  e.data = dense_memory(impl, numel, stored.bytes);
+  if (e.data == nullptr) return false;
+  if (notes.memory != nullptr)
+    notes.memory->take(i, *impl.unsafe_storage().unsafeGetStorageImpl(), e.data,
+                       numel * stored.bytes);
   return true;
 }
 
@@ -149,31 +174,17 @@ std::optional<ElementList> ElementList::read_ordinary(size_t count, const Tensor
                                                       const Notes& notes) {
   ElementList list;
   list.elements_.resize(count);
-  list.numels_.resize(count);
   if (notes.layouts != nullptr) notes.layouts->resize(count);
   if (notes.memory != nullptr) notes.memory->resize(count);
   constexpr size_t kBlock = LayoutColumns::kBlock;
   std::atomic<bool> odd{false};
-  const auto read_block = [&](size_t block) {
-    const size_t begin = block * kBlock;
-    const size_t end = std::min(begin + kBlock, count);
-    LayoutColumns::Block* layouts =
-        notes.layouts == nullptr ? nullptr : &notes.layouts->block(block);
-    if (layouts != nullptr) layouts->reserve(end - begin);
-    for (size_t i = begin; i < end; ++i) {
-      tensors.prefetch(i);
-      const at::Tensor& tensor = tensors(i);
-      if (!list.take_ordinary(i, tensor, notes.memory)) {
-        odd = true;
-        return;
-      }
-      if (layouts != nullptr) layouts->append(tensor);
-    }
-  };
   at::parallel_for(0, static_cast<int64_t>((count + kBlock - 1) / kBlock), 1,
                    [&](int64_t begin, int64_t end) {
-                     for (int64_t block = begin; block < end && !odd; ++block)
-                       read_block(static_cast<size_t>(block));
+                     const size_t last = std::min(static_cast<size_t>(end) * kBlock, count);
+                     for (size_t i = static_cast<size_t>(begin) * kBlock; i < last && !odd; ++i) {
+                       tensors.prefetch(i);
+                       if (!list.take_ordinary(i, tensors(i), notes)) odd = true;
+                     }
                    });
   if (odd) return std::nullopt;
   return list;
@@ -189,24 +200,23 @@ std::optional<ElementList> ElementList::of_made(size_t count,
   return read_ordinary(count, Made{make}, notes);
 }
 
-// An ordinary tensor over dense memory. False, and -1 for its numel, for any other.
+// An ordinary tensor over dense memory. False, and -1 for its values, for any other.
 bool ElementList::take_plainest(size_t i, const at::Tensor& tensor) {
   using c10::DispatchKey;
   constexpr c10::DispatchKeySet kOdd(
       {DispatchKey::Conjugate, DispatchKey::Negative, DispatchKey::ZeroTensor});
-  numels_[i] = -1;
+  Elements& e = elements_[i];
+  e.values = -1;
   if (!tensor.defined() || !tensor.key_set().has(DispatchKey::CPU) ||
       tensor.key_set().has_any(kOdd))
     return false;
   if (tensor.layout() != at::kStrided || !tensor.has_storage()) return false;
-  const auto format = stored_format(tensor.scalar_type());
-  if (!format.has_value()) return false;
+  const Stored& stored = kStored[static_cast<size_t>(tensor.scalar_type())];
+  if (stored.parts == 0) return false;
   if (!tensor.is_contiguous() && !tensor.is_non_overlapping_and_dense()) return false;
   if (!has_extent(tensor)) return false;
-  Elements& e = elements_[i];
-  set_dense(e, *format, tensor.is_complex(), tensor.numel());
+  set_dense(e, stored, tensor.numel());
   e.data = e.values == 0 ? nullptr : static_cast<const char*>(tensor.const_data_ptr());
-  numels_[i] = e.values;
   return true;
 }
 
@@ -228,7 +238,6 @@ void ElementList::take(const char* op, size_t i, const at::Tensor& given) {
   e.data = static_cast<const char*>(tensor->const_data_ptr());
   e.strided = static_cast<int32_t>(views_.size());
   views_.emplace_back(*tensor);
-  numels_[i] = e.values;
 }
 
 }  // namespace pyparam::cpu

@@ -13,6 +13,7 @@
 #include "kernels/chunks.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/logical.h"
+#include "kernels/kept.h"
 #include "table/apart.h"
 #include "table/layouts.h"
 #include "table/prefetch.h"
@@ -46,7 +47,7 @@ class ElementList {
   const Elements& operator[](size_t i) const { return elements_[i]; }
   const Elements* data() const { return elements_.data(); }
   // Counts of values, as the chunk planner takes them.
-  const std::vector<int64_t>& numels() const { return numels_; }
+  std::vector<int64_t> numels() const;
 
   // Asks for the memory of a small piece that is read soon.
   PYPARAM_INLINE void prefetch(const Chunk& chunk) const {
@@ -73,12 +74,11 @@ class ElementList {
   template <typename Tensors>
   static std::optional<ElementList> read_ordinary(size_t count, const Tensors& tensors,
                                                   const Notes& notes);
-  bool take_ordinary(size_t i, const at::Tensor& tensor, ApartCheck* memory);
+  bool take_ordinary(size_t i, const at::Tensor& tensor, const Notes& notes);
   bool take_plainest(size_t i, const at::Tensor& tensor);
   void take(const char* op, size_t i, const at::Tensor& tensor);
 
-  std::vector<Elements> elements_;
-  std::vector<int64_t> numels_;
+  std::vector<Elements, Kept<Elements>> elements_;
   std::vector<LogicalView> views_;  // of what is not dense
   std::vector<at::Tensor> resolved_;
 };

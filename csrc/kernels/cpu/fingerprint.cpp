@@ -6,6 +6,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <vector>
@@ -53,6 +54,27 @@ void set_operand(HashOperands& read, size_t t, const at::Tensor& tensor) {
                             static_cast<int64_t>(shape.size()))};
 }
 
+// The same of an ordinary tensor; false, and nothing done, for any other.
+PYPARAM_INLINE bool set_ordinary_operand(HashOperands& read, size_t t, const at::Tensor& tensor) {
+  const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  if (!is_ordinary_cpu(impl)) return false;
+  if (!impl.is_contiguous()) {
+    if (!has_extent(tensor)) return false;
+    set_operand(read, t, tensor);
+    return true;
+  }
+  const int64_t numel = impl.numel();
+  const auto item = static_cast<uint64_t>(impl.itemsize());
+  const char* bytes = numel == 0 ? nullptr : dense_memory(impl, numel, item);
+  if (numel > 0 && bytes == nullptr) return false;
+  const at::IntArrayRef sizes = impl.sizes();
+  read.sizes[t] = numel * static_cast<int64_t>(item);
+  read.operands[t] = {
+      bytes, hash::describe_tensor(static_cast<int>(c10::typeMetaToScalarType(impl.dtype())),
+                                   sizes.data(), static_cast<int64_t>(sizes.size()))};
+  return true;
+}
+
 at::Tensor fingerprint_meta(at::TensorList tensors) { return empty_digests(tensors, at::kMeta); }
 
 at::Tensor fingerprint_op(at::TensorList tensors) { return fingerprint(tensors, false); }
@@ -67,11 +89,10 @@ std::optional<HashOperands> read_ordinary_operands(at::TensorList tensors) {
   at::parallel_for(0, static_cast<int64_t>(tensors.size()), 4096, [&](int64_t begin, int64_t end) {
     for (auto t = static_cast<size_t>(begin); t < static_cast<size_t>(end); ++t) {
       prefetch_ahead(tensors, t);
-      if (!is_ordinary_cpu(*tensors[t].unsafeGetTensorImpl()) || !has_extent(tensors[t])) {
+      if (!set_ordinary_operand(read, t, tensors[t])) {
         odd = true;
         return;
       }
-      set_operand(read, t, tensors[t]);
     }
   });
   if (odd) return std::nullopt;
@@ -101,8 +122,10 @@ at::Tensor fingerprint(at::TensorList tensors, const HashOperands& read, bool re
   std::vector<hash::Sums> partial(plan.chunks.size());
   for_each_chunk(plan, Pass::kReads, [&](const Chunk& chunk, int64_t index) {
     const HashOperands::Operand& operand = operands[chunk.tensor];
-    if (chunk.tensor + kBytesAhead < count)
-      prefetch_bytes(operands[chunk.tensor + kBytesAhead].bytes, 2);
+    if (const int64_t next = chunk.tensor + kBytesAhead; next < count) {
+      const int64_t lines = std::min<int64_t>(read.sizes[next] / 64 + 1, 8);
+      prefetch_bytes(operands[next].bytes, static_cast<int>(lines));
+    }
     partial[index] = operand.bytes == nullptr
                          ? hash_reordered(tensors[chunk.tensor], chunk)
                          : hash_bytes(operand.bytes + chunk.begin, chunk.length,

@@ -1,6 +1,7 @@
 // measure: every statistic of every tensor, each element read once.
 #include "kernels/cpu/measure.h"
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -25,6 +26,7 @@
 #include "kernels/cpu/packed_bins.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/summaries.h"
+#include "kernels/kept.h"
 
 namespace pyparam {
 
@@ -324,10 +326,15 @@ measure_histogram(at::TensorList tensors) {
 }  // namespace
 
 Measured empty_measured(int64_t rows, at::Device device) {
-  const auto options = at::TensorOptions().device(device);
+  const auto empty = [&](int64_t columns, at::ScalarType dtype) -> at::Tensor {
+    const int64_t sizes[] = {rows + 1, columns};
+    if (!device.is_cpu()) return at::empty(sizes, at::TensorOptions().device(device).dtype(dtype));
+    return at::detail::empty_generic(
+        sizes, kept_allocator(), c10::DispatchKeySet(c10::DispatchKey::CPU), dtype, std::nullopt);
+  };
   Measured out;
-  out.values = at::empty({rows + 1, kValueColumns}, options.dtype(at::kDouble));
-  out.counts = at::empty({rows + 1, kCountColumns}, options.dtype(at::kLong));
+  out.values = empty(kValueColumns, at::kDouble);
+  out.counts = empty(kCountColumns, at::kLong);
   return out;
 }
 

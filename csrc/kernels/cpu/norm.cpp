@@ -166,7 +166,12 @@ std::vector<NormPart> chunk_norms(const ElementList& list, const ChunkPlan& plan
     return [&](const Chunk& chunk, int64_t index) {
       if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
         list.prefetch(plan.chunks[index + kAhead]);
-      parts[index] = chunk_norm(list, chunk, p, lanes, memory);
+      const Elements& e = list[static_cast<size_t>(chunk.tensor)];
+      // Most of the chunks of a list of many tensors: nothing of them is cut, widened or scaled.
+      parts[index] =
+          p == 2 && e.few && e.format == Format::kFloat
+              ? NormPart{lanes.squares_float(reinterpret_cast<const float*>(e.data), e.values)}
+              : chunk_norm(list, chunk, p, lanes, memory);
     };
   });
   return parts;
@@ -189,7 +194,15 @@ double norm_of_list(const ElementList& list, double p, bool of_norms) {
   }
   if (parts.empty()) return norm_of_nothing(p, list.size() > 0);
   NormPart total = parts[0];
-  for (size_t i = 1; i < parts.size(); ++i) total = combine_norms(total, parts[i], p);
+  for (size_t i = 1; i < parts.size(); ++i) {
+    // As combine_norms does, but for which NaN comes of one.
+    if (p == 2 && total.scale == 1 && parts[i].scale == 1) {
+      total.sum += parts[i].sum;
+    } else {
+      total = combine_norms(total, parts[i], p);
+    }
+  }
+  if (p == 2 && parts.size() > 1 && is_nan(total.sum)) return not_a_number();
   return norm_of(total, p);
 }
 
