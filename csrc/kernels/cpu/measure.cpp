@@ -18,6 +18,7 @@
 
 #include "kernels/chunks.h"
 #include "kernels/cpu/bins.h"
+#include "kernels/cpu/cut.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/exact.h"
 #include "kernels/cpu/few.h"
@@ -40,7 +41,6 @@ constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
 constexpr int64_t kMappedGroup = 16 * kChunk;  // whose pages a thread gives back together
 static_assert(kChunk <= int64_t{1} << exact::Window::kCountBits);
-constexpr int64_t kFewBlock = 1024;  // rows, of which those of few values are measured
 constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while one is measured
 
 // What a thread keeps between chunks.
@@ -152,41 +152,14 @@ struct Read {
   ReadBytes kept;  // of the maps, and not given back
 };
 
-// The rows of a list in two parts: those of few values, which are measured a block of rows after
-// the other, and those that are cut into chunks, with their place among these.
-struct Cut {
-  std::vector<int64_t> rows;
-  ChunkPlan plan;  // of those rows
-  int64_t blocks = 0;
-  int64_t numel = 0;
-  int64_t nbytes = 0;
-
-  // Not `by_chunks` where only the rows themselves are asked for.
-  Cut(const ElementList& list, bool by_chunks, int64_t group) {
-    std::vector<int64_t> values;
-    for (size_t t = 0; t < list.size(); ++t) {
-      const Elements& e = list[t];
-      numel += e.numel();
-      nbytes += e.bytes();
-      if (e.few && !by_chunks) continue;
-      rows.push_back(static_cast<int64_t>(t));
-      values.push_back(e.values);
-    }
-    plan = plan_chunks(values, kChunk, group);
-    if (rows.size() != list.size())
-      blocks = (static_cast<int64_t>(list.size()) + kFewBlock - 1) / kFewBlock;
-  }
-  int64_t groups() const { return static_cast<int64_t>(plan.groups.size()) - 1; }
-  int64_t chunks(size_t k) const { return plan.first[k + 1] - plan.first[k]; }
-};
-
 // `numbers`, unless null, gets each row's exact sums.
 Measured run(const ElementList& list, std::vector<BinCounter>* counters, const FileMaps& maps,
              std::vector<exact::Numbers>* numbers) {
   const ExactFloats mode;  // for what is combined and written here
   const auto rows = static_cast<int64_t>(list.size());
-  const Cut cut(list, counters != nullptr || numbers != nullptr || !maps.empty(),
-                maps.empty() ? kGroup : kMappedGroup);
+  const bool by_chunks = counters != nullptr || numbers != nullptr || !maps.empty();
+  const Cut cut(list, kChunk, maps.empty() ? kGroup : kMappedGroup,
+                [by_chunks](const Elements& e) { return e.few && !by_chunks; });
   const ChunkPlan& plan = cut.plan;
   Measured out = empty_measured(rows, at::kCPU);
   double* values = out.values.mutable_data_ptr<double>();
@@ -215,7 +188,7 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
   const LaneKernels& lanes = lane_kernels();
   bytes_in_all = cut.nbytes;
   bytes_done = 0;
-  for_each_task_by_worker(std::max(cut.blocks, cut.groups()), Pass::kReads, [&](int64_t worker) {
+  for_each_task_by_worker(cut.tasks(), Pass::kReads, [&](int64_t worker) {
     BinCounter* counter = counters == nullptr ? nullptr : &counters->at(worker);
     Read& read = read_by[static_cast<size_t>(worker)];
     Work& work = Work::of_this_thread();
@@ -241,11 +214,11 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
       }
     };
     return [&, take](int64_t task) {
-      if (task < cut.blocks) {
-        const int64_t begin = task * kFewBlock;
-        const int64_t end = std::min(begin + kFewBlock, rows);
+      if (task < cut.blocks()) {
+        const int64_t begin = task * Cut::kBlock;
+        const int64_t end = std::min(begin + Cut::kBlock, rows);
         FewTotals totals{read.found, read.windows, read.sums};
-        int32_t left[kFewBlock];
+        int32_t left[Cut::kBlock];
         const int64_t leavings = lanes.measure_few({list.data(), rows, values, counts}, begin, end,
                                                    &work.few, totals, left);
         for (int64_t i = 0; i < leavings; ++i)
@@ -253,13 +226,9 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
       }
       if (task >= cut.groups()) return;
       for (int64_t c = plan.groups[task]; c < plan.groups[task + 1]; ++c) {
-        const auto piece_at = [&](int64_t index) {
-          const Chunk& chunk = plan.chunks[index];
-          return Chunk{cut.rows[chunk.tensor], chunk.begin, chunk.length};
-        };
         if (c + kAhead < static_cast<int64_t>(plan.chunks.size()))
-          list.prefetch(piece_at(c + kAhead));
-        const Chunk piece = piece_at(c);
+          list.prefetch(cut.piece(c + kAhead));
+        const Chunk piece = cut.piece(c);
         const auto k = static_cast<size_t>(plan.chunks[c].tensor);
         take(piece, cut.chunks(k) == 1 ? -1 : place[k] + c);
         const Elements& e = list[piece.tensor];

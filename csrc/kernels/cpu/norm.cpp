@@ -16,10 +16,12 @@
 #include <vector>
 
 #include "kernels/chunks.h"
+#include "kernels/cpu/cut.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/kept.h"
 #include "kernels/math.h"
 #include "kernels/memory_spans.h"
 #include "kernels/norm.h"
@@ -157,37 +159,66 @@ NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p, const
   return out;
 }
 
-// What each chunk adds to the norm.
-std::vector<NormPart> chunk_norms(const ElementList& list, const ChunkPlan& plan, double p) {
-  std::vector<NormPart> parts(plan.chunks.size());
+// What each piece of each tensor adds to the norm, in the order of the list.
+struct NormParts {
+  std::vector<NormPart, Kept<NormPart>> parts;
+  // Those of tensor t are [first[t], first[t + 1]).
+  std::vector<int64_t, Kept<int64_t>> first;
+};
+
+NormParts norm_parts(const ElementList& list, double p) {
+  // Of most tensors, where there are many: nothing is widened, scaled or cut.
+  const auto whole = [p](const Elements& e) {
+    return p == 2 && e.few && e.format == Format::kFloat;
+  };
+  const Cut cut(list, kChunk, kGroup, whole);
+  const ChunkPlan& plan = cut.plan;
+  NormParts out;
+  out.first.resize(list.size() + 1);
+  int64_t count = 0;
+  size_t place = 0;
+  for (size_t t = 0; t < list.size(); ++t) {
+    out.first[t] = count;
+    count += whole(list[t]) ? 1 : cut.chunks(place++);
+  }
+  out.first[list.size()] = count;
+  out.parts.resize(static_cast<size_t>(count));
   const LaneKernels& lanes = lane_kernels();
-  for_each_chunk_by_worker(plan, Pass::kReads, [&](int64_t) {
+  for_each_task_by_worker(cut.tasks(), Pass::kReads, [&](int64_t) {
     Scratch& memory = scratch();
-    return [&](const Chunk& chunk, int64_t index) {
-      if (index + kAhead < static_cast<int64_t>(plan.chunks.size()))
-        list.prefetch(plan.chunks[index + kAhead]);
-      const Elements& e = list[static_cast<size_t>(chunk.tensor)];
-      // Most of the chunks of a list of many tensors: nothing of them is cut, widened or scaled.
-      parts[index] =
-          p == 2 && e.few && e.format == Format::kFloat
-              ? NormPart{lanes.squares_float(reinterpret_cast<const float*>(e.data), e.values)}
-              : chunk_norm(list, chunk, p, lanes, memory);
+    return [&](int64_t task) {
+      const int64_t end = task < cut.blocks() ? std::min((task + 1) * Cut::kBlock, cut.size) : 0;
+      for (int64_t t = task * Cut::kBlock; t < end; ++t) {
+        if (t + kAhead < cut.size)
+          list.prefetch({t + kAhead, 0, std::max<int64_t>(list[t + kAhead].values, 0)});
+        const Elements& e = list[t];
+        if (whole(e))
+          out.parts[out.first[t]] = {
+              lanes.squares_float(reinterpret_cast<const float*>(e.data), e.values)};
+      }
+      if (task >= cut.groups()) return;
+      for (int64_t c = plan.groups[task]; c < plan.groups[task + 1]; ++c) {
+        if (c + kAhead < static_cast<int64_t>(plan.chunks.size()))
+          list.prefetch(cut.piece(c + kAhead));
+        const Chunk piece = cut.piece(c);
+        const int64_t nth = c - plan.first[static_cast<size_t>(plan.chunks[c].tensor)];
+        out.parts[out.first[piece.tensor] + nth] = chunk_norm(list, piece, p, lanes, memory);
+      }
     };
   });
-  return parts;
+  return out;
 }
 
 // The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0
 // alone.
 double norm_of_list(const ElementList& list, double p, bool of_norms) {
   const ExactFloats mode;  // for what is combined here
-  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
-  const std::vector<NormPart> parts = chunk_norms(list, plan, p);
+  const auto [parts, first] = norm_parts(list, p);
   if (p == 0 && of_norms) {
     int64_t nonzero = 0;
     for (const auto t : c10::irange(list.size())) {
-      const auto begin = parts.begin() + plan.first[t];
-      const auto end = parts.begin() + plan.first[t + 1];
+      const auto begin = parts.begin() + first[t];
+      const auto end = parts.begin() + first[t + 1];
       nonzero += std::any_of(begin, end, [](const NormPart& part) { return part.sum != 0; });
     }
     return static_cast<double>(nonzero);
@@ -358,12 +389,11 @@ at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_
 std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p) {
   const ExactFloats mode;
   const ElementList list(op, tensors);
-  const ChunkPlan plan = plan_chunks(list.numels(), kChunk, kGroup);
-  const std::vector<NormPart> parts = chunk_norms(list, plan, p);
+  const auto [parts, first] = norm_parts(list, p);
   std::vector<NormPart> out(list.size(), NormPart{norm_of_nothing(p, true)});
   for (const auto t : c10::irange(list.size())) {
-    for (int64_t c = plan.first[t]; c < plan.first[t + 1]; ++c)
-      out[t] = c == plan.first[t] ? parts[c] : combine_norms(out[t], parts[c], p);
+    for (int64_t c = first[t]; c < first[t + 1]; ++c)
+      out[t] = c == first[t] ? parts[c] : combine_norms(out[t], parts[c], p);
   }
   return out;
 }

@@ -1,0 +1,54 @@
+// How a list is divided among threads: tensors of few values a block of rows after the other, all
+// others in chunks.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/chunks.h"
+#include "kernels/cpu/elements.h"
+
+namespace pyparam::cpu {
+
+// Tasks count from 0; to each belong the block of rows and the group of chunks of that number, as
+// far as there are such.
+struct Cut {
+  static constexpr int64_t kBlock = 1024;
+
+  std::vector<int64_t> rows;  // that are cut into chunks
+  ChunkPlan plan;             // of those, each by its place among them
+  int64_t size;               // of the list
+  int64_t numel = 0;
+  int64_t nbytes = 0;
+
+  // `whole` says of an element of the list whether it is read as a whole.
+  template <typename Whole>
+  Cut(const ElementList& list, int64_t chunk, int64_t group, const Whole& whole)
+      : size(static_cast<int64_t>(list.size())) {
+    std::vector<int64_t> values;
+    for (size_t t = 0; t < list.size(); ++t) {
+      const Elements& e = list[t];
+      numel += e.numel();
+      nbytes += e.bytes();
+      if (whole(e)) continue;
+      rows.push_back(static_cast<int64_t>(t));
+      values.push_back(e.values);
+    }
+    plan = plan_chunks(values, chunk, group);
+  }
+
+  int64_t blocks() const {
+    return static_cast<int64_t>(rows.size()) == size ? 0 : (size + kBlock - 1) / kBlock;
+  }
+  int64_t groups() const { return static_cast<int64_t>(plan.groups.size()) - 1; }
+  int64_t tasks() const { return std::max(blocks(), groups()); }
+  int64_t chunks(size_t k) const { return plan.first[k + 1] - plan.first[k]; }
+  // A chunk of the plan with the row of the list for its tensor.
+  Chunk piece(int64_t index) const {
+    const Chunk& chunk = plan.chunks[static_cast<size_t>(index)];
+    return {rows[static_cast<size_t>(chunk.tensor)], chunk.begin, chunk.length};
+  }
+};
+
+}  // namespace pyparam::cpu
