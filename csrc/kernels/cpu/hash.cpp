@@ -1,5 +1,6 @@
 #include "kernels/cpu/hash.h"
 
+#include "kernels/cpu/ahead.h"
 #include "kernels/cpu/isa.h"
 
 namespace pyparam::cpu {
@@ -10,22 +11,23 @@ using hash::Sums;
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are read as little-endian");
 
 constexpr int kLanes = 16;
-// The hardware's own prefetching ends with each page; this reaches beyond.
-constexpr int64_t kAheadBytes = 8192;
 
 // In lane j, `running` sums the lane's `plain` after each of T steps, so that it counts the word of
 // step t T - t times; `placed` follows from it without a multiplication a word. The last step may
 // be partial: its missing words are masked out.
 PYPARAM_INLINE Sums sum_words(const char* bytes, int64_t nbytes, uint64_t first) {
   constexpr int64_t kStepBytes = kLanes * 8;
+  constexpr int64_t kStepsOfPages = kPage / kStepBytes;
   uint64_t key[kLanes];
   uint64_t plain[kLanes] = {};
   uint64_t running[kLanes] = {};
   for (int j = 0; j < kLanes; ++j) key[j] = (first + 1 + static_cast<uint64_t>(j)) * hash::kStep;
   const int64_t steps = nbytes / kStepBytes;
+  PagesAhead pages(bytes, nbytes);
   for (int64_t t = 0; t < steps; ++t) {
-    __builtin_prefetch(bytes + t * kStepBytes + kAheadBytes);
-    __builtin_prefetch(bytes + t * kStepBytes + kAheadBytes + 64);
+    if (t % kStepsOfPages == 0) pages.reach(bytes + t * kStepBytes);
+    ask_lines_ahead(bytes + t * kStepBytes);
+    ask_lines_ahead(bytes + t * kStepBytes + 64);
     for (int j = 0; j < kLanes; ++j) {
       uint64_t word;
       std::memcpy(&word, bytes + t * kStepBytes + j * 8, 8);

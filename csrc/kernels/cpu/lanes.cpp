@@ -7,6 +7,7 @@
 
 #include "kernels/cpu/exact.h"
 #include "kernels/cpu/few.h"
+#include "kernels/cpu/ahead.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/histogram.h"
 #include "kernels/rounding.h"

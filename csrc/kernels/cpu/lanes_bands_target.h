@@ -349,6 +349,7 @@ PYPARAM_TARGET static __attribute__((noinline)) bool read_bands(const uint16_t* 
                                                                 ExactRun* runs) {
   constexpr int kGroupsAtOnce = kSquaresAtOnce / kStepsAtOnce;
   const int64_t ahead = n == kBlock ? kAhead : 0;
+  if (ahead > 0) ask_pages(x, 2 * kBlock);
   Bands bands(exponent, x[0]);
   Suspects suspects[kBlock / kGroup];
   int64_t groups = 0;

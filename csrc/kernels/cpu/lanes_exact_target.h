@@ -54,6 +54,7 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const Stored& from, int64_t count, i
   };
   // Behind a short run lies something else.
   const int64_t ahead = count == kExactRun ? kAhead : 0;
+  if (ahead > 0) ask_pages(from.at(0), kExactRun * Stored::kStoredBytes);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
     __builtin_prefetch(static_cast<const char*>(from.at(i)) + ahead);
@@ -80,6 +81,7 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const StoredDoubles& from, int64_t c
   Sums sums(exponent - 1023);
   ExtremeLanes<double> extremes(from.first());
   const int64_t ahead = count == kExactRun ? kAhead : 0;
+  if (ahead > 0) ask_pages(from.x, kExactRun * static_cast<int64_t>(sizeof(double)));
   int64_t i = 0;
   for (; i + V::kPerDoubles <= count; i += V::kPerDoubles) {
     __builtin_prefetch(static_cast<const char*>(from.at(i)) + ahead);

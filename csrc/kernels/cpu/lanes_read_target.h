@@ -50,6 +50,7 @@ PYPARAM_TARGET static PYPARAM_INLINE void fill_up(Sixteen& x, int count, float f
 // How values are read that lie in memory as float32 ...
 struct StoredFloats {
   using V = Vectors<float>;
+  static constexpr int64_t kStoredBytes = 4;
   static constexpr bool kBriefly = false;
   const float* x;
 
@@ -89,6 +90,7 @@ struct StoredFloats {
 // ... or in 16 bits.
 template <typename Mini>
 struct StoredMinis {
+  static constexpr int64_t kStoredBytes = 2;
   static constexpr bool kBriefly = std::is_same_v<Mini, BFloat16>;
   const typename Mini::storage* x;
 
