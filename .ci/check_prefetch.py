@@ -27,6 +27,8 @@ LOOPS = [
     r"::plain\(char const",
     r"pyparam::gradients\(",
     r"DeviceTable::DeviceTable\(",
+    r"PlainWalk::read_batch\(",
+    r"Loan::take\(",
 ]
 
 

@@ -96,6 +96,7 @@ def test_the_layout_of_this_python_is_the_mirrored_one(native: Any) -> None:
 )
 def test_look_ups_are_those_of_python(native: Any, made: dict[str, object]) -> None:
     assert native.str_keys(made)
+    assert native.entries(made) == list(made.items())
     for name in [*names(600), sys.intern("absent"), *names(70_000)[-3:]]:
         assert native.find(made, name) is made.get(name, NotImplemented)
 

@@ -60,10 +60,6 @@ Ref item(ModuleWalker& walker, bool named) {
   return pair(walker.path().str(), walker.module());
 }
 
-// Members of one depth lie behind one another, so the next few are near in the list, if not in
-// memory.
-constexpr size_t kAhead = 16;
-
 // Makes all items at once where the model is plain. False where the lazy walk has to do it.
 bool make_ready(const MemberWalker& walker, bool named, std::vector<PyObject*>& items) {
   const MemberOptions& options = walker.options();
@@ -81,7 +77,7 @@ bool make_ready(const MemberWalker& walker, bool named, std::vector<PyObject*>& 
   path.assign(walker.prefix());
   return walk->for_each(path, options.remove_duplicate, [&](uint32_t module, Path& at) {
     for (uint32_t i = members.begin(module); i < members.end(module); ++i) {
-      if (i + kAhead < members.all.size()) prefetch(members.all[i + kAhead].value);
+      members.prefetch_ahead(i);
       const auto [key, value] = members.all[i];
       if (options.remove_duplicate && walk->may_repeat(value) && !seen.insert(value)) continue;
       items.push_back(named ? pair(at.joined(key), value).release() : Py_NewRef(value));

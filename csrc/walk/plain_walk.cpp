@@ -11,13 +11,13 @@ namespace {
 // Enough to keep the processor's miss queue full, few enough for the first-level cache.
 constexpr size_t kBatch = 48;
 
-void prefetch_object(PyObject* object) {
+PYPARAM_INLINE void prefetch_object(PyObject* object) {
   prefetch(object);
   // CPython 3.11 and later keep the pointer to an instance's dict in front of the object.
   prefetch(reinterpret_cast<const char*>(object) - 32);
 }
 
-void prefetch_entries(PyObject* dict) {
+PYPARAM_INLINE void prefetch_entries(PyObject* dict) {
   if (PyDict_GET_SIZE(dict) == 0) return;
   const auto* keys = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(dict)->ma_keys);
   prefetch(keys);
@@ -27,14 +27,13 @@ void prefetch_entries(PyObject* dict) {
 // Reads the entries that are not None and not in `skipped`, a set of strs or null.
 void read_members(PyObject* mapping, PyObject* skipped, PlainWalk::Members& out) {
   out.first.push_back(static_cast<uint32_t>(out.all.size()));
-  Py_ssize_t position = 0;
-  PyObject *key = nullptr, *value = nullptr;
-  while (PyDict_Next(mapping, &position, &key, &value)) {
-    if (value == Py_None) continue;
-    if (skipped != nullptr && PySet_Contains(skipped, key) == 1) continue;
+  if (PyDict_GET_SIZE(mapping) == 0) return;
+  for_each_entry(mapping, [&](PyObject* key, PyObject* value) {
+    if (value == Py_None) return;
+    if (skipped != nullptr && PySet_Contains(skipped, key) == 1) return;
     prefetch(value);
     out.all.push_back({key, value});
-  }
+  });
 }
 
 }  // namespace
@@ -66,6 +65,7 @@ std::unique_ptr<PlainWalk>& PlainWalk::Lease::spare() {
 void PlainWalk::clear() {
   modules_.clear();
   types_.clear();
+  plain_.clear();
   type_of_.clear();
   type_at_.fill(0);
   unremarkable_.fill(nullptr);
@@ -97,20 +97,22 @@ bool PlainWalk::read(PyObject* root, const Wanted& wanted) {
 
 // Finds what the next module's class has to do with the walk. False where it is not plain.
 bool PlainWalk::read_type(PyTypeObject* type, const Wanted& wanted, bool root) {
+  const auto is_plain = [&](const ModuleType& facts, unsigned asked) {
+    return facts.plain_attributes && facts.identity_hash && (facts.overridden & asked) == 0 &&
+           (!wanted.version ||
+            (facts.state_version != nullptr && PyLong_CheckExact(facts.state_version)));
+  };
+  const unsigned always = wanted.methods_of_all | wanted.methods_of_class;
   uint32_t& at = type_at_[(reinterpret_cast<uintptr_t>(type) >> 5) % type_at_.size()];
   if (at >= types_.size() || types_[at].type != type) {
     const ModuleType* facts = plain_module_type(type);
     if (facts == nullptr) return false;
     at = static_cast<uint32_t>(types_.size());
     types_.push_back(*facts);
+    plain_.push_back(is_plain(*facts, always | wanted.methods) ? 1 : 0);
   }
   type_of_.push_back(at);
-  const ModuleType& facts = types_[at];
-  const unsigned asked = wanted.methods_of_all | wanted.methods_of_class |
-                         (root && !wanted.ask_root ? 0u : wanted.methods);
-  return facts.plain_attributes && facts.identity_hash && (facts.overridden & asked) == 0 &&
-         (!wanted.version ||
-          (facts.state_version != nullptr && PyLong_CheckExact(facts.state_version)));
+  return plain_[at] != 0 || (root && !wanted.ask_root && is_plain(types_[at], always));
 }
 
 // Whether the instance itself has a method, or a `_version`, where only the class may have one.
@@ -139,7 +141,11 @@ bool PlainWalk::has_own_methods(PyObject* dict, const Wanted& wanted, bool root)
 bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index& seen) {
   const Names& n = names();
   const size_t count = end - begin;
-  std::array<PyObject*, kBatch> dicts, modules, parameters, buffers;
+  std::array<PyObject*, kBatch> dicts;
+  // Of each module `_modules`, and where wanted `_parameters` and `_buffers`.
+  std::array<std::array<PyObject*, 3>, kBatch> mappings;
+  const size_t of_parameters = 1, of_buffers = wanted.parameters ? 2 : 1;
+  const size_t kinds = of_buffers + (wanted.buffers ? 1 : 0);
   std::array<std::array<PyObject*, 2>, kBatch> empty;  // filled where wanted
   const bool wants_empty = wanted.empty[0] != nullptr;
   for (size_t i = 0; i < count; ++i) prefetch_object(modules_[begin + i]);
@@ -165,12 +171,13 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
         has_own_methods(dicts[i], wanted, root)) {
       return false;
     }
-    modules[i] = hints_.modules.find(dicts[i], n.modules);
-    parameters[i] = wanted.parameters ? hints_.parameters.find(dicts[i], n.parameters) : modules[i];
-    buffers[i] = wanted.buffers ? hints_.buffers.find(dicts[i], n.buffers) : modules[i];
-    for (PyObject* mapping : {modules[i], parameters[i], buffers[i]}) {
-      if (mapping == nullptr) return false;
-      prefetch(mapping);
+    mappings[i][0] = hints_.modules.find(dicts[i], n.modules);
+    if (wanted.parameters)
+      mappings[i][of_parameters] = hints_.parameters.find(dicts[i], n.parameters);
+    if (wanted.buffers) mappings[i][of_buffers] = hints_.buffers.find(dicts[i], n.buffers);
+    for (size_t k = 0; k < kinds; ++k) {
+      if (mappings[i][k] == nullptr) return false;
+      prefetch(mappings[i][k]);
     }
     for (size_t e = 0; wants_empty && e < empty[i].size(); ++e) {
       empty[i][e] = hints_.empty[e].find(dicts[i], wanted.empty[e]);
@@ -179,35 +186,35 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
     }
   }
   for (size_t i = 0; i < count; ++i) {
-    for (PyObject* mapping : {modules[i], parameters[i], buffers[i]}) {
-      if (!PyDict_CheckExact(mapping)) return false;
-      prefetch_entries(mapping);
+    for (size_t k = 0; k < kinds; ++k) {
+      if (!PyDict_CheckExact(mappings[i][k])) return false;
+      prefetch_entries(mappings[i][k]);
     }
     for (size_t e = 0; wants_empty && e < empty[i].size(); ++e) {
       if (!is_empty_dict(empty[i][e])) return false;
     }
   }
   for (size_t i = 0; i < count; ++i) {
-    for (PyObject* mapping : {modules[i], parameters[i], buffers[i]}) {
-      if (!has_str_keys(mapping)) return false;
+    // Two modules can have one dict: copy.copy(module) makes such a pair.
+    const bool own_dict = Py_REFCNT(dicts[i]) == 1;
+    bool aliased = !own_dict;
+    for (size_t k = 0; k < kinds; ++k) {
+      if (!has_str_keys(mappings[i][k])) return false;
+      if (k > 0) aliased |= Py_REFCNT(mappings[i][k]) > 1;
     }
-    if (wanted.parameters) read_members(parameters[i], nullptr, parameters_);
+    if (wanted.parameters) read_members(mappings[i][of_parameters], nullptr, parameters_);
     if (wanted.buffers) {
+      PyObject* buffers = mappings[i][of_buffers];
       PyObject* skipped = nullptr;
-      if (wanted.persistent && PyDict_GET_SIZE(buffers[i]) != 0) {
+      if (wanted.persistent && PyDict_GET_SIZE(buffers) != 0) {
         skipped = hints_.non_persistent.find(dicts[i], n.non_persistent);
         if (skipped == nullptr || !PySet_CheckExact(skipped) || !holds_strs(skipped)) return false;
         if (PySet_GET_SIZE(skipped) == 0) skipped = nullptr;
       }
-      read_members(buffers[i], skipped, buffers_);
+      read_members(buffers, skipped, buffers_);
     }
-    // Two modules can have one dict: copy.copy(module) makes such a pair.
-    const bool own_dict = Py_REFCNT(dicts[i]) == 1;
-    if (!own_dict || (wanted.parameters && Py_REFCNT(parameters[i]) > 1) ||
-        (wanted.buffers && Py_REFCNT(buffers[i]) > 1)) {
-      aliased_members_ = true;
-    }
-    read_children(modules[i], !own_dict || Py_REFCNT(modules[i]) > 1);
+    aliased_members_ |= aliased;
+    read_children(mappings[i][0], !own_dict || Py_REFCNT(mappings[i][0]) > 1);
   }
   for (const auto& [object, child, aliased] : found_) {
     const auto fresh = static_cast<uint32_t>(modules_.size());
@@ -221,14 +228,13 @@ bool PlainWalk::read_batch(size_t begin, size_t end, const Wanted& wanted, Index
 
 void PlainWalk::read_children(PyObject* mapping, bool aliased) {
   first_child_.push_back(static_cast<uint32_t>(children_.size()));
-  Py_ssize_t position = 0;
-  PyObject *key = nullptr, *value = nullptr;
-  while (PyDict_Next(mapping, &position, &key, &value)) {
-    if (value == Py_None) continue;
+  if (PyDict_GET_SIZE(mapping) == 0) return;
+  for_each_entry(mapping, [&](PyObject* key, PyObject* value) {
+    if (value == Py_None) return;
     prefetch_object(value);
     found_.push_back({value, static_cast<uint32_t>(children_.size()), aliased});
     children_.push_back({key, 0});
-  }
+  });
 }
 
 bool PlainWalk::has_dotted_children() const {

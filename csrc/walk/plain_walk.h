@@ -16,11 +16,15 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/macros.h"
 #include "walk/items.h"
 #include "walk/path.h"
 #include "walk/str_dict.h"
 
 namespace pyparam::walk {
+
+// Inlined whatever the compiler thinks, as in table/prefetch.h.
+PYPARAM_INLINE void prefetch(const void* address) { __builtin_prefetch(address, 0, 3); }
 
 struct Member {
   PyObject* key;    // borrowed
@@ -85,6 +89,13 @@ class PlainWalk {
 
     uint32_t begin(uint32_t module) const { return first[module]; }
     uint32_t end(uint32_t module) const { return first[module + 1]; }
+
+    // Call with i, i + 1, ... in turn. Members of one depth lie behind one another in the list, so
+    // the next few are near in the list, if not in memory.
+    PYPARAM_INLINE void prefetch_ahead(size_t i) const {
+      constexpr size_t kAhead = 16;
+      if (i + kAhead < all.size()) prefetch(all[i + kAhead].value);
+    }
   };
   // Whether a member may be listed again: not where the one reference to it is the entry just read.
   bool may_repeat(PyObject* member) const { return aliased_members_ || Py_REFCNT(member) > 1; }
@@ -128,6 +139,7 @@ class PlainWalk {
 
   std::vector<PyObject*> modules_;
   std::vector<ModuleType> types_;       // of each class, some twice
+  std::vector<uint8_t> plain_;          // whether modules of the class at types_[i] are plain
   std::vector<uint32_t> type_of_;       // of module i
   std::array<uint32_t, 64> type_at_{};  // where in types_ a class may be, by its address
   Hints hints_;
@@ -142,8 +154,6 @@ class PlainWalk {
   std::vector<uint8_t> visited_;
   std::vector<Place> stack_;
 };
-
-inline void prefetch(const void* address) { __builtin_prefetch(address, 0, 3); }
 
 template <typename Fn>
 bool PlainWalk::for_each(Path& path, bool remove_duplicate, const Fn& fn) {

@@ -60,15 +60,6 @@ PyObject* value_at(PyObject* dict, Py_ssize_t entry) {
 
 #endif
 
-bool every_key_is_str(PyObject* dict) {
-  Py_ssize_t position = 0;
-  PyObject *key = nullptr, *value = nullptr;
-  while (PyDict_Next(dict, &position, &key, &value)) {
-    if (!PyUnicode_CheckExact(key)) return false;
-  }
-  return true;
-}
-
 PyObject* find_by_api(PyObject* dict, PyObject* name) {
   PyObject* found = PyDict_GetItemWithError(dict, name);
   if (found == nullptr && PyErr_Occurred() != nullptr) throw PythonError{};
@@ -77,11 +68,13 @@ PyObject* find_by_api(PyObject* dict, PyObject* name) {
 
 }  // namespace
 
-bool has_str_keys(PyObject* dict) {
-#if PYPARAM_KNOWS_DICTS
-  if (layout::known) return layout::keys_of(dict)->kind != layout::kGeneral;
-#endif
-  return every_key_is_str(dict);
+bool every_key_is_str(PyObject* dict) {
+  Py_ssize_t position = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value)) {
+    if (!PyUnicode_CheckExact(key)) return false;
+  }
+  return true;
 }
 
 PyObject* find_str(PyObject* dict, PyObject* name) {
@@ -103,13 +96,6 @@ PyObject* NameHint::find_slowly([[maybe_unused]] PyObject* dict, [[maybe_unused]
 #else
   return nullptr;
 #endif
-}
-
-const void* shared_keys([[maybe_unused]] PyObject* dict) {
-#if PYPARAM_KNOWS_DICTS
-  if (layout::known && layout::keys_of(dict)->kind == layout::kSplit) return layout::keys_of(dict);
-#endif
-  return nullptr;
 }
 
 bool shared_keys_have([[maybe_unused]] const void* keys, [[maybe_unused]] PyObject* name) {
@@ -149,7 +135,16 @@ void check_dict_layout() {
       if ((entry < 0 ? nullptr : value_at(dict, entry)) != find_by_api(dict, name.get()))
         return false;
     }
-    return true;
+    Py_ssize_t position = 0, different = 0;
+    layout::known = true;  // for_each_entry is to believe it
+    for_each_entry(dict, [&](PyObject* key, PyObject* value) {
+      PyObject *next = nullptr, *of_next = nullptr;
+      const int more = PyDict_Next(dict, &position, &next, &of_next);
+      different += more == 0 || next != key || of_next != value ? 1 : 0;
+    });
+    layout::known = false;
+    PyObject *next = nullptr, *of_next = nullptr;
+    return different == 0 && PyDict_Next(dict, &position, &next, &of_next) == 0;
   };
   bool same = true;
   const Ref combined = Ref::checked(PyDict_New());

@@ -60,15 +60,45 @@ extern bool known;
 // Compares the mirrored layout with what the public API says; call once, at the import.
 void check_dict_layout();
 
+bool every_key_is_str(PyObject* dict);  // by the public API
+
 // Whether look-ups in `dict` run no Python code: its keys are all exact strs.
-bool has_str_keys(PyObject* dict);
+inline bool has_str_keys(PyObject* dict) {
+#if PYPARAM_KNOWS_DICTS
+  if (layout::known) return layout::keys_of(dict)->kind != layout::kGeneral;
+#endif
+  return every_key_is_str(dict);
+}
+
+// Calls fn(key, value) with each entry, in order. Needs has_str_keys, and that fn changes no dict.
+template <typename Fn>
+void for_each_entry(PyObject* dict, const Fn& fn) {
+#if PYPARAM_KNOWS_DICTS
+  if (layout::known && layout::keys_of(dict)->kind == layout::kUnicode) {
+    const layout::Keys* keys = layout::keys_of(dict);
+    const layout::Entry* entry = layout::entries_of(keys);
+    for (const layout::Entry* end = entry + keys->entries; entry != end; ++entry) {
+      if (entry->value != nullptr) fn(entry->key, entry->value);  // null where it was deleted
+    }
+    return;
+  }
+#endif
+  Py_ssize_t position = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (PyDict_Next(dict, &position, &key, &value)) fn(key, value);
+}
 
 // The value under the interned str `name`, borrowed; null where there is none. Needs has_str_keys.
 PyObject* find_str(PyObject* dict, PyObject* name);
 
 // The table of keys that a dict shares with those of other instances; null where it has its own.
 // While nothing runs that could change a dict, it is the same table at the same address.
-const void* shared_keys(PyObject* dict);
+inline const void* shared_keys([[maybe_unused]] PyObject* dict) {
+#if PYPARAM_KNOWS_DICTS
+  if (layout::known && layout::keys_of(dict)->kind == layout::kSplit) return layout::keys_of(dict);
+#endif
+  return nullptr;
+}
 
 // Whether an interned name is among shared keys: where it is not, no dict that shares them has it.
 bool shared_keys_have(const void* keys, PyObject* name);

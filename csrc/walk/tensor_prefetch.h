@@ -10,7 +10,7 @@ namespace pyparam::walk {
 // Call with i, i + 1, ... in turn. Members of one depth lie behind one another in the list, so the
 // next few are near in the list, if not in memory: first the Python object, then, when that has
 // come, the tensor it points to, then the storage whose count goes up.
-inline void prefetch_tensors(const std::vector<Member>& members, size_t i) {
+PYPARAM_INLINE void prefetch_tensors(const std::vector<Member>& members, size_t i) {
   constexpr size_t kObject = 24, kTensor = 16, kStorage = 8;
   if (i + kObject < members.size()) prefetch(members[i + kObject].value);
   if (i + kTensor < members.size() && THPVariable_CheckExact(members[i + kTensor].value)) {

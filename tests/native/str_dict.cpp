@@ -13,6 +13,15 @@ PyObject* knows(PyObject*, PyObject*) { return PyBool_FromLong(layout::known); }
 
 PyObject* str_keys(PyObject*, PyObject* dict) { return PyBool_FromLong(has_str_keys(dict)); }
 
+PyObject* entries(PyObject*, PyObject* dict) {
+  PyObject* out = PyList_New(0);
+  for_each_entry(dict, [&](PyObject* key, PyObject* value) {
+    const Ref pair = Ref::steal(PyTuple_Pack(2, key, value));
+    PyList_Append(out, pair.get());
+  });
+  return out;
+}
+
 PyObject* strs(PyObject*, PyObject* set) { return PyBool_FromLong(holds_strs(set)); }
 
 // (dict, interned name)
@@ -43,6 +52,7 @@ PyObject* shared(PyObject*, PyObject* both) {
 PyMethodDef methods[] = {
     {"knows", knows, METH_NOARGS, nullptr},
     {"str_keys", str_keys, METH_O, nullptr},
+    {"entries", entries, METH_O, nullptr},
     {"strs", strs, METH_O, nullptr},
     {"find", find, METH_VARARGS, nullptr},
     {"hinted", hinted, METH_VARARGS, nullptr},
