@@ -5,9 +5,9 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/cpu/ahead.h"
 #include "kernels/cpu/exact.h"
 #include "kernels/cpu/few.h"
-#include "kernels/cpu/ahead.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/histogram.h"
 #include "kernels/rounding.h"
