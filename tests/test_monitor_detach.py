@@ -83,6 +83,9 @@ def test_a_writer_where_another_was() -> None:
     assert writers.not_yet(one, 2) == 2
     assert writers.not_yet(one, 3) == 1
     del one
-    another = next(other for other in iter(Writer, None) if id(other) == number)
+    # At once: what is made between may take the place, and then nothing gets it.
+    another = Writer()
+    if id(another) != number:
+        pytest.skip("this interpreter put the next object elsewhere")
     assert writers.not_yet(another, 3) == 3
     assert writers.not_yet(3, 3) == 3  # an int is held
