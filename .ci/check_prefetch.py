@@ -18,17 +18,17 @@ FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 # prefetch.
 LOOPS = [
     r"ElementList::ElementList\(",
-    r"for_each_chunk<.*chunk_norms|chunk_norms\(",
+    r"measure_few\(",
+    r"norm_parts",
     r"pyparam::\(anonymous namespace\)::run\(|for_each_chunk<.*::run\(at|for_each_chunk<.*::run\(c10",
     r"cpu::fingerprint\(",
     r"compare_chunks\(|plan_comparison\(",
-    r"fill_together\(",
+    r"fill_together",  # whose loop has a name too long to be demangled
     r"read_pieces\(",
     r"::plain\(char const",
     r"pyparam::gradients\(",
     r"DeviceTable::DeviceTable\(",
     r"PlainWalk::read_batch\(",
-    r"Loan::take\(",
 ]
 
 
