@@ -239,9 +239,9 @@ def test_what_is_not_looked_at_is_never_called_equal():
 
     value = Opaque()
     found = compare(Extra(value), Extra(value))
-    assert found.unseen == {"_extra_state": "a Opaque"}
+    assert found.unseen == {"_extra_state": "an Opaque"}
     assert not found.equal
-    assert "1 not looked at, so not called equal: _extra_state (a Opaque)" in repr(found)
+    assert "1 not looked at, so not called equal: _extra_state (an Opaque)" in repr(found)
     assert fingerprint(Extra(value)) != fingerprint(Extra(value))
     assert not compare({"w": torch.ones(1), "x": value}, {"w": torch.ones(1), "x": value}).equal
 
