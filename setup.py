@@ -52,13 +52,6 @@ def toolkit() -> Path | None:
     return None
 
 
-# pip does not ask without build isolation, and an older one calls pyproject.toml invalid.
-if int(setuptools_version.split(".")[0]) < OLDEST_SETUPTOOLS:
-    stop(
-        f"setuptools {setuptools_version} is too old; {OLDEST_SETUPTOOLS} or newer is needed: "
-        f"pip install 'setuptools>={OLDEST_SETUPTOOLS}' wheel ninja"
-    )
-
 # Before torch looks: it would take the folder above a script named nvcc for the toolkit.
 found_toolkit = toolkit()
 if found_toolkit is not None:
@@ -88,6 +81,13 @@ if shutil.which("ninja") is None:
 compiler = os.environ.get("CXX", "c++")
 if shutil.which(compiler.split()[-1]) is None and shutil.which("g++") is None:
     stop(f"no C++ compiler found (looked for {compiler!r} and 'g++'). Install one, or name it in CXX.")
+
+# pip does not ask without build isolation, and an older one calls pyproject.toml invalid.
+if int(setuptools_version.split(".")[0]) < OLDEST_SETUPTOOLS:
+    stop(
+        f"setuptools {setuptools_version} is too old; {OLDEST_SETUPTOOLS} or newer is needed: "
+        f"pip install 'setuptools>={OLDEST_SETUPTOOLS}' wheel ninja"
+    )
 
 
 def enabled(name: str) -> bool:
