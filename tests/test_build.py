@@ -149,12 +149,13 @@ def test_a_ninja_that_is_not_on_the_path_is_found(tmp_path: Path) -> None:
 
 def test_an_old_setuptools_is_said_before_it_reads_the_metadata(tmp_path: Path) -> None:
     """A new environment of Python 3.11 has one of 2022, whose own error is a screen about project.license."""
-    (tmp_path / "setuptools.py").write_text(
-        "__version__ = '65.5.1'\ndef setup(**rest): raise AssertionError\n"
+    code = (
+        "import runpy, setuptools; setuptools.__version__ = '65.5.1'; setuptools.setup = None; "
+        f"runpy.run_path({str(ROOT / 'setup.py')!r})"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"} | {"PYTHONPATH": str(tmp_path)}
+    environment = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
     done = subprocess.run(
-        [sys.executable, str(ROOT / "setup.py"), "--name"], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
     assert done.stderr == (
         "pyparam: setuptools 65.5.1 is too old; 77 or newer is needed: pip install 'setuptools>=77' wheel ninja\n"
