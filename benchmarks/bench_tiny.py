@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from compiled import compiled
 from models import mixture
 from pairing import versus
 from torch import Tensor
@@ -56,12 +53,7 @@ extern "C" float read_tensors(const char* const* tensors, const int64_t* numels,
 
 @functools.cache
 def _compiled() -> ctypes.CDLL:
-    folder = Path(tempfile.mkdtemp(prefix="tiny"))
-    source, library = folder / "tiny.cpp", folder / "tiny.so"
-    source.write_text(SOURCE)
-    flags = ["-O3", "-std=c++17", "-march=native", "-ffast-math", "-shared", "-fPIC"]
-    subprocess.run([os.environ.get("CXX", "c++"), *flags, str(source), "-o", str(library)], check=True)
-    loaded = ctypes.CDLL(str(library))
+    loaded = compiled(SOURCE, ["-march=native", "-ffast-math"], ctypes.CDLL)
     loaded.read_tensors.restype = ctypes.c_float
     return loaded
 

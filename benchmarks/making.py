@@ -9,14 +9,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import gc
-import os
-import subprocess
 import sysconfig
-import tempfile
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
+from compiled import compiled
 from torch import Tensor
 
 SOURCE = """
@@ -68,13 +65,7 @@ extern "C" PyObject* make_state(PyObject* names, PyObject* tensors, PyObject* de
 
 @functools.cache
 def _compiled() -> ctypes.PyDLL:
-    folder = Path(tempfile.mkdtemp(prefix="making"))
-    source, library = folder / "making.cpp", folder / "making.so"
-    source.write_text(SOURCE)
-    command = [os.environ.get("CXX", "c++"), "-O3", "-std=c++17", "-shared", "-fPIC"]
-    include = f"-I{sysconfig.get_path('include')}"
-    subprocess.run([*command, include, str(source), "-o", str(library)], check=True)
-    loaded = ctypes.PyDLL(str(library))
+    loaded = compiled(SOURCE, [f"-I{sysconfig.get_path('include')}"], ctypes.PyDLL)
     for function, arguments in ((loaded.make_pairs, 2), (loaded.make_state, 5)):
         function.restype = ctypes.py_object
         function.argtypes = [ctypes.py_object] * arguments

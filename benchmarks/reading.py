@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import os
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
+from compiled import compiled
 from torch import Tensor
 
 SOURCE = """
@@ -77,12 +74,7 @@ INSTRUCTION_SETS = {
 @functools.cache
 def _compiled(isa: str) -> ctypes.CDLL:
     width, flags = INSTRUCTION_SETS[isa]
-    folder = Path(tempfile.mkdtemp(prefix="reading"))
-    source, library = folder / "reading.cpp", folder / "reading.so"
-    source.write_text(SOURCE)
-    command = [os.environ.get("CXX", "c++"), "-O3", "-std=c++17", "-shared", "-fPIC", "-pthread"]
-    subprocess.run([*command, *flags, f"-DWIDTH={width}", str(source), "-o", str(library)], check=True)
-    loaded = ctypes.CDLL(str(library))
+    loaded = compiled(SOURCE, ["-pthread", *flags, f"-DWIDTH={width}"], ctypes.CDLL)
     loaded.read_all.restype = ctypes.c_uint64
     return loaded
 
