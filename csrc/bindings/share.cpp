@@ -46,16 +46,13 @@ bool share_memory(const std::vector<at::Tensor>& tensors) {
     const py::gil_scoped_release released;
     search.search();
   }
-  const TieSets sets = search.result();
-  for (size_t i = 0; i < sets.memory.size(); ++i) {
-    if (sets.memory[i] != static_cast<int64_t>(i)) return true;
-  }
-  return false;
+  return !search.result().apart();
 }
 
 void bind_share(py::module_& m) {
   py::class_<TieSets>(m, "TieSets")
       .def("__len__", &TieSets::size)
+      .def_property_readonly("apart", &TieSets::apart)
       .def_property_readonly("group", [](const TieSets& s) { return column(s.memory); })
       .def_property_readonly("layout", [](const TieSets& s) { return column(s.layout); })
       .def_property_readonly("bytes", [](const TieSets& s) { return column(s.bytes); })

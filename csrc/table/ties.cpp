@@ -362,6 +362,13 @@ int64_t TieSets::total_bytes() const {
   return std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
 }
 
+bool TieSets::apart() const {
+  for (int64_t i = 0; i < size(); ++i) {
+    if (memory[i] != i) return false;
+  }
+  return true;
+}
+
 std::vector<std::vector<int64_t>> TieSets::groups() const {
   std::vector<std::vector<int64_t>> out;
   std::vector<int64_t> place(memory.size(), -1);

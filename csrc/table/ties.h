@@ -29,6 +29,7 @@ struct TieSets {
 
   int64_t size() const { return static_cast<int64_t>(object.size()); }
   int64_t total_bytes() const;
+  bool apart() const;  // every tensor is a memory set of its own
   // The members of every memory set of two or more, in order, ordered by leader.
   std::vector<std::vector<int64_t>> groups() const;
 };

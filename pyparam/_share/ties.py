@@ -110,9 +110,9 @@ def ties(source: Any, *, buffers: bool = False) -> list[Tie]:
 
 def ties_of(table: ParamTable, sets: _C.TieSets | None = None) -> list[Tie]:
     """``ties`` of a table, whose ``tie_sets`` may be known."""
-    if table._apart_sets() is not None:
-        return []
     known = tie_sets(table) if sets is None else sets
+    if known.apart:  # and then a file's tensors need not be made
+        return []
     return [_tie(members, not vague) for vague, members in known.members(table._native)]
 
 

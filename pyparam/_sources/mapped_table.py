@@ -18,12 +18,11 @@ class MappedTable(ParamTable):
     all of them, which then stay.
     """
 
-    __slots__ = ("_all", "_apart", "_kept", "_live", "_rows")
+    __slots__ = ("_all", "_kept", "_live", "_rows")
 
     _rows: _C.MappedRows
     _live: weakref.WeakValueDictionary[int, Tensor]
     _all: _C.ParamTable | None
-    _apart: _C.TieSets | None
     _kept: bool
 
     @classmethod
@@ -34,7 +33,6 @@ class MappedTable(ParamTable):
         table._names = names
         table._live = weakref.WeakValueDictionary(live)
         table._all = None
-        table._apart = None
         table._kept = False
         table._held = table._owners = table._index = None
         return table
@@ -83,9 +81,7 @@ class MappedTable(ParamTable):
         return [] if self._all is None else super()._python_tensors()
 
     def _apart_sets(self) -> _C.TieSets | None:
-        if self._all is None and self._apart is None:
-            self._apart = self._rows.apart_sets()
-        return self._apart if self._all is None else None
+        return self._rows.apart_sets() if self._all is None else None
 
     def _measured(self, histogram: bool, maps: list[tuple[int, int]]) -> _C.Measurement | None:
         return _C.measure_rows(self._rows, histogram, maps) if self._all is None else None
