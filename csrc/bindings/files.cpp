@@ -121,8 +121,7 @@ ParamTable table_of(const MappedRows& rows, const py::list& names,
                     const std::map<size_t, Given>& held) {
   if (names.size() != rows.size()) throw py::value_error("expected a name for each row");
   ParamTable table;
-  table.names.reserve(rows.size());
-  for (const py::handle name : names) table.names.append(name.cast<Name>().text);
+  table.names = name_column(names);
   const py::gil_scoped_release without_gil;
   table.tensors.reserve(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {

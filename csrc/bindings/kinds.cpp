@@ -34,9 +34,7 @@ void bind_kinds(py::module_& m) {
   m.def(
       "name_tree",
       [](const py::list& names) {
-        NameColumn column;
-        column.reserve(names.size());
-        for (const py::handle name : names) column.append(name.cast<Name>().text);
+        const NameColumn column = name_column(names);
         const py::gil_scoped_release without_gil;
         return name_tree(column);
       },

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <utility>
 
+#include "table/param_table.h"
+
 namespace pyparam {
 
 struct Name {
@@ -50,3 +52,15 @@ struct type_caster<pyparam::Name> {
 };
 
 }  // namespace pybind11::detail
+
+namespace pyparam {
+
+// Raises TypeError for what is no str.
+inline NameColumn name_column(const pybind11::list& names) {
+  NameColumn column;
+  column.reserve(names.size());
+  for (const pybind11::handle name : names) column.append(name.cast<Name>().text);
+  return column;
+}
+
+}  // namespace pyparam
