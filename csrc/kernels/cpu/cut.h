@@ -8,6 +8,7 @@
 
 #include "kernels/chunks.h"
 #include "kernels/cpu/elements.h"
+#include "kernels/macros.h"
 
 namespace pyparam::cpu {
 
@@ -15,6 +16,8 @@ namespace pyparam::cpu {
 // far as there are such.
 struct Cut {
   static constexpr int64_t kBlock = 1024;
+  static constexpr int64_t kAhead =
+      12;  // small tensors whose memory is asked for while one is read
 
   std::vector<int64_t> rows;  // that are cut into chunks
   ChunkPlan plan;             // of those, each by its place among them
@@ -44,7 +47,24 @@ struct Cut {
   int64_t groups() const { return static_cast<int64_t>(plan.groups.size()) - 1; }
   int64_t tasks() const { return std::max(blocks(), groups()); }
   int64_t chunks(size_t k) const { return plan.first[k + 1] - plan.first[k]; }
-  // A chunk of the plan with the row of the list for its tensor.
+
+  // The task's block of rows is [begin_of(task), end_of(task)).
+  static int64_t begin_of(int64_t task) { return task * kBlock; }
+  int64_t end_of(int64_t task) const {
+    return task < blocks() ? std::min((task + 1) * kBlock, size) : begin_of(task);
+  }
+  // Calls fn(piece, index, k) with each chunk of the task's group: with the row of the list for its
+  // tensor, with its index in the plan, and with the place of its tensor among `rows`.
+  template <typename Fn>
+  PYPARAM_INLINE void for_each_piece(const ElementList& list, int64_t task, const Fn& fn) const {
+    if (task >= groups()) return;
+    for (int64_t c = plan.groups[task]; c < plan.groups[task + 1]; ++c) {
+      if (c + kAhead < static_cast<int64_t>(plan.chunks.size())) list.prefetch(piece(c + kAhead));
+      fn(piece(c), c, static_cast<size_t>(plan.chunks[c].tensor));
+    }
+  }
+
+ private:
   Chunk piece(int64_t index) const {
     const Chunk& chunk = plan.chunks[static_cast<size_t>(index)];
     return {rows[static_cast<size_t>(chunk.tensor)], chunk.begin, chunk.length};

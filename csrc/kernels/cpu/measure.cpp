@@ -41,7 +41,6 @@ constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
 constexpr int64_t kMappedGroup = 16 * kChunk;  // whose pages a thread gives back together
 static_assert(kChunk <= int64_t{1} << exact::Window::kCountBits);
-constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while one is measured
 
 // What a thread keeps between chunks.
 struct Work {
@@ -214,22 +213,17 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
       }
     };
     return [&, take](int64_t task) {
-      if (task < cut.blocks()) {
-        const int64_t begin = task * Cut::kBlock;
-        const int64_t end = std::min(begin + Cut::kBlock, rows);
+      const int64_t first = Cut::begin_of(task);
+      const int64_t end = cut.end_of(task);
+      if (first < end) {
         FewTotals totals{read.found, read.windows, read.sums};
         int32_t left[Cut::kBlock];
-        const int64_t leavings = lanes.measure_few({list.data(), rows, values, counts}, begin, end,
+        const int64_t leavings = lanes.measure_few({list.data(), rows, values, counts}, first, end,
                                                    &work.few, totals, left);
         for (int64_t i = 0; i < leavings; ++i)
-          take({begin + left[i], 0, list[begin + left[i]].values}, -1);
+          take({first + left[i], 0, list[first + left[i]].values}, -1);
       }
-      if (task >= cut.groups()) return;
-      for (int64_t c = plan.groups[task]; c < plan.groups[task + 1]; ++c) {
-        if (c + kAhead < static_cast<int64_t>(plan.chunks.size()))
-          list.prefetch(cut.piece(c + kAhead));
-        const Chunk piece = cut.piece(c);
-        const auto k = static_cast<size_t>(plan.chunks[c].tensor);
+      cut.for_each_piece(list, task, [&](const Chunk& piece, int64_t c, size_t k) {
         take(piece, cut.chunks(k) == 1 ? -1 : place[k] + c);
         const Elements& e = list[piece.tensor];
         if (piece.length == kChunk)
@@ -243,7 +237,7 @@ Measured run(const ElementList& list, std::vector<BinCounter>* counters, const F
           }
           read.kept.end = begin + piece.length * value_size(e.format);
         }
-      }
+      });
     };
   });
   for (const Read& read : read_by) release(maps, read.kept);

@@ -78,7 +78,6 @@ namespace {
 
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
-constexpr int64_t kAhead = 12;  // small tensors whose memory is asked for while one is read
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
 template <typename T>
@@ -172,7 +171,6 @@ NormParts norm_parts(const ElementList& list, double p) {
     return p == 2 && e.few && e.format == Format::kFloat;
   };
   const Cut cut(list, kChunk, kGroup, whole);
-  const ChunkPlan& plan = cut.plan;
   NormParts out;
   out.first.resize(list.size() + 1);
   int64_t count = 0;
@@ -187,23 +185,19 @@ NormParts norm_parts(const ElementList& list, double p) {
   for_each_task_by_worker(cut.tasks(), Pass::kReads, [&](int64_t) {
     Scratch& memory = scratch();
     return [&](int64_t task) {
-      const int64_t end = task < cut.blocks() ? std::min((task + 1) * Cut::kBlock, cut.size) : 0;
-      for (int64_t t = task * Cut::kBlock; t < end; ++t) {
-        if (t + kAhead < cut.size)
-          list.prefetch({t + kAhead, 0, std::max<int64_t>(list[t + kAhead].values, 0)});
+      const int64_t end = cut.end_of(task);
+      for (int64_t t = Cut::begin_of(task); t < end; ++t) {
+        if (const int64_t next = t + Cut::kAhead; next < cut.size)
+          list.prefetch({next, 0, std::max<int64_t>(list[next].values, 0)});
         const Elements& e = list[t];
         if (whole(e))
           out.parts[out.first[t]] = {
               lanes.squares_float(reinterpret_cast<const float*>(e.data), e.values)};
       }
-      if (task >= cut.groups()) return;
-      for (int64_t c = plan.groups[task]; c < plan.groups[task + 1]; ++c) {
-        if (c + kAhead < static_cast<int64_t>(plan.chunks.size()))
-          list.prefetch(cut.piece(c + kAhead));
-        const Chunk piece = cut.piece(c);
-        const int64_t nth = c - plan.first[static_cast<size_t>(plan.chunks[c].tensor)];
+      cut.for_each_piece(list, task, [&](const Chunk& piece, int64_t c, size_t k) {
+        const int64_t nth = c - cut.plan.first[k];
         out.parts[out.first[piece.tensor] + nth] = chunk_norm(list, piece, p, lanes, memory);
-      }
+      });
     };
   });
   return out;
