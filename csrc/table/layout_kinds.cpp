@@ -1,7 +1,6 @@
 #include "table/layout_kinds.h"
 
 #include <string>
-#include <unordered_map>
 
 #include "kernels/extent.h"
 #include "table/prefetch.h"
@@ -23,9 +22,7 @@ bool tells_sizes(const c10::TensorImpl& impl) {
 }  // namespace
 
 LayoutKinds layout_kinds(const std::vector<at::Tensor>& tensors) {
-  LayoutKinds out;
-  out.kind_of.reserve(tensors.size());
-  std::unordered_map<std::string, int64_t> kinds;
+  KindNumbers kinds(tensors.size());
   std::string key;
   for (size_t i = 0; i < tensors.size(); ++i) {
     prefetch_ahead(tensors, i);
@@ -45,12 +42,9 @@ LayoutKinds layout_kinds(const std::vector<at::Tensor>& tensors) {
       plain = false;
       put_value(key, &impl);
     }
-    if (!plain) out.odd.push_back(static_cast<int64_t>(i));
-    const auto [it, fresh] = kinds.try_emplace(key, static_cast<int64_t>(out.first.size()));
-    if (fresh) out.first.push_back(static_cast<int64_t>(i));
-    out.kind_of.push_back(it->second);
+    kinds.add(key, !plain);
   }
-  return out;
+  return kinds.finished();
 }
 
 }  // namespace pyparam

@@ -4,31 +4,26 @@
 
 #include <numeric>
 #include <string>
-#include <unordered_map>
 
 #include "kernels/spans.h"
 
 namespace pyparam {
 
 LayoutKinds layout_kinds(const files::MappedRows& rows) {
-  LayoutKinds out;
-  out.kind_of.reserve(rows.size());
-  std::unordered_map<std::string, int64_t> kinds;
+  KindNumbers kinds(rows.size());
   std::string key;
   for (size_t i = 0; i < rows.size(); ++i) {
     const at::IntArrayRef shape = rows.shape(i);
     key.assign(1, static_cast<char>(rows.dtype(i)));
     key.append(reinterpret_cast<const char*>(shape.data()), shape.size() * sizeof(int64_t));
-    if (c10::multiply_integers(shape) == 0) {  // a kind by itself
-      out.odd.push_back(static_cast<int64_t>(i));
+    const bool empty = c10::multiply_integers(shape) == 0;
+    if (empty) {  // a kind by itself
       key.assign(reinterpret_cast<const char*>(&i), sizeof(i));
       key.push_back('-');
     }
-    const auto [it, fresh] = kinds.try_emplace(key, static_cast<int64_t>(out.first.size()));
-    if (fresh) out.first.push_back(static_cast<int64_t>(i));
-    out.kind_of.push_back(it->second);
+    kinds.add(key, empty);
   }
-  return out;
+  return kinds.finished();
 }
 
 std::optional<TieSets> apart_sets(const files::MappedRows& rows) {
