@@ -16,7 +16,7 @@ from pyparam._cli.terminal import working
 from pyparam._measure.rows import finite_or_none
 from pyparam._measure.spectra import Spectrum
 from pyparam._measure.spectrum import spectrum as spectrum_of
-from pyparam._measure.stats import aligned
+from pyparam._measure.told import aligned
 
 _DROPPED = ("dtype", "error", "effective_rank", "condition", "matrix", "stable_rank")
 

@@ -21,7 +21,8 @@ from pyparam._cli.options import ROWS, Arguments, Exclude, Limit, Part, Select, 
 from pyparam._cli.source import load
 from pyparam._measure.readable import measure_dequantized, measure_readable
 from pyparam._measure.rows import Row, finite_or_none, marked, number
-from pyparam._measure.stats import Stats, reasons_told
+from pyparam._measure.stats import Stats
+from pyparam._measure.told import reasons_told
 from pyparam._sources.quantized import Logical
 
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)

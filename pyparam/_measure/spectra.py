@@ -15,7 +15,7 @@ from pyparam._base.closest import missing
 from pyparam._base.words import dtype_name, plain, shape_text
 from pyparam._base.wrappers import Names
 from pyparam._measure.rows import marked, number
-from pyparam._measure.stats import aligned, reasons_told
+from pyparam._measure.told import aligned, reasons_told
 
 _SHOWN_ROWS = 40
 _NUMBERS = ("sigma_max", "stable_rank", "effective_rank", "condition", "error", "l2")

@@ -6,7 +6,6 @@ import math
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +15,6 @@ from pyparam._base.closest import missing as missing_name
 from pyparam._base.native import _C
 from pyparam._base.notebook import table
 from pyparam._base.pending import Pending
-from pyparam._base.words import plain
 from pyparam._base.wrappers import Names
 from pyparam._measure.bins import (
     BINS_PER_OCTAVE,
@@ -34,6 +32,7 @@ from pyparam._measure.columns import COUNTS, VALUES, Columns, StatColumns
 from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged, narrowed
 from pyparam._measure.labels import By
 from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
+from pyparam._measure.told import aligned, reasons_told
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
@@ -492,24 +491,6 @@ class Grouped(Stats):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"what": self.what}
-
-
-def aligned(lines: list[list[str]], left: set[int]) -> str:
-    """Rows of cells as text, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def reasons_told(what: str, reasons: Mapping[str, str]) -> list[str]:
-    """A line an entry with its reason, ten of them at most."""
-    notes = [f"{what}: {plain(name)}: {plain(reason)}" for name, reason in islice(reasons.items(), 10)]
-    return notes + ([f"{what}: {len(reasons) - 10:,} more"] if len(reasons) > 10 else [])
 
 
 def _rows_or_zero(table: Tensor, rows: Tensor) -> Tensor:
