@@ -128,6 +128,7 @@ bench: $(VENV)/.bench $(VENV)/.installed $(VENV)/.built
 # make bench-record keeps the figures. A part: make bench-compare PYTEST_FLAGS="-k walk".
 bench-compare bench-record: $(VENV)/.bench $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) benchmarks/recorded.py $(if $(filter bench-record,$@),--record) -- $(PYTEST_FLAGS)
+	$(if $(filter bench-record,$@),PYTHONPATH=. $(PY) -m benchmarks.tables)
 
 # What needs no build.
 style: $(VENV)/.lint

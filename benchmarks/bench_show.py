@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from models import MODELS, chain, mixture, net
-from pairing import seconds, versus
+from pairing import keep, seconds, versus
 from torch import nn
 
 import pyparam
@@ -48,6 +48,7 @@ def test_show_mixture(benchmark: Any) -> None:
     assert summarize(model).parameters.unique == total
     ours = sorted(seconds(lambda: show(model)) for _ in range(9))[4]
     peer = seconds(lambda: torchinfo_text(model))
+    keep(ours, peer)
     benchmark.extra_info.update(ratio=round(peer / ours, 1), peer=peer, floor=60)
     benchmark.pedantic(lambda: show(model), rounds=5)
     print(f"\n{benchmark.name}: {ours:.3f} s against {peer:.1f} s: {peer / ours:.0f}× (floor 60×)")
