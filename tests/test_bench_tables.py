@@ -88,3 +88,12 @@ def test_every_figure_of_readme_has_a_name() -> None:
     cells = re.findall(r"\| ([\d.]+×[^|]*)\|", text)
     assert cells
     assert [cell for cell in cells if not tables.FIGURE.search(f"| {cell}")] == []
+
+
+def test_the_whole_table_has_each_figure_of_readme() -> None:
+    readme, docs = (
+        {match["name"] for match in tables.FIGURE.finditer(page.read_text(encoding="utf-8"))}
+        for page in tables.PAGES
+    )
+    assert len(readme) >= 10
+    assert readme - docs == set()

@@ -63,24 +63,6 @@ def test_every_operation_is_on_its_page() -> None:
     assert [name for name in schemas if f"`{name}" not in text] == []
 
 
-def rows(page: Path) -> list[list[str]]:
-    text = page.read_text(encoding="utf-8")
-    return [
-        [cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.*\|$", text, re.M)
-    ]
-
-
-def test_the_readme_has_the_figures_of_the_whole_table() -> None:
-    """Of a job by its verb: each ratio stands in a row of that verb in the table of benchmarks."""
-    whole = rows(DOCS / "benchmarks.md")
-    told = [row for row in rows(ROOT / "README.md") if row[-1].endswith("×")]
-    assert len(told) >= 10
-    for job, _, ratio in told:
-        verb = re.search(r"`(?:init\.)?(?:list\()?(\w+)", job)
-        assert verb is not None, job
-        assert any(verb[1] in row[0] and ratio in row[1:] for row in with_the_same(whole)), job
-
-
 def with_the_same(table: list[list[str]]) -> list[list[str]]:
     """Rows of which the first cell says that it is that of the row above."""
     made: list[list[str]] = []
