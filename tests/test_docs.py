@@ -63,14 +63,6 @@ def test_every_operation_is_on_its_page() -> None:
     assert [name for name in schemas if f"`{name}" not in text] == []
 
 
-def with_the_same(table: list[list[str]]) -> list[list[str]]:
-    """Rows of which the first cell says that it is that of the row above."""
-    made: list[list[str]] = []
-    for row in table:
-        made.append([made[-1][0], *row[1:]] if row[0].startswith("the same") and made else row)
-    return made
-
-
 def test_every_public_name_is_on_a_page() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     missing = [
