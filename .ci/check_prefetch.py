@@ -29,6 +29,7 @@ LOOPS = [
     r"pyparam::gradients\(",
     r"DeviceTable::DeviceTable\(",
     r"PlainWalk::read_batch\(",
+    r"Loan::take\(",
 ]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import operator
+import resource
+import sys
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import reference_access as reference
@@ -114,6 +117,27 @@ def test_a_cycle_stops_or_is_an_error_that_says_where() -> None:
         ValueError, match=r"state_dict: the module with the prefix 'child.back.' is its own ancestor"
     ):
         pyparam.state_dict(model)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its memory")
+def test_a_table_stores_the_path_of_modules_without_members_once() -> None:
+    """500 levels with keys of 400 bytes: so many paths take 50 MB."""
+    model: nn.Module = nn.Linear(1, 1)
+    for i in range(500):
+        level = nn.Module()
+        level._modules = {f"{i:.>400}": model, "leaf": nn.Linear(1, 1, bias=False)}
+        model = level
+    expected = [name for name, _ in model.named_parameters()]
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident()
+    table = pyparam.walk(model)
+    assert resident() - before < 10_000_000
+    assert table.names == expected
+    assert table._native.owner_names == [name.rpartition(".")[0] for name in expected]
+    assert table.attributes == [name.rpartition(".")[2] for name in expected]
 
 
 def test_a_chain_of_100_000_modules() -> None:

@@ -168,7 +168,7 @@ def without_all(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(table: MappedTable) -> None:
         raise AssertionError("somebody asked for all tensors of a file")
 
-    monkeypatch.setattr(MappedTable, "_columns", property(asked))
+    monkeypatch.setattr(MappedTable, "_native", property(asked))
 
 
 @pytest.mark.usefixtures("without_all")

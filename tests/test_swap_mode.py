@@ -1,5 +1,6 @@
 """PyTorch's swap mode converts a model by swapping tensors, which one that native code holds does not allow."""
 
+import contextlib
 import gc
 import threading
 import weakref
@@ -10,6 +11,7 @@ from torch import nn
 from torch.testing._internal.two_tensor import TwoTensor
 
 import pyparam
+from pyparam._base.native import _C
 
 
 @pytest.fixture
@@ -170,19 +172,65 @@ def test_the_model_is_freed_with_what_holds_it(swap_mode, verb):
     assert weight() is None
 
 
-def test_a_kept_table_holds_its_tensors_through_a_call_where_other_threads_may_swap_them():
-    table = pyparam.walk(ours())
-    alone, done = threading.active_count() == 1, threading.Event()
+@contextlib.contextmanager
+def another_thread():
+    done = threading.Event()
     waiting = threading.Thread(target=done.wait)
     waiting.start()
     try:
-        held = table._borrowed
-        assert [tensor._use_count() for tensor in table.tensors] == [2] * len(table)
-        del held
+        yield
     finally:
         done.set()
         waiting.join()
-    if alone:
-        borrowed = table._borrowed
-        assert [tensor._use_count() for tensor in table.tensors] == [1] * len(table)
-        del borrowed
+
+
+class Mode(torch.utils._python_dispatch.TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_call_holds_the_tensors_of_a_table_where_other_code_may_swap_them():
+    net = ours()
+    table = pyparam.walk(net)
+    borrowed, held = [1] * len(table), [2] * len(table)
+    if threading.active_count() == 1:
+        assert _C.holders(table._native) == borrowed
+    with another_thread():
+        assert _C.holders(table._native) == held
+    with Mode():
+        assert _C.holders(table._native) == held
+    # A signal's handler is Python code that runs within a long pass.
+    assert _C.holders(table._native, asks=True) == held
+    net[2].bias = nn.Parameter(TwoTensor(torch.ones(3), torch.ones(3)))
+    assert _C.holders(pyparam.walk(net)._native) == held
+    assert [tensor._use_count() for tensor in table.tensors] == borrowed
+
+
+def test_a_call_that_is_refused_leaves_the_holders_of_its_tensors_as_they_were():
+    tensor = torch.ones(2)
+    for around in (contextlib.nullcontext, another_thread):
+        with around(), pytest.raises(TypeError, match=r"tensors\[1\] is no tensor but an int"):
+            _C.share_memory([tensor, 3], [tensor])
+        assert tensor._use_count() == 1
+    assert tensor.tolist() == [1, 1]
+
+
+def test_a_table_that_its_own_tensor_refers_to_is_collected():
+    net = ours()
+    net[0].weight.table = table = pyparam.walk(net)
+    weight, gone = weakref.ref(net[0].weight), weakref.ref(table)
+    del net, table
+    gc.collect()
+    assert gone() is None
+    assert weight() is None
+
+
+def test_a_table_has_lists_of_its_own():
+    names, tensors = ["a", "b"], [torch.ones(1), torch.ones(2)]
+    native = _C.ParamTable(names, tensors)
+    names.clear(), tensors.clear(), native.tensors.clear()
+    assert native.names == ["a", "b"]
+    assert [len(tensor) for tensor in native.tensors] == [1, 2]
+    for method in (native.tensor, lambda i: native.take([i])):
+        with pytest.raises(IndexError, match="index out of range"):
+            method(2)

@@ -1,5 +1,6 @@
 #include "bindings/compare.h"
 
+#include "bindings/held_table.h"
 #include "bindings/operands.h"
 #include "table/compare.h"
 

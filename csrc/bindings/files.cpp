@@ -13,12 +13,12 @@
 #include <set>
 
 #include "bindings/given.h"
+#include "bindings/held_table.h"
 #include "bindings/name.h"
 #include "files/mapped.h"
 #include "files/natural.h"
 #include "files/safetensors.h"
 #include "table/mapped_rows.h"
-#include "table/param_table.h"
 
 namespace pyparam {
 
@@ -116,19 +116,21 @@ MappedRows rows_of(const std::vector<MappedPart>& parts, std::vector<uint64_t> p
   return {std::move(shared), std::move(places)};
 }
 
-// The rows as a table under these names; `held` are tensors that somebody has already, by row.
-ParamTable table_of(const MappedRows& rows, const py::list& names,
-                    const std::map<size_t, Given>& held) {
+// The rows as a table under these names; `live` are tensors that somebody has already, by row. It
+// holds tensors, not objects: weak references to what a file has given keep those from being
+// swapped anyway.
+HeldTable table_of(const MappedRows& rows, const py::list& names,
+                   const std::map<size_t, Given>& live) {
   if (names.size() != rows.size()) throw py::value_error("expected a name for each row");
   ParamTable table;
-  table.names = name_column(names);
+  table.names = name_column("table", names);
   const py::gil_scoped_release without_gil;
   table.tensors.reserve(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {
-    const auto own = held.find(i);
-    table.tensors.push_back(own != held.end() ? own->second.tensor : rows.tensor(i));
+    const auto own = live.find(i);
+    table.tensors.push_back(own != live.end() ? own->second.tensor : rows.tensor(i));
   }
-  return table;
+  return HeldTable(std::move(table));
 }
 
 // The names in natural order; nothing where one of them is no text that UTF-8 can hold.
@@ -229,7 +231,7 @@ void bind_files(py::module_& m) {
       .def("__len__", &MappedRows::size)
       .def("tensor", &MappedRows::tensor, py::arg("row"))
       .def("take", &MappedRows::take, py::arg("rows"))
-      .def("table", &table_of, py::arg("names"), py::arg("held"))
+      .def("table", &table_of, py::arg("names"), py::arg("live"))
       .def(
           "layout_kinds", [](const MappedRows& rows) { return layout_kinds(rows); },
           py::call_guard<py::gil_scoped_release>())

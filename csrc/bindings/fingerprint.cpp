@@ -1,6 +1,7 @@
 #include "bindings/fingerprint.h"
 
 #include "bindings/given.h"
+#include "bindings/held_table.h"
 #include "bindings/name.h"
 #include "bindings/operands.h"
 #include "kernels/hash.h"

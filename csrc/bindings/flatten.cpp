@@ -12,10 +12,10 @@
 
 #include "article.h"
 #include "bindings/given.h"
+#include "bindings/held_table.h"
 #include "bindings/uninitialized.h"
 #include "kernels/alike.h"
 #include "kernels/flatten.h"
-#include "table/param_table.h"
 
 namespace py = pybind11;
 

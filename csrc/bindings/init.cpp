@@ -4,6 +4,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/ops/empty.h>
 #include <torch/csrc/utils/pybind.h>
+#include "bindings/held_table.h"
 #include "bindings/name.h"
 
 #include <algorithm>
@@ -14,7 +15,6 @@
 #include "kernels/cpu/words.h"
 #include "kernels/philox.h"
 #include "kernels/stream.h"
-#include "table/param_table.h"
 
 namespace py = pybind11;
 

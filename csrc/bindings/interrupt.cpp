@@ -3,6 +3,7 @@
 
 #include <torch/csrc/utils/pybind.h>
 
+#include "bindings/loan.h"
 #include "kernels/interrupt.h"
 
 namespace py = pybind11;
@@ -15,6 +16,7 @@ namespace {
 void ask_python() {
   if (Py_IsInitialized() == 0) return;
   const py::gil_scoped_acquire gil;
+  Loan::hold_all();
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 

@@ -2,10 +2,10 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include "bindings/column.h"
+#include "bindings/held_table.h"
 #include "bindings/name.h"
 #include "table/layout_kinds.h"
 #include "table/name_tree.h"
-#include "table/param_table.h"
 
 namespace py = pybind11;
 
@@ -34,7 +34,7 @@ void bind_kinds(py::module_& m) {
   m.def(
       "name_tree",
       [](const py::list& names) {
-        const NameColumn column = name_column(names);
+        const NameColumn column = name_column("name_tree", names);
         const py::gil_scoped_release without_gil;
         return name_tree(column);
       },

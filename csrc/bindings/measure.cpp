@@ -14,6 +14,7 @@
 
 #include "article.h"
 #include "bindings/column.h"
+#include "bindings/held_table.h"
 #include "files/mapped.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/measure.h"
@@ -25,7 +26,6 @@
 #include "table/apart.h"
 #include "table/gradients.h"
 #include "table/layouts.h"
-#include "table/param_table.h"
 #include "table/prefetch.h"
 
 namespace py = pybind11;

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "article.h"
 #include "table/param_table.h"
 
 namespace pyparam {
@@ -55,11 +56,19 @@ struct type_caster<pyparam::Name> {
 
 namespace pyparam {
 
-// Raises TypeError for what is no str.
-inline NameColumn name_column(const pybind11::list& names) {
+// Raises TypeError that begins with `what` for what is no str.
+inline NameColumn name_column(const char* what, const pybind11::list& names) {
   NameColumn column;
   column.reserve(names.size());
-  for (const pybind11::handle name : names) column.append(name.cast<Name>().text);
+  pybind11::detail::make_caster<Name> caster;
+  for (const pybind11::handle name : names) {
+    if (!caster.load(name, false)) {
+      throw pybind11::type_error(std::string(what) + ": names are str, and " +
+                                 pybind11::repr(name).cast<std::string>() + " is " +
+                                 with_article(Py_TYPE(name.ptr())->tp_name));
+    }
+    column.append(static_cast<Name&>(caster).text);
+  }
   return column;
 }
 

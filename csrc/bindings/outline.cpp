@@ -1,5 +1,6 @@
 // Bindings of the outline of a model: definitions only.
 #include "bindings/outline.h"
+#include "bindings/held_table.h"
 #include "bindings/name.h"
 
 #include "table/outline.h"

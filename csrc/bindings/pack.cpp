@@ -8,10 +8,10 @@
 #include <unordered_map>
 #include <vector>
 
+#include "bindings/held_table.h"
 #include "bindings/name.h"
 #include "bindings/uninitialized.h"
 #include "kernels/pack.h"
-#include "table/param_table.h"
 
 namespace py = pybind11;
 

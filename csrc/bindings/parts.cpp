@@ -1,5 +1,6 @@
 // What distributed verbs ask of the parts of parameters that lie on this rank.
 #include "table/parts.h"
+#include "bindings/held_table.h"
 
 #include <torch/csrc/utils/pybind.h>
 
@@ -93,8 +94,9 @@ void bind_parts(py::module_& m) {
         try {
           walk::LocalParts found =
               walk::local_parts(table, dtensor.ptr(), dims.ptr(), local_of.ptr());
-          return std::make_tuple(std::move(found.locals), column(found.kind_of),
-                                 std::move(found.first));
+          return std::make_tuple(
+              HeldTable(table.names, py::reinterpret_steal<py::list>(found.locals.release())),
+              column(found.kind_of), std::move(found.first));
         } catch (const walk::PythonError&) {
           throw py::error_already_set();
         }

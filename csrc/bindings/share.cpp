@@ -2,8 +2,8 @@
 
 #include "bindings/column.h"
 #include "bindings/given.h"
+#include "bindings/held_table.h"
 #include "bindings/name.h"
-#include "table/param_table.h"
 #include "table/ties.h"
 
 namespace py = pybind11;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bindings/given.h"
+#include "bindings/held_table.h"
 #include "bindings/share.h"
 #include "table/copy.h"
 #include "table/requires_grad.h"
@@ -78,15 +79,15 @@ void bind_walk(py::module_& m) {
   m.def("overrides", [](const py::object& module, const std::string& method) {
     return raising([&] { return walk::overrides(module.ptr(), method); });
   });
-  m.def("walk_module",
-        [](const py::object& module, bool buffers, bool remove_duplicate, bool owners) {
-          return raising([&] {
-            walk::WalkedModule walked =
-                walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
-            py::object listed = walked.owners ? owned(std::move(walked.owners)) : py::none();
-            return std::make_pair(std::move(walked.table), std::move(listed));
-          });
-        });
+  m.def("walk_module", [](const py::object& module, bool buffers, bool remove_duplicate,
+                          bool owners) {
+    return raising([&] {
+      walk::WalkedModule walked =
+          walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
+      return std::make_pair(HeldTable(std::move(walked.names), owned(std::move(walked.tensors))),
+                            none_or(std::move(walked.owners)));
+    });
+  });
   // With `ask`, None where the class has a state_dict of its own.
   m.def(
       "state_dict",

@@ -44,24 +44,20 @@ class Divider {
         placements_(Ref::checked(PyDict_New())) {}
 
   // Appends what tells the row's kind; what of it lies here.
-  at::Tensor divide(const at::Tensor& tensor, Key& key) {
-    if (dtensor_ == Py_None ||
-        !tensor.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::Python)) {
-      return whole(tensor, key);
+  Ref divide(const at::Tensor& tensor, Key& key) {
+    Ref object = Ref::checked(THPVariable_Wrap(tensor));
+    if (dtensor_ != Py_None &&
+        tensor.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::Python)) {
+      const int is_part = PyObject_IsInstance(object.get(), dtensor_);
+      if (is_part < 0) throw PythonError{};
+      if (is_part != 0) return part(object.get(), tensor, key);
     }
-    const Ref object = Ref::checked(THPVariable_Wrap(tensor));
-    const int is_part = PyObject_IsInstance(object.get(), dtensor_);
-    if (is_part < 0) throw PythonError{};
-    return is_part != 0 ? part(object.get(), tensor, key) : whole(tensor, key);
+    key.add('w');
+    add_layout(tensor, key);
+    return object;
   }
 
  private:
-  static at::Tensor whole(const at::Tensor& tensor, Key& key) {
-    key.add('w');
-    add_layout(tensor, key);
-    return tensor;
-  }
-
   static void add_layout(const at::Tensor& tensor, Key& key) {
     key.add(tensor.unsafeGetTensorImpl()->key_set().raw_repr());
     key.add(tensor.scalar_type());
@@ -70,15 +66,15 @@ class Divider {
     if (has_sizes(tensor)) key.add_sizes(tensor.sizes());
   }
 
-  at::Tensor part(PyObject* object, const at::Tensor& tensor, Key& key) {
+  Ref part(PyObject* object, const at::Tensor& tensor, Key& key) {
     const Ref spec = attribute(object, "_spec");
     const Ref mesh = attribute(spec.get(), "mesh");
     const Ref placements = attribute(spec.get(), "placements");
-    at::Tensor local = local_tensor(object);
+    Ref local = local_tensor(object);
     key.add('p');
     key.add(mesh.get());
     add_layout(tensor, key);
-    add_layout(local, key);
+    add_layout(THPVariable_Unpack(local.get()), key);
     const Ref listed = Ref::checked(PySequence_Fast(placements.get(), "placements"));
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(listed.get()); ++i) {
       add_placement(PySequence_Fast_GET_ITEM(listed.get(), i), key);
@@ -86,12 +82,12 @@ class Divider {
     return local;
   }
 
-  at::Tensor local_tensor(PyObject* object) {
+  Ref local_tensor(PyObject* object) {
     Ref held = Ref::steal(PyObject_GetAttrString(object, "_local_tensor"));
     if (!held) PyErr_Clear();  // PyTorch keeps it otherwise
     if (held && is_tensor(held.get())) {
       const at::Tensor& found = THPVariable_Unpack(held.get());
-      if (!found.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::Python)) return found;
+      if (!found.unsafeGetTensorImpl()->key_set().has(c10::DispatchKey::Python)) return held;
     }
     // It may be on its way, or a wrapper.
     held = Ref::checked(PyObject_CallOneArg(local_of_, object));
@@ -99,7 +95,7 @@ class Divider {
       PyErr_SetString(PyExc_TypeError, "the local tensor of a DTensor is no tensor");
       throw PythonError{};
     }
-    return THPVariable_Unpack(held.get());
+    return held;
   }
 
   void add_placement(PyObject* placement, Key& key) {
@@ -139,20 +135,20 @@ class Divider {
 LocalParts local_parts(const ParamTable& table, PyObject* dtensor, PyObject* dims,
                        PyObject* local_of) {
   LocalParts out;
-  out.locals.names = table.names;
-  out.locals.tensors.reserve(table.size());
+  ListFiller locals(table.size());
   out.kind_of.reserve(table.size());
   Divider divider(dtensor, dims, local_of);
   std::unordered_map<std::string, int64_t> known;
   Key key;
   for (size_t i = 0; i < table.size(); ++i) {
     key.clear();
-    out.locals.tensors.push_back(divider.divide(table.tensors[i], key));
+    locals.add(divider.divide(table.tensors[i], key));
     const auto [entry, fresh] =
         known.try_emplace(key.bytes(), static_cast<int64_t>(out.first.size()));
     if (fresh) out.first.push_back(static_cast<int64_t>(i));
     out.kind_of.push_back(entry->second);
   }
+  out.locals = locals.finish();
   return out;
 }
 

@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "table/param_table.h"
+#include "walk/ref.h"
 
 namespace pyparam::walk {
 
 // Rows of one kind are alike in dtype, device, layout and shape; DTensors, in mesh, placements and
 // the same of their local tensors too.
 struct LocalParts {
-  ParamTable locals;
+  Ref locals;  // a list: of each row what lies here
   std::vector<int64_t> kind_of;
   std::vector<int64_t> first;  // the first row of each kind
 };

@@ -1,4 +1,4 @@
-// From an nn.Module to a ParamTable, in one pass.
+// From an nn.Module to the columns of a table, in one pass.
 #pragma once
 
 #include "table/param_table.h"
@@ -7,9 +7,10 @@
 namespace pyparam::walk {
 
 struct WalkedModule {
-  ParamTable table;
-  Ref owners;  // a list with a weak reference to each parameter's owning module; null where not
-               // asked for
+  NameColumn names;
+  Ref tensors;  // a list of the objects that the modules hold
+  Ref owners;   // a list with a weak reference to each parameter's owning module; null where not
+                // asked for
 };
 
 // Walks the parameters (and, with `buffers`, after a module's parameters its buffers) of an

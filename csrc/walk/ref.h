@@ -57,6 +57,33 @@ PyObject* guarded(const Fn& fn) {
   }
 }
 
+// A list that is filled from the front. `most` entries have their place from the beginning, and
+// what is left of it goes at the end; meanwhile no Python code may see the list. Where their number
+// is not known it is 0, and the list grows.
+class ListFiller {
+ public:
+  explicit ListFiller(size_t most)
+      : list_(Ref::checked(PyList_New(static_cast<Py_ssize_t>(most)))),
+        most_(static_cast<Py_ssize_t>(most)) {}
+
+  void add(Ref item) {
+    if (filled_ < most_) {
+      PyList_SET_ITEM(list_.get(), filled_++, item.release());
+    } else if (PyList_Append(list_.get(), item.get()) < 0) {
+      throw PythonError{};
+    }
+  }
+  Ref finish() {
+    if (filled_ < most_ && PyList_SetSlice(list_.get(), filled_, most_, nullptr) < 0)
+      throw PythonError{};
+    return std::move(list_);
+  }
+
+ private:
+  Ref list_;
+  Py_ssize_t most_, filled_ = 0;
+};
+
 // The garbage collector pauses while native code allocates many objects and runs no Python code.
 // What it has to do is only put off: its counters go on, so it runs at the first allocation after
 // this scope.

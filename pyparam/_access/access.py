@@ -68,10 +68,8 @@ def walk(source: Any, *, buffers: bool = False, remove_duplicate: bool = True) -
             be read.
     """
     if isinstance(source, nn.Module) and module_source.accepts(source):
-        table = module_source.table(source, buffers=buffers, remove_duplicate=remove_duplicate, owners=True)
-    else:
-        table = table_of(source, buffers=buffers, remove_duplicate=remove_duplicate)
-    return table._keep()
+        return module_source.table(source, buffers=buffers, remove_duplicate=remove_duplicate, owners=True)
+    return table_of(source, buffers=buffers, remove_duplicate=remove_duplicate)
 
 
 def state_dict(

@@ -180,7 +180,7 @@ def _renamed(side: Saved, rules: list[Rule], select: Pattern | None) -> Saved:
     others = list(dict.fromkeys((*side.values, *side.unseen)))
     new = dict(zip(others, renamed(others, rules, verb="compare"), strict=True))
     return Saved(
-        ParamTable.for_verb(names, table.tensors, table._owners),
+        ParamTable(names, table.tensors, table._owners),
         {new[name]: value for name, value in side.values.items()},
         {new[name]: kind for name, kind in side.unseen.items()},
     )

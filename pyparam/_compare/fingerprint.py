@@ -253,7 +253,7 @@ def _taken(table: ParamTable, group: Any, on_disk: bool) -> Fingerprint:
     if group is not None or has_parts(table):
         return _of_parts(table, group)
     with named_errors(table):
-        digests = _C.fingerprint(table._borrowed, on_disk)
+        digests = _C.fingerprint(table._native, on_disk)
     if isinstance(digests, tuple):
         result = Fingerprint(table.names, digests)
     else:

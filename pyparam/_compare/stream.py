@@ -71,4 +71,4 @@ def _made_bytes(tensor: Tensor) -> int:
 
 
 def _table(tensors: dict[str, Tensor]) -> ParamTable:
-    return ParamTable.for_verb(list(tensors), list(tensors.values()))
+    return ParamTable(list(tensors), list(tensors.values()))

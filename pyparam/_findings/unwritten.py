@@ -69,7 +69,7 @@ def _raw(seen: Survey) -> Iterator[Finding]:
     found = uninitialized(seen.table._take([row for row in suspects if row not in set(made)]))
     reasons = {name: found.reasons[name] for name in found if name in set(found.certain)}
     for row in made:
-        own = uninitialized(ParamTable.for_verb([seen.names[row]], [seen.values(row)]))
+        own = uninitialized(ParamTable([seen.names[row]], [seen.values(row)]))
         reasons |= {name: own.reasons[name] for name in own if name in set(own.certain)}
     certain = list(reasons)
     if certain:

@@ -17,7 +17,6 @@ from pyparam._base.native import _C
 from pyparam._inspect.outline import module_label, outline_of_module, outline_of_table
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
-from pyparam._sources.mapped_table import MappedTable
 from pyparam._sources.stand_in import value_of, with_values
 from pyparam._sources.table import ParamTable
 
@@ -117,8 +116,7 @@ class Tree:
         *,
         has_stand_ins: bool = False,
     ) -> None:
-        # Of a file nobody else has a tensor that could be swapped; and the outline has them all.
-        self.table = table if isinstance(table, MappedTable) else table._keep()
+        self.table = table
         self.checkpoint = checkpoint
         self.buffers = buffers
         self.has_stand_ins = has_stand_ins
@@ -225,7 +223,7 @@ def _table(rows: Pairs, *, remove_duplicate: bool) -> ParamTable:
     if remove_duplicate:
         seen: set[int] = set()
         rows = [row for row in rows if not (id(row[1]) in seen or seen.add(id(row[1])))]  # type: ignore[func-returns-value]
-    return ParamTable.for_verb([name for name, _ in rows], [tensor for _, tensor in rows])
+    return ParamTable([name for name, _ in rows], [tensor for _, tensor in rows])
 
 
 def node_of(source: Any) -> Node:

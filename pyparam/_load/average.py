@@ -60,7 +60,7 @@ def copy_(target: Any, source: Any, *, lerp: float | None = None) -> None:
         return
     once = {id(t): (name, t, s) for name, t, s in zip(names, targets, sources, strict=True)}
     rows = list(once.values())
-    shared = ties_of(ParamTable.for_verb([row[0] for row in rows], [row[1] for row in rows]))
+    shared = ties_of(ParamTable([row[0] for row in rows], [row[1] for row in rows]))
     if shared:
         a, b = shared[0].names[:2]
         raise ValueError(f"copy_: {a!r} and {b!r} share memory, which lerp= would move twice")
@@ -94,7 +94,7 @@ class EMA:
             _require_whole(f"EMA: {name!r}", tensor)
         with lasting():
             self._averages = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
-        self._table = ParamTable.for_verb(list(self._averages), list(self._averages.values()))
+        self._table = ParamTable(list(self._averages), list(self._averages.values()))
 
     @property
     def decay(self) -> float:

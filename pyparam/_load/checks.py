@@ -234,7 +234,7 @@ def check_memory(verb: str, values: Mapping[str, Any], wanted: Mapping[str, Any]
     ]
     names = [f"t{i}" for i in range(len(pairs))] + [f"s{i}" for i in range(len(pairs))]
     tensors = [target for _, target, _ in pairs] + [value for _, _, value in pairs]
-    for tie in ties_of(ParamTable.for_verb(names, tensors)):
+    for tie in ties_of(ParamTable(names, tensors)):
         for group in tie.classes("storage"):
             written = {name[1:] for name in group if name[0] == "t"}
             for name in group:

@@ -80,7 +80,7 @@ def distinct(table: ParamTable) -> Distinct | None:
 
 
 def _table(entries: list[tuple[str, Tensor]]) -> ParamTable:
-    return ParamTable.for_verb([name for name, _ in entries], [tensor for _, tensor in entries])
+    return ParamTable([name for name, _ in entries], [tensor for _, tensor in entries])
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def measure_strictly(
     found = None if grad else table._measured(histogram, maps)
     if found is None:
         with row_errors(table, grad):
-            found = _C.measure(table._borrowed, grad, histogram, maps, True)
+            found = _C.measure(table._native, grad, histogram, maps, True)
     if found is None:
         return _measure_shared(table, grad, histogram, maps, points)
     absent = set(found.missing)
@@ -189,7 +189,7 @@ def _measure_batches(
                 made[name] = source[name]
             except Untold as error:
                 untold[name] = error
-        table = ParamTable.for_verb(list(made), list(made.values()))
+        table = ParamTable(list(made), list(made.values()))
         del made
         found.append((1, measure_strictly(table, histogram=histogram, quantiles=quantiles)))
         del table
@@ -214,11 +214,11 @@ def _measure_shared(
         pairs = [(name, tensor.grad) for name, tensor in table]
         missing = [name for name, gradient in pairs if gradient is None]
         there = [(name, gradient) for name, gradient in pairs if gradient is not None]
-        table = ParamTable.for_verb([name for name, _ in there], [gradient for _, gradient in there])
+        table = ParamTable([name for name, _ in there], [gradient for _, gradient in there])
 
     def measured(part: ParamTable) -> _C.Measurement:
         with named_errors(part):
-            found = _C.measure(part._borrowed, False, histogram, maps, False)
+            found = _C.measure(part._native, False, histogram, maps, False)
         assert found is not None
         return found
 

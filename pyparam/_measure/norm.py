@@ -54,7 +54,7 @@ def total_norm(source: Any, p: float = 2.0, *, grad: bool = False, group: Any = 
     if has_parts(table):
         return total_norm_whole(table, order, grad)
     with row_errors(table, grad):
-        return _C.total_norm(table._borrowed, order, grad)
+        return _C.total_norm(table._native, order, grad)
 
 
 def clip_grad_norm_(
@@ -112,4 +112,4 @@ def clip_grad_norm_(
         clip_grads_with_norm_([tensor for _, tensor in table], max_norm, norm)
         return norm
     with row_errors(table, True, (TypeError, ValueError, RuntimeError)):
-        return _C.clip_grad_norm_(table._borrowed, float(max_norm), order, error_if_nonfinite)
+        return _C.clip_grad_norm_(table._native, float(max_norm), order, error_if_nonfinite)

@@ -53,7 +53,7 @@ def flatten(
     table = table_of(source)
     require_fake("flatten", table)
     with named_errors(table):
-        return _C.flatten(table._borrowed, grad, missing == "zeros", dtype, out)
+        return _C.flatten(table._native, grad, missing == "zeros", dtype, out)
 
 
 def flatten_groups(source: Any) -> dict[tuple[torch.device, torch.dtype], Tensor]:
@@ -118,7 +118,7 @@ def scatter_(source: Any, vector: Tensor) -> None:
     table = table_of(source)
     require_written("scatter_", table)
     with named_errors(table):
-        _C.scatter_(table._borrowed, vector)
+        _C.scatter_(table._native, vector)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

@@ -60,7 +60,7 @@ def with_shared(state: dict[str, Any], shared: Literal["keep", "once"]) -> dict[
 
 def _ties_of_state(state: Mapping[str, Any]) -> list[Tie]:
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    return ties_of(ParamTable.for_verb(list(tensors), list(tensors.values())))
+    return ties_of(ParamTable(list(tensors), list(tensors.values())))
 
 
 def _once(state: dict[str, Any], found: list[Tie]) -> dict[str, Any]:

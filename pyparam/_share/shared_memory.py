@@ -160,9 +160,7 @@ def _layouts_now(members: Sequence[Member]) -> list[Layout]:
 
 def _already(members: Sequence[Member], layouts: Sequence[Layout]) -> bool:
     """Whether the tensors share memory as recorded now."""
-    found = ties_of(
-        ParamTable.for_verb([str(i) for i in range(len(members))], [tensor for _, tensor, _ in members])
-    )
+    found = ties_of(ParamTable([str(i) for i in range(len(members))], [tensor for _, tensor, _ in members]))
     return len(found) == 1 and len(found[0].names) == len(members) and list(found[0].layouts) == list(layouts)
 
 

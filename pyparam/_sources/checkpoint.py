@@ -219,7 +219,7 @@ class Checkpoint(Mapping[str, Tensor]):
         """All of it as a table, in which tensors that would take memory of their own are stand-ins."""
         if not self._makes_tensors:
             return self.table()
-        return ParamTable.for_verb(list(self), [listed(self, name) for name in self])
+        return ParamTable(list(self), [listed(self, name) for name in self])
 
     def spare_maps(self) -> list[tuple[int, int]]:
         """Address and size of the mapped files whose pages a reader may give back behind itself.
@@ -323,7 +323,7 @@ class Checkpoint(Mapping[str, Tensor]):
                 made = _C.MappedRows(mapped, list(self._places.values()))
                 table = MappedTable.over(made, list(self._places), rows)
             else:
-                table = ParamTable.for_verb(list(self), list(self.values()))
+                table = ParamTable(list(self), list(self.values()))
             self._table = weakref.ref(table)
         return table
 
@@ -392,7 +392,7 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     if names == list(source):
         everything: ParamTable = source.table()
         return everything
-    return ParamTable.for_verb(names, [source[name] for name in names])
+    return ParamTable(names, [source[name] for name in names])
 
 
 def _counted(count: int, noun: str) -> str:

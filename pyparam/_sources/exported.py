@@ -29,4 +29,4 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
             pairs.append((name, tensor))
     if buffers:
         pairs += others
-    return ParamTable.for_verb([name for name, _ in pairs], [tensor for _, tensor in pairs])
+    return ParamTable([name for name, _ in pairs], [tensor for _, tensor in pairs])

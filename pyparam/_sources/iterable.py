@@ -43,7 +43,7 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
             seen.add(name)
         names.append(name)
         tensors.append(tensor)
-    return ParamTable.for_verb(names, tensors)
+    return ParamTable(names, tensors)
 
 
 def _described(item: Any) -> str:

@@ -18,12 +18,11 @@ class MappedTable(ParamTable):
     all of them, which then stay.
     """
 
-    __slots__ = ("_all", "_kept", "_live", "_rows")
+    __slots__ = ("_all", "_live", "_rows")
 
     _rows: _C.MappedRows
     _live: weakref.WeakValueDictionary[int, Tensor]
     _all: _C.ParamTable | None
-    _kept: bool
 
     @classmethod
     def over(cls, rows: _C.MappedRows, names: list[str], live: Mapping[int, Tensor]) -> MappedTable:
@@ -33,23 +32,14 @@ class MappedTable(ParamTable):
         table._names = names
         table._live = weakref.WeakValueDictionary(live)
         table._all = None
-        table._kept = False
-        table._held = table._owners = table._index = None
+        table._owners = table._index = None
         return table
 
     @property
-    def _columns(self) -> _C.ParamTable:  # type: ignore[override]
+    def _native(self) -> _C.ParamTable:  # type: ignore[override]
         if self._all is None:
             self._all = self._rows.table(self.names, dict(self._live))
-            if self._kept:
-                self._keep()
         return self._all
-
-    def _keep(self) -> MappedTable:
-        self._kept = True
-        if self._all is not None and self._held is None:
-            self._held = self._all.release_tensors()
-        return self
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -17,7 +17,7 @@ def accepts(source: object) -> bool:
 
 def table(source: Any, *, buffers: bool, remove_duplicate: bool) -> ParamTable:
     found = nested.flatten(source, _check_leaf)
-    return ParamTable.for_verb(list(found), list(found.values()))
+    return ParamTable(list(found), list(found.values()))
 
 
 def _check_leaf(name: str, value: Any) -> None:

@@ -37,7 +37,7 @@ def _asked(source: nn.Module, buffers: bool, remove_duplicate: bool) -> ParamTab
         pairs += _call(source, method, remove_duplicate)
     names = [name for name, _ in pairs]
     root = weakref.ref(source)
-    return ParamTable.for_verb(names, [tensor for _, tensor in pairs], lambda: _owners_by_name(root(), names))
+    return ParamTable(names, [tensor for _, tensor in pairs], lambda: _owners_by_name(root(), names))
 
 
 def _call(source: nn.Module, method: str, remove_duplicate: bool) -> Iterable[tuple[str, Tensor]]:

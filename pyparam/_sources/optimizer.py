@@ -96,4 +96,4 @@ def _table(states: Iterator[tuple[str, Mapping[str, Any]]]) -> ParamTable:
     for name, state in states:
         if isinstance(state, Mapping):
             found |= {f"{name}.{key}": value for key, value in nested.flatten(state).items()}
-    return ParamTable.for_verb(list(found), list(found.values()))
+    return ParamTable(list(found), list(found.values()))

@@ -51,4 +51,4 @@ def part_of(source: Any, part: str) -> Checkpoint | ParamTable:
     if table is None:
         return source.picked([names[row] for row in rows], short, prefix)  # type: ignore[no-any-return]
     chosen = table._take(rows)
-    return ParamTable.for_verb(short, chosen.tensors, chosen._owners)
+    return ParamTable(short, chosen.tensors, chosen._owners)

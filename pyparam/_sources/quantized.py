@@ -117,4 +117,4 @@ def dequantized(table: ParamTable, source: Any = None) -> ParamTable:
         return table
     names = [*found.rest.names, *(one.name for one in found.logical)]
     made = [stand_in(one.shape, torch.float32, one.values) for one in found.logical]
-    return ParamTable.for_verb(names, [*found.rest.tensors, *made])
+    return ParamTable(names, [*found.rest.tensors, *made])

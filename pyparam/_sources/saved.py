@@ -107,7 +107,7 @@ def _of_module(model: nn.Module) -> Saved:
             _take_apart(name, tensor, found, others)
         else:
             found[name] = tensor
-    return _with_others(ParamTable.for_verb(list(found), list(found.values())), others)
+    return _with_others(ParamTable(list(found), list(found.values())), others)
 
 
 def _take_apart(name: str, tensor: Tensor, found: dict[str, Tensor], others: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def with_values(table: ParamTable) -> ParamTable:
     tensors = table.tensors
     if not any(map(is_stand_in, tensors)):
         return table
-    return ParamTable.for_verb(table.names, [value_of(tensor) for tensor in tensors], table._owners)
+    return ParamTable(table.names, [value_of(tensor) for tensor in tensors], table._owners)
 
 
 def told_values(table: ParamTable) -> tuple[ParamTable, dict[str, str]]:
@@ -83,7 +83,7 @@ def told_values(table: ParamTable) -> tuple[ParamTable, dict[str, str]]:
         except Untold as error:
             untold[table.names[row]] = str(error)
     kept = table._take(list(made)) if untold else table
-    return ParamTable.for_verb(kept.names, list(made.values()), kept._owners), untold
+    return ParamTable(kept.names, list(made.values()), kept._owners), untold
 
 
 class Values:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn, TypeAlias, overload
@@ -35,74 +34,29 @@ class ParamTable:
     the objects stay and what they are changes. Two tables are equal when they are the same object.
     """
 
-    __slots__ = ("__weakref__", "_columns", "_held", "_index", "_names", "_owners")
+    __slots__ = ("__weakref__", "_index", "_names", "_native", "_owners")
 
     def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None) -> None:
-        names = list(names)
-        wrong = next((name for name in names if not isinstance(name, str)), None)
-        if wrong is not None:
-            raise TypeError(f"ParamTable: names are str, and {wrong!r} is {a_kind(wrong)}")
-        self._fill(_C.ParamTable(names, list(tensors)), owners)
-        self._keep()
-
-    @classmethod
-    def for_verb(
-        cls, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None
-    ) -> ParamTable:
-        """A table that holds its tensors natively: its verb drops it, or they are nobody else's."""
-        return cls.from_native(_C.ParamTable(list(names), list(tensors)), owners)
+        self._fill(_C.ParamTable(names, tensors), owners)
 
     @classmethod
     def from_native(
         cls, native: _C.ParamTable, owners: Owners | None = None, names: list[str] | None = None
     ) -> ParamTable:
         """Wraps the native table that a walk made; ``owners`` has one entry a row, ``names`` are those of the
-        table where somebody has them as strings already.
-
-        A table that outlives the verb it was made for is told to ``_keep``.
-        """
+        table where somebody has them as strings already."""
         table = cls.__new__(cls)
-        table._fill(native, owners)
-        table._names = names
+        table._fill(native, owners, names)
         return table
 
-    def _fill(self, native: _C.ParamTable, owners: Owners | None) -> None:
-        self._columns = native
-        self._held: list[Tensor] | None = None  # the tensors, where the columns have none
+    def _fill(self, native: _C.ParamTable, owners: Owners | None, names: list[str] | None = None) -> None:
+        # Holds Python's objects, and lends their tensors to native code for the length of a call: one that
+        # native code held could not be swapped (torch.utils.swap_tensors), which is how PyTorch converts
+        # models of tensor subclasses, and any in its swap mode.
+        self._native = native
         self._owners = owners
-        self._names: list[str] | None = None
+        self._names = names
         self._index: Names | None = None
-
-    def _keep(self) -> ParamTable:
-        """From now on tensors are held as Python objects, and natively while a verb runs alone.
-
-        A tensor that native code holds cannot be swapped (``torch.utils.swap_tensors``), which is how PyTorch
-        converts models of tensor subclasses, and any in its swap mode
-        (``torch.__future__.set_swap_module_params_on_conversion``). One that only Python holds can.
-        """
-        if self._held is None:
-            self._held = self._columns.release_tensors()
-        return self
-
-    @property
-    def _native(self) -> _C.ParamTable:
-        """The columns, for one native call; made anew for each where Python holds the tensors."""
-        columns = self._columns
-        return columns if self._held is None else columns.with_tensors(self._held)
-
-    @property
-    def _borrowed(self) -> _C.ParamTable:
-        """``_native`` at a fraction of its price, to be handed to a native call and kept by nobody.
-
-        Where no other thread runs, it does not hold what it lists: nothing may swap tensors meanwhile.
-        """
-        columns = self._columns
-        if self._held is None:
-            return columns
-        # Another thread may swap tensors while native code runs unlocked: what is borrowed then is freed.
-        if threading.active_count() > 1:
-            return self._native
-        return _C.BorrowedTable(columns, self._held)
 
     # What verbs ask of all rows, which a table may know without having the tensors.
 
@@ -113,7 +67,7 @@ class ParamTable:
         return _C.name_tree(self._native)
 
     def _python_tensors(self) -> list[int]:
-        return _C.python_tensors(self._borrowed)
+        return _C.python_tensors(self._native)
 
     def _apart_sets(self) -> _C.TieSets | None:
         """``tie_sets`` where it is known that no entry shares memory; None where somebody has to look."""
@@ -127,19 +81,18 @@ class ParamTable:
     def names(self) -> list[str]:
         """The qualified names."""
         if self._names is None:
-            self._names = self._columns.names
+            self._names = self._native.names
         return self._names
 
     @property
     def tensors(self) -> list[Tensor]:
         """The tensors: the very objects the source holds."""
-        columns = self._columns
-        return columns.tensors if self._held is None else list(self._held)
+        return self._native.tensors
 
     @property
     def attributes(self) -> list[str]:
         """The name each tensor has in its owner: "bias" for "0.block 1.0.bias"."""
-        return self._columns.attributes
+        return self._native.attributes
 
     @property
     def owners(self) -> list[nn.Module | None]:
@@ -155,7 +108,7 @@ class ParamTable:
         return owners or ()
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self._native)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return zip(self.names, self.tensors, strict=True)
@@ -178,7 +131,7 @@ class ParamTable:
                 raise missing(key, self.names, "a table")
             return self._tensor(position)
         if isinstance(key, slice):
-            return self._take(range(len(self))[key])._keep()
+            return self._take(range(len(self))[key])
         try:
             position = range(len(self))[key]
         except TypeError:
@@ -190,8 +143,7 @@ class ParamTable:
         return self._tensor(position)
 
     def _tensor(self, position: int) -> Tensor:
-        columns = self._columns
-        return columns.tensor(position) if self._held is None else self._held[position]
+        return self._native.tensor(position)
 
     def _positions(self) -> Names:
         if self._index is None:
@@ -222,7 +174,7 @@ class ParamTable:
             rows = taken(self.names, wanted)
         else:
             rows = [i for i, (name, tensor) in enumerate(self) if wanted(name, tensor)]
-        return self._take(rows)._keep()
+        return self._take(rows)
 
     def _take(self, positions: Sequence[int]) -> ParamTable:
         owners: Owners | None = None

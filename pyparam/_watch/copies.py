@@ -42,7 +42,7 @@ class Copies:
                 self.buffers[device, dtype] = buffer
             buffer = buffer[:needed]
             flatten(part, out=buffer)
-            copies.append((ParamTable.for_verb(part.names, unflatten(buffer, part)), part, positions))
+            copies.append((ParamTable(part.names, unflatten(buffer, part)), part, positions))
         return copies
 
     def _of_parts(self, table: ParamTable) -> Copied:
@@ -52,4 +52,4 @@ class Copies:
         for copies, _, positions in self.of(locals):
             for i, tensor in zip(positions, copies.tensors, strict=True):
                 before[i] = as_part(tensor, table[i])
-        return [(ParamTable.for_verb(table.names, before), table, list(range(len(table))))]
+        return [(ParamTable(table.names, before), table, list(range(len(table))))]

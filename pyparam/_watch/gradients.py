@@ -50,4 +50,4 @@ def _as_table(table: ParamTable) -> tuple[ParamTable, set[str]]:
             gradient = gradient.values()
         names.append(name)
         values.append(gradient)
-    return ParamTable.for_verb(names, values), missing
+    return ParamTable(names, values), missing

@@ -29,6 +29,6 @@ def second_moments(
         state = optimizer.state.get(parameter) if name in long else None
         if state and "exp_avg_sq" in state:
             found.append((name, state["exp_avg_sq"]))
-    table = ParamTable.for_verb([name for name, _ in found], [moment for _, moment in found])
+    table = ParamTable([name for name, _ in found], [moment for _, moment in found])
     stats, _ = read_of(table, measure_strictly)
     return dict(zip(stats.names, stats.mean.tolist(), strict=True))

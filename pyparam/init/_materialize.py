@@ -99,24 +99,16 @@ def materialized(
             made.buffers.append((torch.empty_like(tensor, device=target), name, sampler, where))
     made.table = ParamTable(subject.names, tensors)
     yield made
-    # The tables hold both sides, and only what nothing else in C++ holds can change places with its
-    # identity kept.
     names = made.table.names
+    # What was on the meta device and what takes its place are not to be kept.
     subject.tensors = tensors = []
-    subject.table = made.table
-    _release(table)
-    _release(made.table)
+    subject.table = made.table = ParamTable([], [])
     made.install()
     made.table = table_of(model)
     if made.table.names != names:
         raise RuntimeError(
             "pyparam internal error, please report: materialising changed the parameters' names"
         )
-
-
-def _release(table: ParamTable) -> None:
-    """Empties a table that nobody but initialize_ has seen."""
-    table._fill(ParamTable([], [])._native, None)  # what finds owners refers to the native table too
 
 
 def _fresh_parameter(old: Any, device: torch.device) -> Any:

@@ -85,7 +85,7 @@ def assign(pairs: Sequence[tuple[Condition, Any]], subject: Subject) -> list[int
     others = subject.other_names
     if others:
         rows = list(others)
-        table = ParamTable.for_verb(list(others.values()), [subject.tensors[i] for i in rows])
+        table = ParamTable(list(others.values()), [subject.tensors[i] for i in rows])
         for i, rule in zip(rows, _C.assign_words(table._native, native), strict=True):
             chosen[i] = min(rule, chosen[i]) if min(rule, chosen[i]) >= 0 else max(rule, chosen[i])
     remaining: Sequence[int] = [i for i, rule in enumerate(chosen) if rule < 0] if -1 in chosen else ()
