@@ -117,6 +117,13 @@ def test_an_infix_is_suggested():
     assert renamed(wrapped, found.rule, verb="v") == plain
 
 
+@pytest.mark.parametrize("line", ["", "two\nlines", "module.two\nlines"])
+def test_names_of_several_lines_are_names_too(line):
+    plain = [f"layers.{i}.weight" for i in range(20)] + [line]
+    found = suggested(plain, [f"net.{name}" for name in plain])
+    assert (found.matched, found.text, found.side) == (21, "net.", 1)
+
+
 def test_nothing_is_suggested():
     assert suggested([], []) is None
     assert suggested(["a", "b"], ["a", "b"]) is None

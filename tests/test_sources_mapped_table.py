@@ -187,10 +187,46 @@ def test_what_makes_no_tensor_a_name(tmp_path: Path) -> None:
     assert pyparam.ties(checkpoint) == []
     assert pyparam.findings(checkpoint) == []
     assert pyparam.report(checkpoint, tmp_path / "a.html").findings == ()
+    assert pyparam.compare(checkpoint, pyparam.open(checkpoint.path)).equal
+    other = {f"net.{name}": tensor * 2 if "3.w" in name else tensor for name, tensor in tensors.items()}
+    other["net.layers.4.bias"] = torch.zeros(2, 2)
+    assert pyparam.compare(checkpoint, other, rename_b="net.").changed() == [
+        "layers.3.weight",
+        "layers.4.bias",
+    ]
     some = table._take([0, 17])
     assert [tuple(some._tensor(i).shape) for i in (0, 1)] == [
         tuple(tensors[name].shape) for name in some.names
     ]
+
+
+@pytest.mark.parametrize("shift", [0, 1], ids="shifted by {}".format)
+def test_rows_compare_as_their_tensors(tmp_path: Path, shift: int) -> None:
+    many = 5000  # more than are made at once
+    values = torch.randn(many, 3, generator=torch.Generator().manual_seed(0))
+    made = {str(i): values[i].clone() for i in range(many)} | state()
+    save_file(made, tmp_path / "a.safetensors")
+    other = dict(made)
+    other["7"] = other["7"].double()
+    other["11"] = other["11"][:2]
+    for i in range(0, many, 9):
+        other[str(i)] = other[str(i)] + 1
+    checkpoint = pyparam.open(moved(tmp_path / "a.safetensors", tmp_path / "b.safetensors", shift))
+    found = pyparam.compare(checkpoint, dict(reversed(other.items())))
+    wanted = pyparam.compare(dict(checkpoint), dict(reversed(other.items())))
+    assert len(wanted.changed()) == 558
+    assert found.to_dict() == wanted.to_dict()
+    for column in ("_values", "_counts", "_sizes", "_ends"):
+        assert torch.equal(getattr(found, column), getattr(wanted, column)), column
+    assert pyparam.compare(other, checkpoint).to_dict() == pyparam.compare(other, dict(checkpoint)).to_dict()
+
+
+def test_a_written_copy_of_what_is_not_aligned_is_compared(path: Path, tmp_path: Path) -> None:
+    checkpoint = pyparam.open(moved(path, tmp_path / "moved.safetensors", 1))
+    table = checkpoint.table()
+    cube = table["cube"]
+    cube.zero_()
+    assert pyparam.compare(checkpoint, path).changed() == ["cube"]
 
 
 def test_a_row_gives_one_object_before_and_after_all_are_made(path: Path) -> None:

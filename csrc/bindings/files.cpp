@@ -226,11 +226,12 @@ void bind_files(py::module_& m) {
       .def("__len__", &MappedBytes::size);
   py::class_<MappedEntries, std::shared_ptr<MappedEntries>>(m, "MappedEntries")
       .def("__len__", &MappedEntries::size);
-  py::class_<MappedRows>(m, "MappedRows")
+  py::class_<MappedRows, std::shared_ptr<MappedRows>>(m, "MappedRows")
       .def(py::init(&rows_of), py::arg("parts"), py::arg("places"))
       .def("__len__", &MappedRows::size)
       .def("tensor", &MappedRows::tensor, py::arg("row"))
       .def("take", &MappedRows::take, py::arg("rows"))
+      .def_property_readonly("in_place", &MappedRows::in_place)
       .def("table", &table_of, py::arg("names"), py::arg("live"))
       .def(
           "layout_kinds", [](const MappedRows& rows) { return layout_kinds(rows); },

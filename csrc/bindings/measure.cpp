@@ -176,10 +176,7 @@ std::optional<Measurement> measure(const ParamTable& table, bool grad, bool hist
 // is, or may share memory with another.
 std::optional<Measurement> measure_rows(const files::MappedRows& rows, bool histogram,
                                         const FileMaps& maps) {
-  if (rows.size() == 0 || !dispatch_is_plain()) return std::nullopt;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    if (rows.data(i) == nullptr && c10::multiply_integers(rows.shape(i)) != 0) return std::nullopt;
-  }
+  if (rows.size() == 0 || !dispatch_is_plain() || !rows.in_place()) return std::nullopt;
   LayoutColumns layouts;
   ApartCheck memory;
   const auto list = cpu::ElementList::of_made(rows.size(), [&](size_t i) { return rows.tensor(i); },

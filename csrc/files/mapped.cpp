@@ -77,6 +77,13 @@ const char* MappedRows::data(size_t row) const {
   return aligned ? from : nullptr;
 }
 
+bool MappedRows::in_place() const {
+  for (size_t row = 0; row < size(); ++row) {
+    if (data(row) == nullptr && c10::multiply_integers(shape(row)) != 0) return false;
+  }
+  return true;
+}
+
 MappedRows MappedRows::take(const std::vector<int64_t>& rows) const {
   std::vector<uint64_t> places;
   places.reserve(rows.size());

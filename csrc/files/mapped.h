@@ -70,6 +70,8 @@ class MappedRows {
   at::Tensor tensor(size_t row) const;
   // Where its bytes are; null where it has none, or is a copy of what is not aligned.
   const char* data(size_t row) const;
+  // Whether every row with elements lies in its file as it is: no two tensors of a row differ then.
+  bool in_place() const;
   MappedRows take(const std::vector<int64_t>& rows) const;
 
  private:

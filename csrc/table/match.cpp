@@ -12,12 +12,15 @@ namespace {
 // All names of a table, put together one after the other.
 class Names {
  public:
-  explicit Names(const ParamTable& table) {
-    ends_.reserve(table.size());
-    for (size_t i = 0; i < table.size(); ++i) {
+  explicit Names(const NameColumn& names) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < names.size(); ++i) bytes += names.length(i);
+    bytes_.reserve(bytes);
+    ends_.reserve(names.size());
+    for (size_t i = 0; i < names.size(); ++i) {
       const size_t begin = bytes_.size();
-      bytes_.resize(begin + table.names.length(i));
-      table.names.write(i, bytes_.data() + begin);
+      bytes_.resize(begin + names.length(i));
+      names.write(i, bytes_.data() + begin);
       ends_.push_back(bytes_.size());
     }
   }
@@ -82,7 +85,7 @@ Index index_of(const char* verb, const char* side, const Names& names) {
 
 }  // namespace
 
-Matching match(const char* verb, const ParamTable& a, const ParamTable& b) {
+Matching match(const char* verb, const NameColumn& a, const NameColumn& b) {
   const Names names_a(a);
   const Names names_b(b);
   const Index of_a = index_of(verb, "a", names_a);

@@ -17,6 +17,6 @@ struct Matching {
 
 // Raises c10::ValueError where a table has a name twice: "compare: two parameters of a are named
 // ...".
-Matching match(const char* verb, const ParamTable& a, const ParamTable& b);
+Matching match(const char* verb, const NameColumn& a, const NameColumn& b);
 
 }  // namespace pyparam

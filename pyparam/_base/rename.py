@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from pyparam._base.words import a_kind
@@ -261,7 +261,8 @@ def suggested(first: Collection[str], second: Collection[str]) -> Suggestion | N
     best: Suggestion | None = None
     for side in (1, 0):
         names, others = sets[side], sets[1 - side]
-        for text in _candidates(names, [name for name in lists[1 - side] if name not in names], others):
+        missing = [name for name in lists[1 - side] if name not in names]
+        for text in _candidates(lists[side], missing, others):
             found = Suggestion(0, text, side)
             count = len({found.apply(name) for name in names} & others)
             if count > (best.matched if best else have):
@@ -272,15 +273,27 @@ def suggested(first: Collection[str], second: Collection[str]) -> Suggestion | N
 def _candidates(names: Collection[str], missing: Sequence[str], known: Collection[str]) -> list[str]:
     """Prefixes and infixes that may be too much in ``names``, by those of the ``known`` that are missing."""
     found: dict[str, None] = {}
+    text = "\n".join(("", *names, ""))  # searched as a whole, which is faster than name by name
     for infix in _INFIXES:
-        if any(name.startswith(infix) or f".{infix}" in name for name in names):
+        if f"\n{infix}" in text or f".{infix}" in text:
             found[infix] = None
     step = max(1, len(missing) // _TRIED)
     for wanted in missing[::step][:_TRIED]:
-        ending = f".{wanted}"
-        for name in names:
-            if name.endswith(ending) and name not in known:
+        for name in _ending(f".{wanted}", names, text):
+            if name not in known:
                 found.setdefault(name[: -len(wanted)])
                 if len(found) > 4 * _TRIED:
                     return list(found)
     return list(found)
+
+
+def _ending(ending: str, names: Collection[str], text: str) -> Iterator[str]:
+    """Those of the names that end so; ``text`` has a line for each."""
+    if "\n" in ending or text.count("\n") != len(names) + 1:  # a name of several lines
+        yield from (name for name in names if name.endswith(ending))
+        return
+    line = f"{ending}\n"
+    at = text.find(line)
+    while at >= 0:
+        yield text[text.rfind("\n", 0, at) + 1 : at + len(ending)]
+        at = text.find(line, at + 1)

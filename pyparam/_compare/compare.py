@@ -172,7 +172,7 @@ def _renamed(side: Saved, rules: list[Rule], select: Pattern | None) -> Saved:
     if select is not None:
         # A pattern is of tensors: what a state holds beside them is left out.
         return Saved(_renamed(Saved(side.table, {}, {}), rules, None).table.select(select), {}, {})
-    rules = [rule for rule in rules if rule is not None]
+    rules = [rule for rule in rules if rule is not None and rule != []]
     if not rules:
         return side
     table = side.table
@@ -180,7 +180,7 @@ def _renamed(side: Saved, rules: list[Rule], select: Pattern | None) -> Saved:
     others = list(dict.fromkeys((*side.values, *side.unseen)))
     new = dict(zip(others, renamed(others, rules, verb="compare"), strict=True))
     return Saved(
-        ParamTable(names, table.tensors, table._owners),
+        table._under(names),
         {new[name]: value for name, value in side.values.items()},
         {new[name]: kind for name, kind in side.unseen.items()},
     )
@@ -194,7 +194,7 @@ def _read(
     while True:
         try:
             with _named_errors(a, b):
-                return (a, b), _C.compare(a._native, b._native, disk_a, disk_b), unread
+                return (a, b), _C.compare(a._compared(), b._compared(), disk_a, disk_b), unread
         except REFUSALS as error:
             # Everything is checked before the first value is read: trying again costs little.
             refused: dict[str, str] = {}

@@ -110,12 +110,13 @@ class Comparison:
         "_by_name",
         "_ends",
         "_found",
-        "_index",
+        "_in_a",
+        "_names",
+        "_names_a",
         "_sizes",
         "accepted",
         "dtype_changed",
         "missing",
-        "names",
         "recognised",
         "shape_changed",
         "structure",
@@ -126,7 +127,6 @@ class Comparison:
         "values_changed",
     )
 
-    names: tuple[str, ...]
     missing: list[str]
     unexpected: list[str]
     shape_changed: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -155,20 +155,22 @@ class Comparison:
 
     def __init__(self, a: ParamTable, b: ParamTable, found: dict[str, Any]) -> None:
         names_a, names_b = a.names, b.names
-        self.names = tuple(names_a[i] for i in found["in_a"])
+        self._names_a = names_a
+        self._in_a: Tensor = found["in_a"]
+        self._names: tuple[str, ...] | None = None
+        self._by_name: Names | None = None
         self.missing = [names_a[i] for i in found["missing"]]
         self.unexpected = [names_b[i] for i in found["unexpected"]]
         self.shape_changed = {}
         self.dtype_changed = {}
-        if found["reshaped_a"] or found["retyped"]:
-            tensors_a, tensors_b = a.tensors, b.tensors
-            for i, j in zip(found["reshaped_a"], found["reshaped_b"], strict=True):
-                self.shape_changed[names_a[i]] = (tuple(tensors_a[i].shape), tuple(tensors_b[j].shape))
-                if tensors_a[i].dtype != tensors_b[j].dtype:
-                    self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
-            for row in found["retyped"]:
-                i, j = found["in_a"][row], found["in_b"][row]
-                self.dtype_changed[names_a[i]] = (tensors_a[i].dtype, tensors_b[j].dtype)
+        for i, j in zip(found["reshaped_a"], found["reshaped_b"], strict=True):
+            one, other = a._tensor(i), b._tensor(j)
+            self.shape_changed[names_a[i]] = (tuple(one.shape), tuple(other.shape))
+            if one.dtype != other.dtype:
+                self.dtype_changed[names_a[i]] = (one.dtype, other.dtype)
+        for row in found["retyped"]:
+            i, j = int(self._in_a[row]), int(found["in_b"][row])
+            self.dtype_changed[names_a[i]] = (a._tensor(i).dtype, b._tensor(j).dtype)
         self.recognised, self.accepted, self.structure = {}, {}, []
         self.unread, self.values_changed, self.unseen, self.suggestion = {}, {}, {}, None
         columns = found["values"], found["counts"]
@@ -177,8 +179,27 @@ class Comparison:
         )
         self._sizes: Tensor = found["sizes"]
         self._ends: Tensor = found["ends"]
-        self._index = dict(zip(self.names, range(len(self.names)), strict=True))
-        self._by_name = Names(self._index)
+
+    # --- names ---------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the rows, in the order of ``a``."""
+        if self._names is None:
+            names = self._names_a
+            whole = len(self._in_a) == len(names)  # which are in order
+            self._names = tuple(names) if whole else tuple([names[i] for i in self._in_a.tolist()])
+        return self._names
+
+    def _name(self, row: int) -> str:
+        return self._names_a[int(self._in_a[row])] if self._names is None else self._names[row]
+
+    @property
+    def _rows(self) -> Names:
+        """The rows by name."""
+        if self._by_name is None:
+            self._by_name = Names(dict(zip(self.names, range(len(self)), strict=True)))
+        return self._by_name
 
     # --- columns -------------------------------------------------------------------------------------------
 
@@ -239,14 +260,15 @@ class Comparison:
     @property
     def equal_bits(self) -> Tensor:
         same = self.differing == 0
-        retyped = [self._index[name] for name in self.dtype_changed if name in self._index]
-        same[retyped] = False
+        if self.dtype_changed:
+            index = self._rows.exact
+            same[[index[name] for name in self.dtype_changed if name in index]] = False
         return same
 
     # --- rows ----------------------------------------------------------------------------------------------
 
     def _row(self, row: int) -> Difference:
-        name = self.names[row]
+        name = self._name(row)
         begin = int(self._ends[row - 1]) if row > 0 else 0
         shape = tuple(self._sizes[begin : int(self._ends[row])].tolist())
         numel, differing, nonfinite, first = self._counts[row].tolist()
@@ -268,7 +290,7 @@ class Comparison:
         )
 
     def __getitem__(self, name: str) -> Difference:
-        row = self._by_name.find(name)
+        row = self._rows.find(name)
         if row is None:
             raise KeyError(f"compare: {self._why_no_row(name)}")
         return self._row(row)
@@ -287,10 +309,10 @@ class Comparison:
         return f"neither side has a parameter named {name!r}{hint(close)}"
 
     def __contains__(self, name: object) -> bool:
-        return self._by_name.find(name) is not None
+        return self._rows.find(name) is not None
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self._in_a)
 
     def __iter__(self) -> Iterator[Difference]:
         return map(self._row, range(len(self)))
@@ -315,11 +337,13 @@ class Comparison:
 
         Without those that are ``accepted``.
         """
-        return [self.names[row] for row in self._changed().tolist()] + list(self.shape_changed)
+        return [*map(self._name, self._changed().tolist()), *self.shape_changed]
 
     def _changed(self) -> Tensor:
         same = self.equal_bits
-        same[[self._index[name] for name in self.accepted]] = True
+        if self.accepted:
+            index = self._rows.exact
+            same[[index[name] for name in self.accepted]] = True
         return (~same).nonzero().flatten()
 
     def worst(self, n: int = _SHOWN, by: str = "rel_l2") -> list[Difference]:
@@ -399,7 +423,7 @@ class Comparison:
         return [plain(line) for line in lines]
 
     def _suggested(self, found: Suggestion) -> str:
-        most = len(self.names) + len(self.shape_changed) + min(len(self.missing), len(self.unexpected))
+        most = len(self) + len(self.shape_changed) + min(len(self.missing), len(self.unexpected))
         many = f"all {most:,} match" if found.matched >= most else f"{found.matched:,} of {most:,} match"
         option = f"rename={found.text!r}, --map {found.text}"
         if found.is_infix:

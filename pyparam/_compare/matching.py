@@ -36,6 +36,8 @@ def matched(a: ParamTable, b: ParamTable, unread: Collection[str]) -> dict[str, 
         found["in_a"].append(i)
         found["in_b"].append(j)
     add_shapes(found, [tensors_a[i].shape for i in found["in_a"]])
+    for key in ("in_a", "in_b"):
+        found[key] = torch.tensor(found[key], dtype=torch.int64, device="cpu")
     return found
 
 

@@ -6,6 +6,10 @@ import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from pyparam._base.native import _C
 from pyparam._base.words import plain
 
 if TYPE_CHECKING:
@@ -39,14 +43,28 @@ class Role:
 
 def roles_of(found: Comparison) -> list[Role]:
     """The roles of a comparison's rows of which one changed, in the order of ``a``."""
-    changed = set(found._changed().tolist())
-    rel = found.rel_l2.tolist()
-    groups: dict[str, list[int]] = {}
-    for row, name in enumerate(found.names):
-        groups.setdefault(_NUMBER.sub("*", name), []).append(row)
-    made = []
-    for name, rows in groups.items():
-        own = [rel[row] for row in rows if row in changed]
-        if own:
-            made.append(Role(name, len(rows), len(own), min(own), max(own)))
-    return made
+    changed = found._changed()
+    if not len(changed):
+        return []
+    names = found.names
+    tree = _C.name_tree(list(names))
+    known: dict[str, int] = {}
+    words = [_NUMBER.sub("*", word) for word in tree.strings]
+    alike = tree.alike([known.setdefault(word, len(known)) for word in words], [False] * len(words))
+    _, roles, counts = torch.unique(alike, return_inverse=True, return_counts=True)
+    own = roles[changed]
+    rel = found.rel_l2[changed]
+    first = _least(torch.arange(len(names), dtype=torch.int64, device="cpu"), roles, len(counts))
+    least, most = _least(rel, own, len(counts)), -_least(-rel, own, len(counts))
+    columns = (counts, torch.bincount(own, minlength=len(counts)), least, most, first)
+    made = [
+        (first, Role(_NUMBER.sub("*", names[first]), count, some, low, high))
+        for count, some, low, high, first in zip(*(column.tolist() for column in columns), strict=True)
+        if some
+    ]
+    return [role for _, role in sorted(made, key=lambda pair: pair[0])]
+
+
+def _least(values: Tensor, groups: Tensor, count: int) -> Tensor:
+    """Of each group the smallest value; of one without any, the largest of all."""
+    return values.max().repeat(count).scatter_reduce_(0, groups, values, "amin")

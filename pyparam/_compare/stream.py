@@ -27,7 +27,7 @@ def read_in_batches(
     """What ``read`` gives of two tables, where stand-ins are asked for their values a batch at a time."""
     unread = unreadable_in(b) | unreadable_in(a)
     pairs = matched(a, b, unread)
-    rows_of = list(zip(pairs["in_a"], pairs["in_b"], strict=True))
+    rows_of = list(zip(pairs["in_a"].tolist(), pairs["in_b"].tolist(), strict=True))
     tensors = a.tensors, b.tensors
     names = a.names
     row_of = {names[i]: row for row, (i, _) in enumerate(rows_of)}
@@ -63,7 +63,7 @@ def _batch_read(
             unread[name] = str(error)
     (table, _), found, refused = read(_table(one), _table(other))
     figures = zip(found["values"].cpu(), found["counts"].cpu(), strict=True)
-    return dict(zip([table.names[i] for i in found["in_a"]], figures, strict=True)), unread | refused
+    return dict(zip([table.names[i] for i in found["in_a"].tolist()], figures, strict=True)), unread | refused
 
 
 def _made_bytes(tensor: Tensor) -> int:

@@ -155,7 +155,8 @@ def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
     found = matched(a.table, b.table, unread)
     tensors_a, tensors_b = a.table.tensors, b.table.tensors
     retyped = set(found["retyped"])
-    pairs = _Pairs(a, b, found["in_a"], found["in_b"])
+    in_a, in_b = found["in_a"].tolist(), found["in_b"].tolist()
+    pairs = _Pairs(a, b, in_a, in_b)
     parts = pairs.parts
     moved = len(pairs.moved_rows())
     reads_first = bool(a.is_lazy or b.is_lazy or moved)
@@ -180,7 +181,7 @@ def compare_whole(a: Side, b: Side, asked: Asked) -> Found:
     found["values"], found["counts"] = values, all_counts
     casts = {}
     for row in retyped:
-        one_type, other_type = tensors_a[found["in_a"][row]].dtype, tensors_b[found["in_b"][row]].dtype
+        one_type, other_type = tensors_a[in_a[row]].dtype, tensors_b[in_b[row]].dtype
         forth, back = (bool(answers[row, question]) for question in (_FORTH, _BACK))
         if words := cast_words(one_type, other_type, lambda: forth, lambda: back):  # noqa: B023
             casts[pairs.names[row]] = words

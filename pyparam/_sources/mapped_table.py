@@ -75,3 +75,13 @@ class MappedTable(ParamTable):
 
     def _measured(self, histogram: bool, maps: list[tuple[int, int]]) -> _C.Measurement | None:
         return _C.measure_rows(self._rows, histogram, maps) if self._all is None else None
+
+    def _compared(self) -> _C.ParamTable | tuple[list[str], _C.MappedRows]:
+        if self._all is None and self._rows.in_place:
+            return self.names, self._rows
+        return super()._compared()
+
+    def _under(self, names: list[str]) -> ParamTable:
+        if self._all is None:
+            return MappedTable.over(self._rows, names, dict(self._live))
+        return super()._under(names)

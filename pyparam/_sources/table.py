@@ -77,6 +77,14 @@ class ParamTable:
         """What measuring gives; None where it takes the tensors."""
         return None
 
+    def _compared(self) -> _C.ParamTable | tuple[list[str], _C.MappedRows]:
+        """The table as one side of a comparison."""
+        return self._native
+
+    def _under(self, names: list[str]) -> ParamTable:
+        """The same entries under other names."""
+        return ParamTable(names, self.tensors, self._owners)
+
     @property
     def names(self) -> list[str]:
         """The qualified names."""
