@@ -119,6 +119,26 @@ def test_a_cycle_stops_or_is_an_error_that_says_where() -> None:
         pyparam.state_dict(model)
 
 
+@pytest.mark.parametrize("prefix", ["", "x", "eight by", "é."])
+def test_keys_of_state_dicts_hash_as_python_hashes_them(prefix: str) -> None:
+    """They bring their hash, each made from that of the path above: also behind a path that was longer."""
+    model: nn.Module = nn.Linear(1, 1)
+    for i in range(20):
+        level = nn.Module()
+        level._modules = {f"{'long' * i}": model, "é" * (i % 5): nn.Linear(1, 1), "b": nn.Linear(1, 1)}
+        level._parameters["p" * i] = nn.Parameter(torch.ones(1))
+        model = level
+    for own in (False, True):
+        if own:  # which takes the way that is not in bulk
+            model._register_state_dict_hook(lambda *_: None)
+        state = pyparam.state_dict(model, prefix=prefix)
+        for keys in (list(state), list(state._metadata)):
+            assert len(keys) == len(set(keys)) > 50
+            anew = [key.encode().decode() for key in keys]
+            assert [hash(key) for key in keys] == [hash(key) for key in anew]
+        assert list(state) == list(model.state_dict(prefix=prefix))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its memory")
 def test_a_table_stores_the_path_of_modules_without_members_once() -> None:
     """500 levels with keys of 400 bytes: so many paths take 50 MB."""

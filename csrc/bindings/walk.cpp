@@ -19,6 +19,7 @@
 #include "walk/load_state_dict.h"
 #include "walk/module_table.h"
 #include "walk/module_type.h"
+#include "walk/prefix_hash.h"
 #include "walk/state_dict.h"
 #include "walk/str_dict.h"
 
@@ -61,6 +62,7 @@ py::object none_or(Ref ref) { return ref ? owned(std::move(ref)) : py::none(); }
 void bind_walk(py::module_& m) {
   raising([&] {
     walk::check_dict_layout();
+    walk::check_hash();
     walk::create_iterator_types(m.ptr());
     return 0;
   });

@@ -246,7 +246,7 @@ class StateDictBuilder {
   PyObject* root_prefix_;
   bool keep_vars_;
   Detacher detacher_;
-  Path path_{Path::Style::kPrefix};
+  Path path_{Path::Style::kPrefix, Path::Strs::kKeys};
   std::vector<Level> stack_;
   IdSet on_path_;
   Ref metadata_of_, metadata_;
@@ -270,7 +270,7 @@ Ref plain_state_dict(PyObject* root, PyObject* prefix, bool keep_vars) {
   const Detacher detacher;
   Ref target = new_destination();
   const Ref metadata = metadata_of(target.get());
-  Path path(Path::Style::kPrefix);
+  Path path(Path::Style::kPrefix, Path::Strs::kKeys);
   path.assign(prefix);
   bool plain = true;
   const auto save = [&](const PlainWalk::Members& members, uint32_t module, Path& at) {
