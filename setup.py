@@ -198,7 +198,7 @@ UNITS = {
     "kernels": ("csrc/kernels/*.cpp",),
     "walk": ("csrc/walk/*.cpp",),
     "table": ("csrc/table/*.cpp",),
-    "values": of_cpu("convert difference exact hash words"),
+    "values": of_cpu("convert difference exact hash hash_few words"),
     "draws": of_cpu("draw_tile fill pair"),
     "reads": of_cpu("compare elements fingerprint flatten measure part_compare scatter summaries"),
     "blocks": of_cpu("bins copies lerp logical memory norm packed_bins pages part_hash transfer"),

@@ -52,6 +52,32 @@ def test_formula_at_the_edges_of_words_steps_and_chunks(nbytes: int) -> None:
     assert one(tensor) == reference.digits(reference.digest(tensor))
 
 
+def test_formula_of_many_together() -> None:
+    dtypes = [torch.float32, torch.bfloat16, torch.uint8, torch.int64, torch.bool]
+    shapes = [(3,), (), (2, 3), (0,), (3, 2), (1, 1, 7), (130,), (2, 0), (4, 1, 2, 3), (33, 2), (1100,)]
+    pairs = [
+        (f"layers.{i}.{'weight' * (i % 7)}.{'x' * (i % 11)}", random_bits(shapes[i % 11], dtypes[i % 5], i))
+        for i in range(270)
+    ]
+    found = fingerprint(pairs)
+    assert dict(found) == {name: reference.digits(reference.digest(tensor)) for name, tensor in pairs}
+    assert found.total == reference.total(pairs)
+
+
+def test_names_of_nested_modules_count_as_they_are_spelled() -> None:
+    root = nn.Module()
+    module = root
+    for depth in range(20):
+        module.register_parameter("w" * (depth % 9 + 1), nn.Parameter(torch.ones(depth)))
+        module.add_module("m" * (depth % 5 + 1), nn.Module())
+        module.bias = nn.Parameter(torch.zeros(1))
+        module = module.get_submodule("m" * (depth % 5 + 1))
+    table = pyparam.walk(root)
+    first = fingerprint(table).total
+    assert first == reference.total(dict(root.named_parameters()).items())
+    assert fingerprint(table).total == first
+
+
 @given(
     st.lists(st.tuples(st.text(max_size=20), st.integers(0, 40)), unique_by=lambda pair: pair[0], max_size=12)
 )
@@ -140,7 +166,7 @@ def test_threads_do_not_count(sizes: list[int], threads: int) -> None:
 def test_instruction_set_does_not_count(isa: str) -> None:
     code = (
         "import torch, pyparam; x = torch.arange(100_001, dtype=torch.int32); "
-        "print(pyparam.fingerprint([x, x[1::3]]).total)"
+        "print(pyparam.fingerprint([x, x[1::3], *(x[:n] for n in range(300))]).total)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],
@@ -150,7 +176,7 @@ def test_instruction_set_does_not_count(isa: str) -> None:
         check=True,
     )
     x = torch.arange(100_001, dtype=torch.int32)
-    assert ran.stdout.strip() == fingerprint([x, x[1::3]]).total
+    assert ran.stdout.strip() == fingerprint([x, x[1::3], *(x[:n] for n in range(300))]).total
 
 
 def test_order_of_entries_and_requires_grad_do_not_count() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import sys
 import weakref
 
@@ -34,6 +36,14 @@ def test_fingerprint_is_a_value() -> None:
     assert repr(a) == f"Fingerprint({a.total}, 2 parameters)"
     assert repr(fingerprint([torch.ones(1)])).endswith("1 parameter)")
     assert len(a.total) == len(a["bias"]) == 32
+
+
+def test_a_fingerprint_outlives_its_table_and_its_process() -> None:
+    found = fingerprint(pyparam.walk(nn.Linear(3, 2)))
+    for again in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert again == found
+        assert dict(again) == dict(found)
+        assert again.diff(found) == again.diverged == []
 
 
 def test_diff_names_what_differs() -> None:
@@ -81,8 +91,9 @@ def test_wrong_types_are_refused() -> None:
         fingerprint({}).diff({})  # type: ignore[arg-type]
     with pytest.raises(KeyError, match="no entry named 'b' in a fingerprint of 1"):
         fingerprint({"a": torch.ones(1)})["b"]
+    names = pyparam._base.native._C.NameColumn(["a", "b"])
     with pytest.raises(ValueError, match="2 names need 32 bytes of digests; got 16"):
-        pyparam._base.native._C.fingerprint_total(["a", "b"], bytes(16))
+        pyparam._base.native._C.fingerprint_total(names, bytes(16))
 
 
 # --- tensors that have no bytes to read --------------------------------------------------------------------
@@ -113,6 +124,7 @@ def test_repeated_names_are_refused() -> None:
     table = pyparam.ParamTable(["a", "b", "a"], [torch.ones(1), torch.ones(1), torch.zeros(1)])
     with pytest.raises(ValueError, match="fingerprint: two parameters are named 'a'; names must be unique"):
         fingerprint(table)
+    assert fingerprint(pyparam.ParamTable(["a", "b", ""], list(table.tensors))).names == ("a", "b", "")
 
 
 def test_plain_subclasses_are_ordinary_tensors() -> None:

@@ -6,61 +6,69 @@
 #include "bindings/operands.h"
 #include "kernels/hash.h"
 #include "table/fingerprint.h"
+#include "table/name_sums.h"
 
 namespace pyparam {
 
-void bind_fingerprint(pybind11::module_& m) {
-  namespace py = pybind11;
+namespace {
+
+namespace py = pybind11;
+
+py::bytes as_bytes(const TotalBytes& total) { return {total.data(), total.size()}; }
+
+// The digests of a table with these names, as bytes, and the total.
+py::tuple found_of(const NameColumn& names, const at::Tensor& digests) {
+  const py::bytes bytes(nullptr, names.size() * kDigestBytes);
+  char* to = PyBytes_AS_STRING(bytes.ptr());
+  TotalBytes total;
+  {
+    const py::gil_scoped_release release;
+    total = fingerprint_of(names, digests, to);
+  }
+  return py::make_tuple(bytes, as_bytes(total));
+}
+
+py::tuple fingerprint(const ParamTable& table, bool release_pages) {
+  std::optional<cpu::HashOperands> operands;
+  {
+    const py::gil_scoped_release release;
+    operands = operands_of(table, release_pages);
+  }
+  if (operands.has_value()) {
+    check_initialized("fingerprint", "tensors", table.tensors, operands->empty);
+  } else {
+    check_operands("fingerprint", "tensors", table.tensors);
+  }
+  at::Tensor digests;
+  {
+    const py::gil_scoped_release release;
+    digests = operands.has_value() ? cpu::fingerprint(table.tensors, *operands, release_pages)
+                                   : digests_of(table, release_pages);
+  }
+  if (digests.is_cpu()) return py::make_tuple(table.names, found_of(table.names, digests));
+  return py::make_tuple(table.names, digests);
+}
+
+}  // namespace
+
+void bind_fingerprint(py::module_& m) {
   m.attr("FINGERPRINT_FORMAT") = hash::kHashFormat;
-  const auto both = [](const TableFingerprint& found) {
-    return py::make_tuple(py::bytes(found.digests), py::bytes(found.total));
-  };
-  // The digests and the total; of tensors on a device, the digests there.
-  m.def(
-      "fingerprint",
-      [both](const ParamTable& table, bool release_pages) -> py::object {
-        std::optional<cpu::HashOperands> operands;
-        {
-          py::gil_scoped_release release;
-          operands = operands_of(table);
-        }
-        if (operands.has_value()) {
-          check_initialized("fingerprint", "tensors", table.tensors, operands->empty);
-        } else {
-          check_operands("fingerprint", "tensors", table.tensors);
-        }
-        at::Tensor digests;
-        TableFingerprint found;
-        {
-          py::gil_scoped_release release;
-          digests = operands.has_value() ? cpu::fingerprint(table.tensors, *operands, release_pages)
-                                         : digests_of(table, release_pages);
-          if (digests.is_cpu()) found = fingerprint_of(table, digests);
-        }
-        return digests.is_cpu() ? py::object(both(found)) : py::cast(digests);
-      },
-      py::arg("table"), py::arg("release_pages") = false);
+  py::class_<NameColumn>(m, "NameColumn")
+      .def(py::init([](const py::list& names) { return name_column("fingerprint", names); }),
+           py::arg("names"))
+      .def("__len__", &NameColumn::size)
+      .def_property_readonly("unique",
+                             [](const NameColumn& names) { return names.entry_sums()->unique; })
+      .def("strings", &strings_of);
+  m.def("fingerprint", &fingerprint, py::arg("table"), py::arg("release_pages") = false);
   m.def(
       "fingerprint_of",
-      [both](const ParamTable& table, const Given& digests) {
-        TableFingerprint found;
-        {
-          py::gil_scoped_release release;
-          found = fingerprint_of(table, digests.tensor);
-        }
-        return both(found);
-      },
-      py::arg("table"), py::arg("digests"));
+      [](const NameColumn& names, const Given& digests) { return found_of(names, digests.tensor); },
+      py::arg("names"), py::arg("digests"));
   m.def(
       "fingerprint_total",
-      [](const std::vector<Name>& names, const std::string_view& digests) {
-        const std::vector<std::string_view> texts = [&] {
-          std::vector<std::string_view> out;
-          out.reserve(names.size());
-          for (const Name& name : names) out.emplace_back(name.text);
-          return out;
-        }();
-        return py::bytes(total_of(texts, digests));
+      [](const NameColumn& names, const std::string_view& digests) {
+        return as_bytes(total_of(names, digests));
       },
       py::arg("names"), py::arg("digests"));
 }

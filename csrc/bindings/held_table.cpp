@@ -31,12 +31,7 @@ HeldTable table_from_columns(const py::object& given, const py::object& given_te
   return {std::move(names), std::move(tensors)};
 }
 
-py::list names_of(const HeldTable& table) {
-  const NameColumn& names = table.names();
-  py::list out(names.size());
-  for (size_t i = 0; i < names.size(); ++i) out[i] = str_of(names[i]);
-  return out;
-}
+py::list names_of(const HeldTable& table) { return strings_of(table.names()); }
 
 py::object tensors_of(const HeldTable& table) {
   if (!table.objects()) return py::cast(table.native().tensors);

@@ -56,6 +56,12 @@ struct type_caster<pyparam::Name> {
 
 namespace pyparam {
 
+inline pybind11::list strings_of(const NameColumn& names) {
+  pybind11::list out(names.size());
+  for (size_t i = 0; i < names.size(); ++i) out[i] = str_of(names[i]);
+  return out;
+}
+
 // Raises TypeError that begins with `what` for what is no str.
 inline NameColumn name_column(const char* what, const pybind11::list& names) {
   NameColumn column;

@@ -29,10 +29,16 @@ namespace pyparam::hash {
 inline constexpr int kHashFormat = 1;
 inline constexpr uint64_t kStep = 0x9e3779b97f4a7c15u;  // 2^64 / golden ratio, odd
 
+inline constexpr uint64_t kFirstFactor = 0xbf58476d1ce4e5b9u;
+inline constexpr uint64_t kSecondFactor = 0x94d049bb133111ebu;
+inline constexpr int kFirstShift = 30;
+inline constexpr int kSecondShift = 27;
+inline constexpr int kLastShift = 31;
+
 PYPARAM_FORMULA uint64_t mix(uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
+  z = (z ^ (z >> kFirstShift)) * kFirstFactor;
+  z = (z ^ (z >> kSecondShift)) * kSecondFactor;
+  return z ^ (z >> kLastShift);
 }
 
 // m(word, position), where `key` is position * kStep: a loop over words adds kStep instead of
@@ -100,18 +106,43 @@ PYPARAM_FORMULA Digest tensor_digest(Sums description, const Sums& bytes) {
   return finish(description);
 }
 
+// What a name adds to the record of its entry, taken in piece by piece, so that the names of a
+// module's parameters begin with what its own name came to.
+class NameSums {
+ public:
+  void append(const char* text, int64_t count) {
+    while (count > 0) {
+      const auto begun = static_cast<int64_t>(length_ % 8);
+      const int64_t taken = count < 8 - begun ? count : 8 - begun;
+      word_ |= partial_word(text, taken) << (8 * begun);
+      length_ += static_cast<uint64_t>(taken);
+      text += taken;
+      count -= taken;
+      if (length_ % 8 != 0) return;
+      sums_.add_word(word_, kFirstOfName + length_ / 8 - 1);
+      word_ = 0;
+    }
+  }
+  Sums sums() const {
+    Sums out = sums_;
+    out.add_word(length_, 2);
+    if (length_ % 8 != 0) out.add_word(word_, kFirstOfName + length_ / 8);
+    return out;
+  }
+
+ private:
+  static constexpr uint64_t kFirstOfName = 3;
+  Sums sums_;
+  uint64_t word_ = 0;  // that is begun
+  uint64_t length_ = 0;
+};
+
 // What one named digest adds to the sum over a table. Adding needs no order of names; scrambling
-// name and digest together ties each digest to its name.
-inline Digest entry_digest(const char* name, int64_t length, const Digest& digest) {
-  Sums record;
-  record.add_word(digest.low, 0);
-  record.add_word(digest.high, 1);
-  record.add_word(static_cast<uint64_t>(length), 2);
-  uint64_t index = 3;
-  int64_t at = 0;
-  for (; at + 8 <= length; at += 8) record.add_word(partial_word(name + at, 8), index++);
-  if (at < length) record.add_word(partial_word(name + at, length - at), index);
-  return finish(record);
+// name and digest together ties each digest to its name. `name` is what NameSums gives.
+inline Digest entry_digest(Sums name, const Digest& digest) {
+  name.add_word(digest.low, 0);
+  name.add_word(digest.high, 1);
+  return finish(name);
 }
 
 // The digest of a table from the sums of its entries' halves.

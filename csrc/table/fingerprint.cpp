@@ -6,14 +6,16 @@
 
 #include <atomic>
 #include <cstring>
+#include <vector>
 
+#include "kernels/cpu/hash_few.h"
 #include "kernels/flatten.h"
+#include "kernels/hash.h"
 #include "kernels/operands.h"
+#include "table/name_sums.h"
 
 namespace pyparam {
 namespace {
-
-constexpr int64_t kNamesPerTask = 2048;
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "digests are turned round as a whole");
 
@@ -29,27 +31,19 @@ hash::Digest read_digest(const char* from) {
   return {__builtin_bswap64(halves[1]), __builtin_bswap64(halves[0])};
 }
 
-// name_of(i, buffer) views the name i, which it may put into the buffer; digest_of(i) is its
-// digest.
-template <typename NameOf, typename DigestOf>
-std::string total_from(size_t count, const NameOf& name_of, const DigestOf& digest_of) {
+TotalBytes total_from(const EntrySums& names, const hash::Digest* digests) {
+  constexpr int64_t kNamesPerTask = 16384;
+  const auto count = static_cast<int64_t>(names.sums.size());
   std::atomic<uint64_t> low{0};
   std::atomic<uint64_t> high{0};
-  at::parallel_for(0, static_cast<int64_t>(count), kNamesPerTask, [&](int64_t begin, int64_t end) {
-    hash::Digest sum;
-    std::string buffer;
-    for (int64_t i = begin; i < end; ++i) {
-      const std::string_view name = name_of(static_cast<size_t>(i), buffer);
-      const hash::Digest entry =
-          hash::entry_digest(name.data(), static_cast<int64_t>(name.size()), digest_of(i));
-      sum.low += entry.low;
-      sum.high += entry.high;
-    }
+  at::parallel_for(0, count, kNamesPerTask, [&](int64_t begin, int64_t end) {
+    const hash::Digest sum =
+        cpu::sum_entries(digests + begin, names.sums.data() + begin, end - begin);
     low.fetch_add(sum.low, std::memory_order_relaxed);
     high.fetch_add(sum.high, std::memory_order_relaxed);
   });
-  std::string total(16, '\0');
-  write_digest(total.data(), hash::table_digest({low, high}, static_cast<int64_t>(count)));
+  TotalBytes total;
+  write_digest(total.data(), hash::table_digest({low, high}, count));
   return total;
 }
 
@@ -65,40 +59,29 @@ at::Tensor digests_of(const ParamTable& table, bool release_pages) {
   return direct ? cpu::fingerprint(table.tensors, true) : op.call(table.tensors);
 }
 
-std::optional<cpu::HashOperands> operands_of(const ParamTable& table) {
+std::optional<cpu::HashOperands> operands_of(const ParamTable& table, bool release_pages) {
   if (!dispatch_is_plain()) return std::nullopt;
-  return cpu::read_ordinary_operands(table.tensors);
+  return cpu::read_ordinary_operands(table.tensors, release_pages);
 }
 
-TableFingerprint fingerprint_of(const ParamTable& table, const at::Tensor& digests) {
-  const size_t count = table.size();
+TotalBytes fingerprint_of(const NameColumn& names, const at::Tensor& digests, char* bytes) {
+  const size_t count = names.size();
   TORCH_CHECK_VALUE(digests.is_cpu() && digests.is_contiguous() &&
                         digests.scalar_type() == at::kLong &&
                         digests.numel() == static_cast<int64_t>(2 * count),
                     "fingerprint: the digests are not those of this table");
-  TableFingerprint out;
-  const auto* words = reinterpret_cast<const uint64_t*>(digests.const_data_ptr<int64_t>());
-  const auto digest_of = [words](int64_t t) {
-    return hash::Digest{words[2 * t], words[2 * t + 1]};
-  };
-  const auto name_of = [&table](size_t i, std::string& buffer) -> std::string_view {
-    buffer.resize(table.names.length(i));
-    table.names.write(i, buffer.data());
-    return buffer;
-  };
-  out.total = total_from(count, name_of, digest_of);
-  out.digests.resize(count * 16);
-  for (size_t t = 0; t < count; ++t)
-    write_digest(out.digests.data() + t * 16, digest_of(static_cast<int64_t>(t)));
-  return out;
+  const auto* found = reinterpret_cast<const hash::Digest*>(digests.const_data_ptr<int64_t>());
+  for (size_t t = 0; t < count; ++t) write_digest(bytes + t * kDigestBytes, found[t]);
+  return total_from(*names.entry_sums(), found);
 }
 
-std::string total_of(const std::vector<std::string_view>& names, std::string_view digests) {
-  TORCH_CHECK_VALUE(digests.size() == names.size() * 16, "fingerprint: ", names.size(),
-                    " names need ", names.size() * 16, " bytes of digests; got ", digests.size());
-  const auto name_of = [&names](size_t i, std::string&) { return names[i]; };
-  return total_from(names.size(), name_of,
-                    [digests](int64_t i) { return read_digest(digests.data() + i * 16); });
+TotalBytes total_of(const NameColumn& names, std::string_view digests) {
+  TORCH_CHECK_VALUE(digests.size() == names.size() * kDigestBytes, "fingerprint: ", names.size(),
+                    " names need ", names.size() * kDigestBytes, " bytes of digests; got ",
+                    digests.size());
+  std::vector<hash::Digest> found(names.size());
+  for (size_t i = 0; i < found.size(); ++i) found[i] = read_digest(&digests[i * kDigestBytes]);
+  return total_from(*names.entry_sums(), found.data());
 }
 
 }  // namespace pyparam

@@ -11,6 +11,8 @@
 
 namespace pyparam {
 
+struct EntrySums;
+
 // Qualified names as a tree of keys: a module's path is stored once however many parameters lie
 // below it, so a chain of 100,000 modules does not cost the sum of its path lengths. A name is put
 // together when it is read. Copies share what they hold until one of them is added to.
@@ -60,6 +62,10 @@ class NameColumn {
     return name;
   }
 
+  // What the names add to a fingerprint (table/name_sums.h), worked out when it is first asked for
+  // and then kept with them.
+  std::shared_ptr<const EntrySums> entry_sums() const;
+
   void reserve(size_t names) { own().leaves.reserve(names); }
   void shrink_to_fit() {
     Held& held = own();
@@ -77,8 +83,9 @@ class NameColumn {
 
   struct Held {
     std::string keys;
-    std::vector<Key> nodes;   // modules
-    std::vector<Key> leaves;  // parameters, in table order
+    std::vector<Key> nodes;                       // modules
+    std::vector<Key> leaves;                      // parameters, in table order
+    std::shared_ptr<const EntrySums> entry_sums;  // null until asked for; read and set atomically
 
     Key make(Node parent, std::string_view key) {
       const Key made{keys.size(), static_cast<uint32_t>(key.size()), parent};
@@ -90,11 +97,13 @@ class NameColumn {
   // To be added to: nobody else's.
   Held& own() {
     if (held_.use_count() > 1) held_ = std::make_shared<Held>(*held_);
+    if (held_->entry_sums != nullptr) held_->entry_sums.reset();
     return *held_;
   }
   std::string_view key_of(const Key& key) const {
     return std::string_view(held_->keys).substr(key.begin, key.length);
   }
+  std::shared_ptr<const EntrySums> make_entry_sums() const;
   // The root adds no dot.
   size_t length(Key key) const {
     size_t total = key.length;

@@ -34,7 +34,7 @@ class Fingerprint:
     Iterating gives (name, digits) pairs.
     """
 
-    __slots__ = ("_by_name", "_found", "_index", "_names", "diverged", "unseen", "values")
+    __slots__ = ("_found", "_listed", "_positions", "diverged", "unseen", "values")
 
     values: dict[str, str]
     """Plain values that the state holds beside tensors, as text; equal fingerprints have equal ones."""
@@ -51,15 +51,32 @@ class Fingerprint:
 
     def __init__(
         self,
-        names: Sequence[str],
+        names: Sequence[str] | _C.NameColumn,
         found: tuple[bytes, bytes] | Pending[tuple[bytes, bytes]],
     ) -> None:
-        self._names = tuple(names)
+        # A column becomes strings, and names are put into a dict, when someone asks for a name.
+        self._listed = names if isinstance(names, _C.NameColumn) else tuple(names)
+        self._positions: Names | None = None
         self._found = found  # the digests, and the total
         self.diverged = []
         self.values, self.unseen = {}, {}
-        self._index = dict(zip(self._names, range(len(self._names)), strict=True))
-        self._by_name = Names(self._index)
+
+    @property
+    def _by_name(self) -> Names:
+        if self._positions is None:
+            self._positions = Names({name: i for i, name in enumerate(self.names)})
+        return self._positions
+
+    @property
+    def _index(self) -> dict[str, int]:
+        return self._by_name.exact
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.names, self._bytes, self.diverged, self.values, self.unseen
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._listed, self._found, self.diverged, self.values, self.unseen = state
+        self._positions = None
 
     @property
     def _bytes(self) -> tuple[bytes, bytes]:
@@ -81,7 +98,9 @@ class Fingerprint:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self._names
+        if not isinstance(self._listed, tuple):
+            self._listed = tuple(self._listed.strings())
+        return self._listed
 
     def _digest(self, index: int) -> bytes:
         return self._digests[index * _BYTES : (index + 1) * _BYTES]
@@ -90,17 +109,17 @@ class Fingerprint:
         """The digits of one parameter, over its element type, shape and values, not its name."""
         row = self._by_name.find(name)
         if row is None:
-            raise missing(name, self._names, "a fingerprint")
+            raise missing(name, self.names, "a fingerprint")
         return self._digest(row).hex()
 
     def __contains__(self, name: object) -> bool:
         return self._by_name.find(name) is not None
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._listed)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((name, self._digest(i).hex()) for i, name in enumerate(self._names))
+        return ((name, self._digest(i).hex()) for i, name in enumerate(self.names))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fingerprint):
@@ -124,10 +143,10 @@ class Fingerprint:
         theirs = other._index
         changed = [
             name
-            for i, name in enumerate(self._names)
+            for i, name in enumerate(self.names)
             if (j := theirs.get(name)) is None or self._digest(i) != other._digest(j)
         ]
-        return changed + [name for name in other._names if name not in self._index]
+        return changed + [name for name in other.names if name not in self._index]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, to lie beside a checkpoint; :meth:`from_dict` reads it back."""
@@ -159,7 +178,7 @@ class Fingerprint:
             raise ValueError("Fingerprint.from_dict: 'parameters' must map names to digits")
         names = [str(name) for name in parameters]
         digests = b"".join(_parse(name, digits) for name, digits in parameters.items())
-        total: bytes = _C.fingerprint_total(names, digests)
+        total = _C.fingerprint_total(_C.NameColumn(names), digests)
         if _parse("total", data.get("total")) != total:
             raise ValueError(
                 "Fingerprint.from_dict: the total does not belong to these parameters; the data is damaged"
@@ -246,28 +265,25 @@ def _of_batches(source: Checkpoint, batches: Iterator[list[str]]) -> Fingerprint
         names += some
         digests.append(_taken(ParamTable(some, [source[name] for name in some]), None, False)._digests)
     joined = b"".join(digests)
-    return Fingerprint(names, (joined, _C.fingerprint_total(names, joined)))
+    return Fingerprint(names, (joined, _C.fingerprint_total(_C.NameColumn(names), joined)))
 
 
 def _taken(table: ParamTable, group: Any, on_disk: bool) -> Fingerprint:
     if group is not None or has_parts(table):
         return _of_parts(table, group)
     with named_errors(table):
-        digests = _C.fingerprint(table._native, on_disk)
-    if isinstance(digests, tuple):
-        result = Fingerprint(table.names, digests)
-    else:
-        native = table._native
-        result = Fingerprint(table.names, Pending([digests], lambda d: _C.fingerprint_of(native, d)))
-    if len(result._index) != len(table):
+        names, found = _C.fingerprint(table._native, on_disk)
+    if not names.unique:
         _check_unique(table)
-    return result
+    if isinstance(found, tuple):
+        return Fingerprint(names, found)
+    return Fingerprint(names, Pending([found], lambda digests: _C.fingerprint_of(names, digests)))
 
 
 def _of_parts(table: ParamTable, group: Any) -> Fingerprint:
     _check_unique(table)
     digests, diverged = digests_of(table, group)
-    result = Fingerprint(table.names, _C.fingerprint_of(table._native, digests))
+    result = Fingerprint(table.names, _C.fingerprint_of(_C.NameColumn(table.names), digests))
     result.diverged = diverged
     return result
 
