@@ -288,7 +288,7 @@ torch.save([stats._values, stats._counts, plain._values, plain._counts, *stats._
 
 def test_the_same_bits_for_any_vector_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for isa in ("baseline", "avx2", "best"):
+    for isa in ("baseline", "avx2", "avx512bw", "best"):
         monkeypatch.setenv("PYPARAM_ISA", isa)
         monkeypatch.setenv("PYTHONPATH", str(Path(pyparam.__file__).parents[1]))
         target = tmp_path / isa

@@ -25,9 +25,12 @@ constexpr int64_t kPage = 4096;
 
 // The cache line so far from a byte into the second-level cache, and one nearer into the first.
 // Inlined whatever the compiler thinks: see table/prefetch.h.
-PYPARAM_INLINE void ask_lines_ahead(const void* at) {
-  __builtin_prefetch(static_cast<const char*>(at) + 16384, 0, 2);
-  __builtin_prefetch(static_cast<const char*>(at) + 4096);
+constexpr int64_t kFarLine = 16384;
+constexpr int64_t kNearLine = 4096;
+PYPARAM_INLINE void ask_lines_ahead(const void* at, int64_t far = kFarLine,
+                                    int64_t near = kNearLine) {
+  __builtin_prefetch(static_cast<const char*>(at) + far, 0, 2);
+  __builtin_prefetch(static_cast<const char*>(at) + near);
 }
 
 // Asks for the addresses of so many bytes' pages, which need not be there.

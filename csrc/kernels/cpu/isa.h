@@ -6,6 +6,7 @@
 // same sixteen for all.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -16,11 +17,13 @@
 #define PYPARAM_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define PYPARAM_TARGET_AVX512 \
   __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
+#define PYPARAM_TARGET_IFMA \
+  __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")))
 #endif
 
 namespace pyparam::cpu {
 
-enum class Isa { kBaseline, kAvx2, kAvx512 };
+enum class Isa { kBaseline, kAvx2, kAvx512, kIfma };
 
 #if defined(__x86_64__)
 // By its bit, as older compilers know no name for it. That the system saves the registers, AVX2
@@ -31,7 +34,8 @@ inline bool has_f16c() {
 }
 #endif
 
-// The best the machine has; PYPARAM_ISA=baseline or avx2 in the environment asks for less.
+// The best the machine has; PYPARAM_ISA=baseline, avx2 or avx512bw in the environment asks for
+// less: avx512bw is AVX-512 without the 52-bit multiplications (IFMA) that came later.
 inline Isa best_isa() {
   static const Isa best = [] {
     Isa found = Isa::kBaseline;
@@ -41,11 +45,12 @@ inline Isa best_isa() {
     if (found == Isa::kAvx2 && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
-      found = Isa::kAvx512;
+      found = __builtin_cpu_supports("avx512ifma") ? Isa::kIfma : Isa::kAvx512;
     }
     if (const char* asked = std::getenv("PYPARAM_ISA")) {
       if (std::strcmp(asked, "baseline") == 0) found = Isa::kBaseline;
-      if (std::strcmp(asked, "avx2") == 0 && found == Isa::kAvx512) found = Isa::kAvx2;
+      if (std::strcmp(asked, "avx2") == 0) found = std::min(found, Isa::kAvx2);
+      if (std::strcmp(asked, "avx512bw") == 0) found = std::min(found, Isa::kAvx512);
     }
 #endif
     return found;
@@ -54,10 +59,13 @@ inline Isa best_isa() {
 }
 
 #if defined(__x86_64__)
-// The one of a kernel's three builds that suits the machine.
+// The one of a kernel's builds that suits the machine.
 template <typename Kernel>
-const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512) {
+const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512,
+                           const Kernel& ifma) {
   switch (best_isa()) {
+    case Isa::kIfma:
+      return ifma;
     case Isa::kAvx512:
       return avx512;
     case Isa::kAvx2:
@@ -66,6 +74,10 @@ const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Ker
       break;
   }
   return baseline;
+}
+template <typename Kernel>
+const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512) {
+  return for_best_isa(baseline, avx2, avx512, avx512);
 }
 #endif
 

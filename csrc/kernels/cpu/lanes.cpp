@@ -38,6 +38,30 @@
 #undef PYPARAM_TARGET
 #undef PYPARAM_VECTOR_BYTES
 
+// Of the last what gains by multiplying 52 bits.
+#define PYPARAM_NAMESPACE ifma
+#define PYPARAM_TARGET PYPARAM_TARGET_IFMA
+#define PYPARAM_VECTOR_BYTES 64
+#define PYPARAM_MULTIPLIES_52_BITS
+#include "kernels/cpu/lanes_target.h"
+#undef PYPARAM_NAMESPACE
+#undef PYPARAM_TARGET
+#undef PYPARAM_VECTOR_BYTES
+#undef PYPARAM_MULTIPLIES_52_BITS
+
+namespace pyparam::cpu::ifma {
+static constexpr LaneKernels kernels = [] {
+  LaneKernels some = avx512::kernels;
+  some.measure_float = measure_float;
+  some.measure_half = measure_half;
+  some.measure_bfloat16 = measure_bfloat16;
+  some.measure_double = measure_double;
+  some.widen = widen;
+  some.narrow = narrow;
+  return some;
+}();
+}  // namespace pyparam::cpu::ifma
+
 #endif
 
 namespace pyparam::cpu {
@@ -63,7 +87,7 @@ float smallest_normal(Format format) {
 
 const LaneKernels& lane_kernels() {
 #if defined(__x86_64__)
-  return for_best_isa(baseline::kernels, avx2::kernels, avx512::kernels);
+  return for_best_isa(baseline::kernels, avx2::kernels, avx512::kernels, ifma::kernels);
 #else
   return baseline::kernels;
 #endif

@@ -284,12 +284,13 @@ struct Bands {
     far.take(picked_times(far_weights, places, mantissa), negatives);
   }
   // So many values, at most kGroup. Which places of its vectors have zeros or outliers.
-  PYPARAM_TARGET PYPARAM_INLINE uint32_t take(const uint16_t* x, int64_t count, int64_t ahead) {
+  PYPARAM_TARGET PYPARAM_INLINE uint32_t take(const uint16_t* x, int64_t count,
+                                              const Ahead<kBytes == 64>& ahead) {
     Words least_of_group = 0x7fff - Words{};
     int64_t i = 0;
 #pragma GCC unroll 1
     for (; i + kPerWords <= count; i += kPerWords) {
-      __builtin_prefetch(reinterpret_cast<const char*>(x + i) + ahead);
+      ahead.ask(x + i);
       const Words values = load_words(x + i);
       look(values, least_of_group);
       add(values);
@@ -348,8 +349,7 @@ PYPARAM_TARGET static __attribute__((noinline)) bool read_bands(const uint16_t* 
                                                                 Extremes<float>& extremes,
                                                                 ExactRun* runs) {
   constexpr int kGroupsAtOnce = kSquaresAtOnce / kStepsAtOnce;
-  const int64_t ahead = n == kBlock ? kAhead : 0;
-  if (ahead > 0) ask_pages(x, 2 * kBlock);
+  const Ahead<kBytes == 64> ahead(x, 2 * kBlock, n == kBlock);
   Bands bands(exponent, x[0]);
   Suspects suspects[kBlock / kGroup];
   int64_t groups = 0;

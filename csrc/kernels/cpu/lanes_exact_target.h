@@ -19,24 +19,21 @@ struct RunExtremes {
 template <typename T>
 struct ExtremeLanes {
   using V = Vectors<T>;
-  typename V::Values min, max;
-  typename V::ValueBits least;
+  typename V::Values min, max, least;
 
   PYPARAM_TARGET PYPARAM_INLINE explicit ExtremeLanes(T first)
       : min(first - typename V::Values{}),
         max(min),
-        least(V::kMagnitude - typename V::ValueBits{}) {}
+        least(std::numeric_limits<T>::infinity() - typename V::Values{}) {}
   PYPARAM_TARGET PYPARAM_INLINE void take(typename V::Values v) {
-    const typename V::ValueBits bits = (typename V::ValueBits)v & V::kMagnitude;
     min = v < min ? v : min;
     max = v > max ? v : max;
-    least = bits < least ? bits : least;
+    least = V::lesser_magnitude(v, least);
   }
   PYPARAM_TARGET PYPARAM_INLINE void finish(RunExtremes<T>& out) const {
     out.min = picked_lane<T>(min, Least());
     out.max = picked_lane<T>(max, Largest());
-    out.least =
-        static_cast<typename RunExtremes<T>::Bits>(picked_lane<typename V::Bits>(least, Least()));
+    out.least = magnitude_bits(picked_lane<T>(least, Least()));
   }
 };
 
@@ -53,11 +50,11 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const Stored& from, int64_t count, i
     for (int i = 0; i < Sixteen::V::kValues; ++i) extremes.take(x.values[i]);
   };
   // Behind a short run lies something else.
-  const int64_t ahead = count == kExactRun ? kAhead : 0;
-  if (ahead > 0) ask_pages(from.at(0), kExactRun * Stored::kStoredBytes);
+  const Ahead<kBytes == 64 || Stored::kStoredBytes == 4> ahead(
+      from.at(0), kExactRun * Stored::kStoredBytes, count == kExactRun);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    __builtin_prefetch(static_cast<const char*>(from.at(i)) + ahead);
+    ahead.ask(from.at(i));
     from.read(i, x);
     take_extremes();
     sums.take(x);
@@ -80,11 +77,11 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const StoredDoubles& from, int64_t c
   using V = Vectors<double>;
   Sums sums(exponent - 1023);
   ExtremeLanes<double> extremes(from.first());
-  const int64_t ahead = count == kExactRun ? kAhead : 0;
-  if (ahead > 0) ask_pages(from.x, kExactRun * static_cast<int64_t>(sizeof(double)));
+  const Ahead<kBytes == 64> ahead(from.x, kExactRun * static_cast<int64_t>(sizeof(double)),
+                                  count == kExactRun);
   int64_t i = 0;
   for (; i + V::kPerDoubles <= count; i += V::kPerDoubles) {
-    __builtin_prefetch(static_cast<const char*>(from.at(i)) + ahead);
+    ahead.ask(from.at(i));
     const Lanes64 v = V::widen(from.x + i);
     extremes.take(v);
     sums.take(v);
@@ -156,7 +153,8 @@ PYPARAM_TARGET static __attribute__((noinline)) void read_seldom(const Stored& f
 }
 
 // Reads a run for the sums and the exponent that the guess names, and again where they turn out not
-// to be exact. The guess becomes what this run needed. Whether all values are finite.
+// to be exact. The guess becomes what this run needed, if the one before it needed another kind too
+// or values are larger than was guessed. Whether all values are finite.
 template <typename Stored>
 PYPARAM_TARGET PYPARAM_INLINE bool measure_run(const Stored& from, int64_t count, Guess& guess,
                                                RunExtremes<float>& found, ExactRun& out) {
@@ -170,8 +168,8 @@ PYPARAM_TARGET PYPARAM_INLINE bool measure_run(const Stored& from, int64_t count
   } else {
     read_seldom<WideSums>(from, count, guess.exponent, found, out);
   }
-  // A NaN that the comparisons passed over is in the sum of magnitudes.
-  if (!is_finite(out.magnitudes[0])) {
+  // A NaN that the comparisons passed over is in the sum.
+  if (!is_finite(out.values[0])) {
     out.kind = ExactRun::kUnknown;
     return false;
   }
@@ -179,19 +177,25 @@ PYPARAM_TARGET PYPARAM_INLINE bool measure_run(const Stored& from, int64_t count
   const uint32_t least =
       found.least == 0 && largest != 0 ? least_but_zero(from, count) : found.least;
   SumKind needed = kind_for<Stored>(least, largest, guess.exponent);
-  if (__builtin_expect(needed > kind, false)) {
-    guess.exponent = exponent_of(largest);
-    needed = kind_for<Stored>(least, largest, guess.exponent);
+  if (__builtin_expect(needed == kind, true)) {
+    guess.unlike = false;
+    return true;
+  }
+  if (needed > kind) {
+    const int exponent = exponent_of(largest);
+    needed = kind_for<Stored>(least, largest, exponent);
     if (needed == kNoKind) {
       out.kind = ExactRun::kUnknown;
       needed = kLeast;
     } else if (needed == kWide) {
-      read_seldom<WideSums>(from, count, guess.exponent, found, out);
+      read_seldom<WideSums>(from, count, exponent, found, out);
     } else {
-      read_seldom<NarrowSums>(from, count, guess.exponent, found, out);
+      read_seldom<NarrowSums>(from, count, exponent, found, out);
     }
+    if (guess.unlike || exponent > guess.exponent) guess.exponent = exponent;
   }
-  guess.kind = needed;
+  if (guess.unlike) guess.kind = needed;
+  guess.unlike = !guess.unlike;
   return true;
 }
 

@@ -6,11 +6,13 @@ namespace pyparam::cpu::PYPARAM_NAMESPACE {
 // The sums of float32 values in float64 lanes, of which each kind below keeps as many as its values
 // need so that nothing is rounded: see exact.cpp. The exponent is the largest value's, without its
 // bias.
+static_assert(kExactRun << (WindowUnits::kLowest + 1) <= int64_t{1} << 53);
 // In few registers: the lanes of so many vectors, in whatever order, as nothing is rounded.
 constexpr int kSumVectors = 2;
 constexpr int kWideVectors = PYPARAM_VECTOR_BYTES == 64 ? 2 : 1;
 template <int kVectors>
 using SumLanes = Lanes64[kVectors];
+typedef uint64_t Words64 __attribute__((vector_size(kBytes)));
 
 template <int kVectors>
 PYPARAM_TARGET static PYPARAM_INLINE void fill(SumLanes<kVectors>& lanes, double value) {
@@ -73,9 +75,9 @@ PYPARAM_TARGET static PYPARAM_INLINE void set_window(const double (&sums)[4], Ex
   out.squares[1] = sums[3];
 }
 
-// Values of eight bits: a lane holds 64 squares as they are.
+// Values of eight bits: a lane holds 128 or 256 squares as they are.
 struct BriefSums {
-  static constexpr int kSpan = 15;
+  static constexpr int kSpan = PYPARAM_VECTOR_BYTES == 64 ? 15 : 14;
   SumLanes<kSumVectors> sum, l1, squares;
   double unit;
 
@@ -106,6 +108,64 @@ struct BriefSums {
   }
 };
 
+#if defined(PYPARAM_MULTIPLIES_52_BITS)
+PYPARAM_TARGET static PYPARAM_INLINE uint64_t folded_words(Words64 x) {
+  const auto half = (__m256i)(__builtin_shufflevector(x, x, 0, 1, 2, 3) +
+                              __builtin_shufflevector(x, x, 4, 5, 6, 7));
+  const __m128i two =
+      _mm_add_epi64(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  return static_cast<uint64_t>(_mm_extract_epi64(two, 0) + _mm_extract_epi64(two, 1));
+}
+
+// A magnitude is an integer of 42 bits in units of the least one's last bit. Added to 2^52 units it
+// is the last 52 bits of a float64, which are what the machine multiplies: it adds up the lower and
+// the upper 52 bits of the squares. Of two rounded sums and what they leave there were 19
+// operations for sixteen values, of these there are 17. NaNs and infinities are in the sum of
+// values alone.
+struct NarrowSums {
+  static constexpr int kSpan = kExactSpan;
+  SumLanes<kSumVectors> sum;
+  Words64 magnitudes[kSumVectors]{}, lower[kSumVectors]{}, upper[kSumVectors]{};
+  double unit, shift;
+  uint64_t taken = 0;
+
+  PYPARAM_TARGET PYPARAM_INLINE explicit NarrowSums(int exponent)
+      : unit(power_of_two(exponent - WindowUnits::kLowest)),
+        shift(power_of_two(exponent - WindowUnits::kLowest + 52)) {
+    static_assert(WindowUnits::kLowest + 1 <= 52);
+    fill<kSumVectors>(sum, 0);
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
+    static_assert(kLaneVectors == kSumVectors);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLaneVectors; ++i) {
+      const Lanes64 v = x.lanes[i];
+      const auto shifted = (Words64)(Vectors<float>::abs(v) + shift);
+      sum[i] += v;
+      magnitudes[i] += shifted;
+      const auto bits = (__m512i)shifted;
+      lower[i] = (Words64)_mm512_madd52lo_epu64((__m512i)lower[i], bits, bits);
+      upper[i] = (Words64)_mm512_madd52hi_epu64((__m512i)upper[i], bits, bits);
+    }
+    ++taken;
+  }
+  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) const {
+    const uint64_t sizes =
+        folded_words(magnitudes[0] + magnitudes[1]) - taken * kLanes * bit_cast<uint64_t>(shift);
+    const uint64_t low = folded_words(lower[0] + lower[1]);
+    const uint64_t high = folded_words(upper[0] + upper[1]);
+    constexpr int kRest = WindowUnits::kRest;
+    const uint64_t many = (high << (52 - kRest)) + (low >> kRest);
+    const uint64_t rest = low & ((uint64_t{1} << kRest) - 1);
+    const double square = unit * unit;
+    out.kind = ExactRun::kWindow;
+    out.values[0] = add_lanes(sum);
+    out.magnitudes[0] = static_cast<double>(sizes) * unit;
+    out.squares[0] = static_cast<double>(many) * (square * power_of_two(kRest));
+    out.squares[1] = static_cast<double>(rest) * square;
+  }
+};
+#else
 // `high` takes the square's multiple of a fixed unit, `low` what is left of it.
 struct NarrowSums {
   static constexpr int kSpan = kExactSpan;
@@ -139,10 +199,11 @@ struct NarrowSums {
     set_window(sums, out);
   }
 };
+#endif
 
 // Values and magnitudes in two parts, squares in three.
 struct WideSums {
-  static constexpr int kSpan = 39;
+  static constexpr int kSpan = 38;
   SumLanes<kWideVectors> sum[2], l1[2], squares[3];
   const double units[4];
 
@@ -191,7 +252,7 @@ struct WideSums {
 // Of float64 values: squares rounded to float64, and what that rounding leaves, each in three
 // parts.
 struct DoubleSums {
-  static constexpr int kSpan = 31;
+  static constexpr int kSpan = 30;
   Lanes64 sum[2], l1[2], squares[3], rests[3];
   const double units[6];
 

@@ -15,6 +15,8 @@
 
 #include "kernels/cpu/lanes_exact_target.h"
 
+#if !defined(PYPARAM_MULTIPLIES_52_BITS)
+
 #include "kernels/cpu/lanes_few_target.h"
 
 #include "kernels/cpu/lanes_counts_target.h"
@@ -28,3 +30,5 @@ static constexpr LaneKernels kernels = {
 };
 
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE
+
+#endif

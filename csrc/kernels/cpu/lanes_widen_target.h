@@ -13,9 +13,8 @@ template <typename Mini>
 PYPARAM_TARGET static inline void expand(const void* from, int64_t n, void* to) {
   const auto* bits = static_cast<const typename Mini::storage*>(from);
   if (n == kBlock) {
-    const auto* ahead = static_cast<const char*>(from) + kAhead;
     for (int64_t i = 0; i < n * static_cast<int64_t>(sizeof(bits[0])); i += 64)
-      __builtin_prefetch(ahead + i);
+      __builtin_prefetch(static_cast<const char*>(from) + 2 * kBlock + i);
   }
   int64_t i = 0;
 #if PYPARAM_VECTOR_BYTES > 16
