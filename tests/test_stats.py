@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import pyparam
 from pyparam._measure.rows import finite_or_none
 from pyparam._measure.stats import _NUMBERS
+from pyparam._watch.records import share_names
 
 FLOAT_COLUMNS = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
 
@@ -447,3 +448,16 @@ def test_stats_are_copied_and_pickled(copied):
     assert other["a"] == stats["a"]
     assert other.total == stats.total
     assert torch.equal((other + stats).quantiles, (stats + stats).quantiles)
+
+
+def test_names_of_a_table_are_read_once_for_all_stats_of_it():
+    table = pyparam.walk(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)))
+    first, second = pyparam.measure(table), pyparam.measure(table)
+    other = pyparam.measure(pyparam.walk(torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Linear(2, 2))))
+    named = pyparam.measure(dict(zip(table.names, table.tensors, strict=True)))
+    for stats in (second, named):
+        share_names(stats, first)
+        assert stats.names is first.names
+    share_names(other, first)
+    assert other.names == ["1.weight", "1.bias"]
+    assert len(first) == len(first.names) == 4

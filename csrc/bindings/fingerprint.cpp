@@ -1,5 +1,7 @@
 #include "bindings/fingerprint.h"
 
+#include <algorithm>
+
 #include "bindings/given.h"
 #include "bindings/held_table.h"
 #include "bindings/name.h"
@@ -15,6 +17,16 @@ namespace {
 namespace py = pybind11;
 
 py::bytes as_bytes(const TotalBytes& total) { return {total.data(), total.size()}; }
+
+// By their sums of 128 bits, which columns that share their names have once.
+bool same_names(const NameColumn& a, const NameColumn& b) {
+  const auto of_a = a.entry_sums();
+  const auto of_b = b.entry_sums();
+  return of_a == of_b || std::equal(of_a->sums.begin(), of_a->sums.end(), of_b->sums.begin(),
+                                    of_b->sums.end(), [](const hash::Sums& x, const hash::Sums& y) {
+                                      return x.plain == y.plain && x.placed == y.placed;
+                                    });
+}
 
 // The digests of a table with these names, as bytes, and the total.
 py::tuple found_of(const NameColumn& names, const at::Tensor& digests) {
@@ -59,7 +71,10 @@ void bind_fingerprint(py::module_& m) {
       .def("__len__", &NameColumn::size)
       .def_property_readonly("unique",
                              [](const NameColumn& names) { return names.entry_sums()->unique; })
-      .def("strings", &strings_of);
+      .def("strings", &strings_of)
+      .def("__eq__", &same_names, py::is_operator())
+      .def(py::pickle(&strings_of,
+                      [](const py::list& names) { return name_column("NameColumn", names); }));
   m.def("fingerprint", &fingerprint, py::arg("table"), py::arg("release_pages") = false);
   m.def(
       "fingerprint_of",

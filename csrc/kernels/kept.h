@@ -7,6 +7,8 @@
 
 #include <cstddef>
 #include <new>
+#include <type_traits>
+#include <utility>
 
 namespace pyparam {
 
@@ -20,9 +22,11 @@ void give_kept(void* data);
 // For tensors that verbs return.
 c10::Allocator* kept_allocator();
 
-// For vectors that live as long as a call.
+// For vectors that live as long as a call, of plain data. Elements that a vector grows by are not
+// cleared, as for tens of thousands of tensors that takes time: whoever makes one sets all of it.
 template <typename T>
 struct Kept {
+  static_assert(std::is_trivially_copyable_v<T>);
   using value_type = T;
 
   Kept() = default;
@@ -31,6 +35,12 @@ struct Kept {
 
   T* allocate(size_t count) { return static_cast<T*>(take_kept(count * sizeof(T))); }
   void deallocate(T* data, size_t) { give_kept(data); }
+  template <typename Other>
+  void construct(Other*) noexcept {}
+  template <typename Other, typename... Arguments>
+  void construct(Other* at, Arguments&&... arguments) {
+    new (static_cast<void*>(at)) Other(std::forward<Arguments>(arguments)...);
+  }
   bool operator==(const Kept&) const { return true; }
   bool operator!=(const Kept&) const { return false; }
 };

@@ -33,7 +33,7 @@ constexpr c10::DispatchKeySet kOrdinaryCpuKeys({c10::DispatchKey::CPU,
 inline bool is_ordinary_cpu(const c10::TensorImpl& impl, c10::DispatchKeySet also = {}) {
   const c10::DispatchKeySet keys = impl.key_set();
   return (keys.raw_repr() & ~(kOrdinaryCpuKeys | also).raw_repr()) == 0 &&
-         keys.has(c10::DispatchKey::CPU) && impl.has_storage() &&
+         keys.has(c10::DispatchKey::CPU) && impl.unsafe_storage() &&  // has_storage(), inlined
          !impl.has_symbolic_sizes_strides();
 }
 

@@ -11,7 +11,9 @@ namespace pyparam::walk {
 // object's
 // `__class__`: Mock(spec=torch.Tensor) passes it, and its memory is no tensor's.
 inline bool is_tensor(PyObject* object) {
-  return PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(THPVariableClass));
+  // Parameters without a search among their type's bases.
+  return THPVariable_CheckExact(object) ||
+         PyObject_TypeCheck(object, reinterpret_cast<PyTypeObject*>(THPVariableClass));
 }
 
 }  // namespace pyparam::walk

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyparam._base.native import _C
 from pyparam._base.pending import Pending, settled
 from pyparam._measure.bins import Bins, Counted, unpacked
 from pyparam._measure.rows import Layouts
@@ -28,14 +29,44 @@ class Columns(NamedTuple):
         return cls(values, counts, Bins(*bins) if bins else None)
 
 
+class Listed:
+    """Names of rows. A table's column becomes strings when someone first asks."""
+
+    __slots__ = ("_column", "_strings")
+
+    def __init__(self, names: list[str] | _C.NameColumn) -> None:
+        self._column = None if isinstance(names, list) else names
+        self._strings = names if isinstance(names, list) else None
+
+    @property
+    def strings(self) -> list[str]:
+        if self._strings is None:
+            assert self._column is not None
+            self._strings = self._column.strings()
+        return self._strings
+
+    def __len__(self) -> int:
+        return len(self._strings if self._column is None else self._column)  # type: ignore[arg-type]
+
+    def same(self, other: Listed) -> bool:
+        """Whether both have the same names in the same order."""
+        if self._column is not None and other._column is not None:
+            return self._column == other._column
+        return self.strings == other.strings
+
+
 class StatColumns:
     """The columns of Stats, which holds what they are read from."""
 
-    _names: list[str]
+    _listed: Listed
     _found: Columns | Pending[Columns]
     _layouts: Layouts
     _missing: list[str]
     _shared: dict[str, str]
+
+    @property
+    def _names(self) -> list[str]:
+        return self._listed.strings
 
     @property
     def _columns(self) -> Columns:

@@ -160,19 +160,22 @@ def measure_strictly(
             return measure_whole(table, grad, histogram, points)
         table, grad = local_entries(table, grad), False
     found = None if grad else table._measured(histogram, maps)
-    if found is None:
+    read = table._native if found is None else None
+    if read is not None:
         with row_errors(table, grad):
-            found = _C.measure(table._native, grad, histogram, maps, True)
+            found = _C.measure(read, grad, histogram, maps, True)
     if found is None:
         return _measure_shared(table, grad, histogram, maps, points)
     absent = set(found.missing)
-    names = table.names
+    names: list[str] | _C.NameColumn = read.name_column if read is not None else list(table.names)
+    if absent:
+        names = [name for i, name in enumerate(table.names) if i not in absent]
     return Stats(
-        names=[name for i, name in enumerate(names) if i not in absent] if absent else list(names),
+        names=names,
         columns=_columns(found),
         layouts=found.layouts,
         points=points,
-        missing=[names[i] for i in found.missing],
+        missing=[table.names[i] for i in found.missing],
     )
 
 

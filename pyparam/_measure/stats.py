@@ -28,7 +28,7 @@ from pyparam._measure.bins import (
     histogram_of,
     quantiles_of,
 )
-from pyparam._measure.columns import COUNTS, VALUES, Columns, StatColumns
+from pyparam._measure.columns import COUNTS, VALUES, Columns, Listed, StatColumns
 from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged, narrowed
 from pyparam._measure.labels import By
 from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
@@ -59,7 +59,7 @@ class Stats(StatColumns):
     def __init__(
         self,
         *,
-        names: list[str],
+        names: list[str] | _C.NameColumn,
         columns: Columns | Pending[Columns],
         layouts: Layouts,
         points: tuple[float, ...] = (),
@@ -68,7 +68,7 @@ class Stats(StatColumns):
         places: Mapping[str, Where] | None = None,
         unread: Mapping[str, str] | None = None,
     ) -> None:
-        self._names = names
+        self._listed = Listed(names)
         self._found = columns
         self._layouts = layouts
         self._points = points
@@ -87,7 +87,7 @@ class Stats(StatColumns):
     # Rows
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._listed)
 
     def __iter__(self) -> Iterator[Row]:
         # Some thousands of rows at a time come out of the columns.

@@ -182,8 +182,8 @@ def _figures(what: str, stats: Stats, scale: float) -> dict[str, float]:
 
 def share_names(stats: Stats, earlier: Stats) -> None:
     """Equal lists of names become one list, so that a history holds them once."""
-    if stats._names == earlier._names:
-        stats._names = earlier._names
+    if stats._listed.same(earlier._listed):
+        stats._listed = earlier._listed
 
 
 def _largest(stats: Stats) -> str:

@@ -65,6 +65,8 @@ const std::array<Stored, static_cast<size_t>(c10::ScalarType::NumOptions)> kStor
 
 // Sets what is told of dense values, but for their address.
 PYPARAM_INLINE void set_dense(Elements& e, const Stored& stored, int64_t numel) {
+  e.data = nullptr;
+  e.strided = -1;
   e.format = stored.format;
   e.is_complex = stored.parts == 2;
   e.values = numel * stored.parts;
@@ -206,6 +208,7 @@ bool ElementList::take_plainest(size_t i, const at::Tensor& tensor) {
   constexpr c10::DispatchKeySet kOdd(
       {DispatchKey::Conjugate, DispatchKey::Negative, DispatchKey::ZeroTensor});
   Elements& e = elements_[i];
+  e = {};
   e.values = -1;
   if (!tensor.defined() || !tensor.key_set().has(DispatchKey::CPU) ||
       tensor.key_set().has_any(kOdd))

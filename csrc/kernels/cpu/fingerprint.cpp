@@ -58,7 +58,7 @@ hash::Digest* digests_in(const at::Tensor& digests) {
 // Layouts that were described before: a model has tens of thousands of tensors and a dozen layouts.
 class Descriptions {
  public:
-  const hash::Sums& of(at::ScalarType dtype, at::IntArrayRef sizes) {
+  PYPARAM_INLINE const hash::Sums& of(at::ScalarType dtype, at::IntArrayRef sizes) {
     if (sizes.size() > kSizes) {
       larger_ = hash::describe_tensor(static_cast<int>(dtype), sizes.data(), dims_of(sizes));
       return larger_;

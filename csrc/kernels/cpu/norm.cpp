@@ -163,6 +163,9 @@ struct NormParts {
   std::vector<NormPart, Kept<NormPart>> parts;
   // Those of tensor t are [first[t], first[t + 1]).
   std::vector<int64_t, Kept<int64_t>> first;
+  bool of_doubles = false;  // whether some tensor is of float64
+
+  size_t tensors() const { return first.size() - 1; }
 };
 
 NormParts norm_parts(const ElementList& list, double p) {
@@ -177,6 +180,7 @@ NormParts norm_parts(const ElementList& list, double p) {
   size_t place = 0;
   for (size_t t = 0; t < list.size(); ++t) {
     out.first[t] = count;
+    out.of_doubles |= list[t].format == Format::kDouble;
     count += whole(list[t]) ? 1 : cut.chunks(place++);
   }
   out.first[list.size()] = count;
@@ -205,19 +209,18 @@ NormParts norm_parts(const ElementList& list, double p) {
 
 // The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0
 // alone.
-double norm_of_list(const ElementList& list, double p, bool of_norms) {
-  const ExactFloats mode;  // for what is combined here
-  const auto [parts, first] = norm_parts(list, p);
+double norm_of_parts(const NormParts& found, double p, bool of_norms) {
+  const auto& [parts, first, of_doubles] = found;
   if (p == 0 && of_norms) {
     int64_t nonzero = 0;
-    for (const auto t : c10::irange(list.size())) {
+    for (const auto t : c10::irange(found.tensors())) {
       const auto begin = parts.begin() + first[t];
       const auto end = parts.begin() + first[t + 1];
       nonzero += std::any_of(begin, end, [](const NormPart& part) { return part.sum != 0; });
     }
     return static_cast<double>(nonzero);
   }
-  if (parts.empty()) return norm_of_nothing(p, list.size() > 0);
+  if (parts.empty()) return norm_of_nothing(p, found.tensors() > 0);
   NormPart total = parts[0];
   for (size_t i = 1; i < parts.size(); ++i) {
     // As combine_norms does, but for which NaN comes of one.
@@ -369,11 +372,10 @@ at::Tensor clip_grad_norm_meta(at::TensorList grads, double, double norm_type, b
 }  // namespace
 
 at::Tensor total_norm(const ElementList& list, double p, bool of_norms) {
-  at::ScalarType dtype = at::kFloat;
-  for (const auto t : c10::irange(list.size())) {
-    if (list[t].format == Format::kDouble) dtype = at::kDouble;
-  }
-  return scalar_tensor(norm_of_list(list, p, of_norms), dtype);
+  const ExactFloats mode;  // for what is combined here
+  const NormParts found = norm_parts(list, p);
+  return scalar_tensor(norm_of_parts(found, p, of_norms),
+                       found.of_doubles ? at::kDouble : at::kFloat);
 }
 
 at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms) {
@@ -383,7 +385,7 @@ at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_
 std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p) {
   const ExactFloats mode;
   const ElementList list(op, tensors);
-  const auto [parts, first] = norm_parts(list, p);
+  const auto [parts, first, of_doubles] = norm_parts(list, p);
   std::vector<NormPart> out(list.size(), NormPart{norm_of_nothing(p, true)});
   for (const auto t : c10::irange(list.size())) {
     for (int64_t c = first[t]; c < first[t + 1]; ++c)
