@@ -22,6 +22,8 @@ LOOPS = [
     r"norm_parts",
     r"pyparam::\(anonymous namespace\)::run\(|for_each_chunk<.*::run\(at|for_each_chunk<.*::run\(c10",
     r"cpu::fingerprint\(",
+    r"read_ordinary_operands\(",
+    r"read_ordinary<",
     r"compare_chunks\(|plan_comparison\(",
     r"fill_together",  # whose loop has a name too long to be demangled
     r"read_pieces\(",

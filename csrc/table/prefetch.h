@@ -8,6 +8,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/macros.h"
 
@@ -21,17 +22,31 @@ PYPARAM_INLINE void prefetch_bytes(const void* data, int lines) {
     __builtin_prefetch(static_cast<const char*>(data) + 64 * line);
 }
 
-// What a tensor says of itself: its implementation is a bit more than three cache lines.
-PYPARAM_INLINE void prefetch(const at::Tensor& tensor) {
-  prefetch_bytes(tensor.unsafeGetTensorImpl(), 4);
+// The lines that hold so many bytes, and no other: the memory of tens of thousands of tensors comes
+// as fast as lines do.
+PYPARAM_INLINE void prefetch_span(const void* data, int64_t bytes) {
+  if (bytes <= 0) return;
+  const auto* begin = static_cast<const char*>(data);
+  for (int64_t at = 0; at < bytes - 1; at += 64) __builtin_prefetch(begin + at);
+  __builtin_prefetch(begin + bytes - 1);
 }
 
-// Where its data is and how much: two lines of the storage. The tensor itself should have been
-// asked for before.
+// What a tensor says of itself: all from its storage on, three cache lines or four.
+PYPARAM_INLINE void prefetch(const at::Tensor& tensor) {
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  const auto* from = reinterpret_cast<const char*>(&impl->unsafe_storage());
+  const auto* end = reinterpret_cast<const char*>(impl) + sizeof(c10::TensorImpl);
+  prefetch_span(from, end - from);
+}
+
+// Where its data is and how much: one line of the storage or two. The tensor itself should have
+// been asked for before.
 PYPARAM_INLINE void prefetch_storage(const at::Tensor& tensor) {
-  if (tensor.defined() && tensor.has_storage()) {
-    prefetch_bytes(tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl(), 2);
-  }
+  c10::StorageImpl* storage = tensor.unsafeGetTensorImpl()->unsafe_storage().unsafeGetStorageImpl();
+  if (storage == nullptr) return;
+  // The size lies behind the address.
+  prefetch_span(&storage->_mutable_data_ptr_no_checks(),
+                static_cast<int64_t>(sizeof(at::DataPtr) + sizeof(c10::SymInt)));
 }
 
 // Both, for a loop that is at `index` of a list.

@@ -53,8 +53,7 @@ class ElementList {
   PYPARAM_INLINE void prefetch(const Chunk& chunk) const {
     const Elements& e = elements_[static_cast<size_t>(chunk.tensor)];
     const int64_t bytes = chunk.length * value_size(e.format);
-    if (bytes <= 4096)
-      prefetch_bytes(e.data + chunk.begin * value_size(e.format), static_cast<int>(bytes / 64) + 1);
+    if (bytes <= 4096) prefetch_span(e.data + chunk.begin * value_size(e.format), bytes);
   }
 
   // Values [begin, begin + n) of tensor i as they are stored: a pointer into the tensor where
