@@ -17,13 +17,15 @@
 #define PYPARAM_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define PYPARAM_TARGET_AVX512 \
   __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
-#define PYPARAM_TARGET_IFMA \
-  __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")))
+#define PYPARAM_TARGET_ICELAKE                                              \
+  __attribute__((                                                           \
+      target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512ifma," \
+             "avx512vnni")))
 #endif
 
 namespace pyparam::cpu {
 
-enum class Isa { kBaseline, kAvx2, kAvx512, kIfma };
+enum class Isa { kBaseline, kAvx2, kAvx512, kIceLake };
 
 #if defined(__x86_64__)
 // By its bit, as older compilers know no name for it. That the system saves the registers, AVX2
@@ -35,7 +37,8 @@ inline bool has_f16c() {
 #endif
 
 // The best the machine has; PYPARAM_ISA=baseline, avx2 or avx512bw in the environment asks for
-// less: avx512bw is AVX-512 without the 52-bit multiplications (IFMA) that came later.
+// less: avx512bw is AVX-512 without what came with Ice Lake, multiplications of 52 bits (IFMA) and
+// products of words that are added up (VNNI).
 inline Isa best_isa() {
   static const Isa best = [] {
     Isa found = Isa::kBaseline;
@@ -45,7 +48,9 @@ inline Isa best_isa() {
     if (found == Isa::kAvx2 && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl")) {
-      found = __builtin_cpu_supports("avx512ifma") ? Isa::kIfma : Isa::kAvx512;
+      found = __builtin_cpu_supports("avx512ifma") && __builtin_cpu_supports("avx512vnni")
+                  ? Isa::kIceLake
+                  : Isa::kAvx512;
     }
     if (const char* asked = std::getenv("PYPARAM_ISA")) {
       if (std::strcmp(asked, "baseline") == 0) found = Isa::kBaseline;
@@ -62,10 +67,10 @@ inline Isa best_isa() {
 // The one of a kernel's builds that suits the machine.
 template <typename Kernel>
 const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512,
-                           const Kernel& ifma) {
+                           const Kernel& icelake) {
   switch (best_isa()) {
-    case Isa::kIfma:
-      return ifma;
+    case Isa::kIceLake:
+      return icelake;
     case Isa::kAvx512:
       return avx512;
     case Isa::kAvx2:

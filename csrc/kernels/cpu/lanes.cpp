@@ -38,18 +38,20 @@
 #undef PYPARAM_TARGET
 #undef PYPARAM_VECTOR_BYTES
 
-// Of the last what gains by multiplying 52 bits.
-#define PYPARAM_NAMESPACE ifma
-#define PYPARAM_TARGET PYPARAM_TARGET_IFMA
+// Of the last what gains by multiplying 52 bits, or by adding products up.
+#define PYPARAM_NAMESPACE icelake
+#define PYPARAM_TARGET PYPARAM_TARGET_ICELAKE
 #define PYPARAM_VECTOR_BYTES 64
 #define PYPARAM_MULTIPLIES_52_BITS
+#define PYPARAM_ADDS_PRODUCTS
 #include "kernels/cpu/lanes_target.h"
 #undef PYPARAM_NAMESPACE
 #undef PYPARAM_TARGET
 #undef PYPARAM_VECTOR_BYTES
 #undef PYPARAM_MULTIPLIES_52_BITS
+#undef PYPARAM_ADDS_PRODUCTS
 
-namespace pyparam::cpu::ifma {
+namespace pyparam::cpu::icelake {
 static constexpr LaneKernels kernels = [] {
   LaneKernels some = avx512::kernels;
   some.measure_float = measure_float;
@@ -60,7 +62,7 @@ static constexpr LaneKernels kernels = [] {
   some.narrow = narrow;
   return some;
 }();
-}  // namespace pyparam::cpu::ifma
+}  // namespace pyparam::cpu::icelake
 
 #endif
 
@@ -87,7 +89,7 @@ float smallest_normal(Format format) {
 
 const LaneKernels& lane_kernels() {
 #if defined(__x86_64__)
-  return for_best_isa(baseline::kernels, avx2::kernels, avx512::kernels, ifma::kernels);
+  return for_best_isa(baseline::kernels, avx2::kernels, avx512::kernels, icelake::kernels);
 #else
   return baseline::kernels;
 #endif
