@@ -120,7 +120,10 @@ void bind_tables(py::module_& m) {
       .def(py::init(&table_from_columns), py::arg("names"), py::arg("tensors"))
       .def("__len__", [](const HeldTable& table) { return table.names().size(); })
       .def_property_readonly("names", &names_of)
-      .def_property_readonly("name_column", &HeldTable::names)
+      // A copy, which shares the names: a reference would keep the table, and so its tensors,
+      // alive.
+      .def_property_readonly("name_column",
+                             [](const HeldTable& table) { return NameColumn(table.names()); })
       .def_property_readonly("tensors", &tensors_of)
       .def_property_readonly("attributes", &attributes_of)
       .def_property_readonly("owner_names", &owner_names_of)
