@@ -338,3 +338,24 @@ def test_columns():
     done = CliRunner().invoke(app, ["compare", "a.pt", "near.pt", "--columns", "colour"])
     assert done.exit_code == 2
     assert "--columns: there is no column 'colour'; there is parameter, shape" in done.output
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.int64], ids=str)
+def test_a_transposed_square_among_other_shapes(dtype: torch.dtype) -> None:
+    """Its first element stays; that of others too, which are none."""
+    square = torch.arange(16).reshape(4, 4).to(dtype)
+    a = {
+        "scalar": square[0, 0],
+        "empty": square[:0],
+        "square": square,
+        "vector": square[0],
+        "edge": square.clone(),
+    }
+    b = {name: tensor.clone() for name, tensor in a.items()}
+    b["square"] = square.t().contiguous()
+    b["edge"][3, 0] += 1
+    b["vector"][1] += 1
+    found = pyparam.compare(a, b)
+    assert found.recognised == {"square": "a transposed"}
+    assert found.changed() == ["square", "vector", "edge"]
+    assert not found.equal

@@ -194,6 +194,9 @@ class Comparison:
     def _name(self, row: int) -> str:
         return self._names_a[int(self._in_a[row])] if self._names is None else self._names[row]
 
+    def _names_of(self, rows: Tensor) -> list[str]:
+        return [self._names_a[i] for i in self._in_a[rows].tolist()]
+
     @property
     def _rows(self) -> Names:
         """The rows by name."""
@@ -327,7 +330,7 @@ class Comparison:
         """
         if self.missing or self.unexpected or self.values_changed or self.unread or self.unseen:
             return False
-        return not self.changed()
+        return not (len(self._changed()) or self.shape_changed)
 
     def __bool__(self) -> NoReturn:
         raise TypeError("the truth value of a Comparison is ambiguous; use comparison.equal or .changed()")
@@ -337,7 +340,7 @@ class Comparison:
 
         Without those that are ``accepted``.
         """
-        return [*map(self._name, self._changed().tolist()), *self.shape_changed]
+        return [*self._names_of(self._changed()), *self.shape_changed]
 
     def _changed(self) -> Tensor:
         same = self.equal_bits
