@@ -16,6 +16,7 @@ from safetensors_bytes import entry, write
 
 import pyparam
 from pyparam._sources.safetensors import KINDS
+from pyparam._sources.tied import TIES_KEY
 
 # --- fuzzing -----------------------------------------------------------------------------------------------
 
@@ -140,12 +141,52 @@ def test_a_field_is_json_or_the_file_is_refused(tmp_path_factory, value):
 @settings(max_examples=150, deadline=None)
 def test_any_text_in_names_and_metadata(tmp_path_factory, texts, ascii_only):
     texts.pop("__metadata__", None)
+    texts.pop(TIES_KEY, None)  # what stands there is read: the next test
     header = {"__metadata__": texts, **{name: entry("U8", [0], [0, 0]) for name in texts}}
     path = tmp_path_factory.getbasetemp() / "text.safetensors"
     write(path, json.dumps(header, ensure_ascii=ascii_only).encode())
     opened = pyparam.open(path)
     assert opened.metadata == texts
     assert list(opened) == list(texts)
+
+
+names = st.sampled_from(["a", "b", "c", "other"])
+tie_like = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2**70) | st.text(max_size=3) | names,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.fixed_dictionaries(
+            {
+                "names": st.lists(names, max_size=3) | inner,
+                "kind": st.sampled_from(["parameter", "storage", "overlap"]) | inner,
+                "exact": st.booleans() | inner,
+            },
+            optional={"subgroups": st.lists(inner, max_size=2) | inner, "layouts": inner},
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.text() | st.lists(tie_like, max_size=3).map(json.dumps) | tie_like.map(json.dumps))
+@settings(max_examples=300, deadline=None)
+def test_any_text_where_ties_stand(tmp_path_factory, text):
+    """Ties give names to what the file holds, or it is refused with the place named."""
+    path = tmp_path_factory.getbasetemp() / "ties.safetensors"
+    held = {name: entry("U8", [0], [0, 0]) for name in ("a", "b", "c")}
+    write(path, {"__metadata__": {TIES_KEY: text}, **held})
+    opened, refusal = None, ""
+    try:
+        opened = pyparam.open(path)
+    except ValueError as error:
+        refusal = str(error)
+    if opened is None:
+        assert str(path) in refusal
+        assert f"its {TIES_KEY} is damaged: " in refusal
+        return
+    assert isinstance(json.loads(text), list)
+    assert opened.metadata == {TIES_KEY: text}
+    assert set(held) <= set(opened) <= {"a", "b", "c", "other"}
 
 
 @settings(max_examples=150, deadline=None)

@@ -87,7 +87,10 @@ def ties_to_text(ties: Iterable[Tie]) -> str:
 def ties_from_text(text: str) -> list[Tie]:
     """What ``ties_to_text`` was given. Raises ValueError for any other text."""
     try:
-        return [_tie_from_json(tie) for tie in json.loads(text)]
+        ties = json.loads(text)
+        if not isinstance(ties, list):
+            raise TypeError(f"{type(ties).__name__} stands there")
+        return [_tie_from_json(tie) for tie in ties]
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a list of ties: {error!r}") from None
 
@@ -116,9 +119,10 @@ def tie_to_json(tie: Tie) -> dict[str, Any]:
 def _tie_from_json(data: dict[str, Any]) -> Tie:
     if data["kind"] not in ("parameter", "storage", "overlap"):
         raise ValueError(f"unknown kind of tie {data['kind']!r}")
-    names = tuple(data["names"])
-    if len(names) < 2 or not all(isinstance(name, str) for name in names):
+    listed = data["names"]
+    if not isinstance(listed, list) or len(listed) < 2 or not all(isinstance(name, str) for name in listed):
         raise ValueError("a tie needs two names or more")
+    names = tuple(listed)
     subgroups = tuple(_tie_from_json(part) for part in data.get("subgroups", ()))
     layouts = tuple(_layout_from_json(layout) for layout in data.get("layouts", ()))
     if len(layouts) not in (0, len(names)):
