@@ -16,9 +16,10 @@ from pyparam._cli.options import Exclude, Part, Select, choice, complete_source
 from pyparam._cli.source import load
 from pyparam._cli.terminal import working
 from pyparam._compare.compare import compare as compare_sources
-from pyparam._compare.comparison import Comparison, Fit
+from pyparam._compare.comparison import Comparison
 from pyparam._compare.fingerprint import Fingerprint
 from pyparam._compare.fingerprint import fingerprint as fingerprint_source
+from pyparam._compare.printed import Fit
 from pyparam._measure.rows import finite_or_none
 from pyparam._sources.chosen import chosen_of
 

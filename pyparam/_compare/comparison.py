@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from pyparam._base.closest import closest, hint
-from pyparam._base.notebook import table
 from pyparam._base.pending import Pending, settled
 from pyparam._base.rename import Suggestion
-from pyparam._base.words import dtype_name, plain, shape_text
 from pyparam._base.wrappers import Names
+from pyparam._compare import printed
+from pyparam._compare.printed import SHOWN, Fit
 from pyparam._compare.roles import roles_of
 from pyparam._compare.structure import Restructured
 from pyparam._sources.table import ParamTable
@@ -26,10 +26,6 @@ __all__ = ["Comparison", "Difference"]
 VALUES = ("max_abs", "mean_abs", "l2", "rel_l2", "cosine")
 COUNTS = ("numel", "differing", "nonfinite", "first")
 SORTABLE = (*VALUES, "differing", "nonfinite")
-_SHOWN = 10
-_ROLES = 24
-
-Fit: TypeAlias = "Callable[[Sequence[tuple[str, ...]]], Sequence[int]]"
 
 
 @dataclass(frozen=True)
@@ -349,7 +345,7 @@ class Comparison:
             same[[index[name] for name in self.accepted]] = True
         return (~same).nonzero().flatten()
 
-    def worst(self, n: int = _SHOWN, by: str = "rel_l2") -> list[Difference]:
+    def worst(self, n: int = SHOWN, by: str = "rel_l2") -> list[Difference]:
         """The ``n`` changed rows that differ most by the column ``by``, the worst first.
 
         Rows with non-finite differences come before all others. ``by`` is ``max_abs``, ``mean_abs``, ``l2``,
@@ -391,129 +387,24 @@ class Comparison:
 
     # --- for people ----------------------------------------------------------------------------------------
 
-    def _unmatched(self) -> list[str]:
-        lines = []
-        for label, names in (("missing in b", self.missing), ("missing in a", self.unexpected)):
-            if names:
-                lines.append(f"{len(names):,} {label}: {_some(names)}")
-        if self.shape_changed:
-            shown = [f"{name} {list(x)} → {list(y)}" for name, (x, y) in self.shape_changed.items()]
-            lines.append(f"{len(shown):,} of another shape: {_some(shown)}")
-        if self.dtype_changed:
-            shown = [
-                f"{name} {dtype_name(x)} → {dtype_name(y)}" for name, (x, y) in self.dtype_changed.items()
-            ]
-            lines.append(f"{len(shown):,} of another dtype: {_some(shown)}")
-        if self.unread:
-            shown = [f"{name} ({reason})" for name, reason in self.unread.items()]
-            lines.append(f"{len(shown):,} could not be read: {_some(shown)}")
-        if self.values_changed:
-            lines.append(
-                f"{len(self.values_changed):,} that are no tensors differ: {_some(list(self.values_changed))}"
-            )
-        if self.unseen:
-            shown = [f"{name} ({kind})" for name, kind in self.unseen.items()]
-            lines.append(f"{len(shown):,} not looked at, so not called equal: {_some(shown)}")
-        if self.suggestion is not None:
-            lines.append(self._suggested(self.suggestion))
-        lines += [entry.text() for entry in self.structure[:_SHOWN]]
-        if len(self.structure) > _SHOWN:
-            lines.append(f"and {len(self.structure) - _SHOWN:,} more in another structure")
-        notes: dict[str, list[str]] = {}
-        for name, words in (self.recognised | self.accepted).items():
-            notes.setdefault(words, []).append(name)
-        lines += [f"{len(names):,} {words}: {_some(names)}" for words, names in notes.items()]
-        return [plain(line) for line in lines]
-
-    def _suggested(self, found: Suggestion) -> str:
-        most = len(self) + len(self.shape_changed) + min(len(self.missing), len(self.unexpected))
-        many = f"all {most:,} match" if found.matched >= most else f"{found.matched:,} of {most:,} match"
-        option = f"rename={found.text!r}, --map {found.text}"
-        if found.is_infix:
-            option = f"--map '/{found.text[:-1]}\\./='"
-        return f"{many} once {found.text!r} is removed from {'ab'[found.side]} ({option})"
-
     def __repr__(self) -> str:
-        return f"Comparison({self._headline()})" + "".join(
-            f"\n{line}" for line in self._details(_SHOWN, "rel_l2")
+        return f"Comparison({printed.headline(self)})" + "".join(
+            f"\n{line}" for line in printed.details(self, SHOWN, "rel_l2")
         )
 
-    def to_text(self, n: int = _SHOWN, by: str = "rel_l2", fit: Fit | None = None) -> str:
+    def to_text(self, n: int = SHOWN, by: str = "rel_l2", fit: Fit | None = None) -> str:
         """For people: what did not match, and a table of the worst ``n`` rows as :meth:`worst` gives them.
 
         ``fit`` is given the table's rows of text, its head first, and says which columns to print.
         """
-        return "\n".join([self._headline(), *self._details(n, by, fit)])
-
-    def _headline(self) -> str:
-        if self.equal:
-            if self.accepted:
-                return f"no difference: {_counted(len(self))}, {len(self.accepted):,} of them accepted"
-            return f"equal: {_counted(len(self))}, the same bits"
-        same = int(self.equal_bits.sum())
-        accepted = f", {len(self.accepted):,} accepted" if self.accepted else ""
-        return f"{len(self.changed()):,} changed, {same:,} the same{accepted}"
-
-    def _details(self, n: int, by: str, fit: Fit | None = None) -> list[str]:
-        lines = [f"  {line}" for line in self._unmatched()]
-        lines += [f"  {role.text()}" for role in roles_of(self)[:_ROLES] if role.count > 1]
-        worst = self.worst(n, by)
-        if worst:
-            rows = [HEADER, *map(_cells, worst)]
-            kept = range(len(HEADER)) if fit is None else fit(rows)
-            cells = [[row[column] for column in kept] for row in rows]
-            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-            for first, *rest in cells:
-                padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
-                lines.append("  ".join(["", first.ljust(widths[0]), *padded]).rstrip())
-        more = len(self._changed()) - len(worst)
-        if more > 0:
-            lines.append(f"  and {more:,} more")
-        return lines
+        return "\n".join([printed.headline(self), *printed.details(self, n, by, fit)])
 
     def _repr_html_(self) -> str:
-        notes = [self._headline(), *self._unmatched()]
-        return table(HEADER, (_cells(row) for row in self.worst()), notes=notes)
+        return printed.html(self)
 
 
 def _pair(values: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return values, counts
-
-
-HEADER = (
-    "parameter",
-    "shape",
-    "max |a-b|",
-    "mean |a-b|",
-    "rel L2",
-    "cosine",
-    "differing",
-    "non-finite",
-    "first",
-)
-
-
-def _cells(row: Difference) -> tuple[str, ...]:
-    return (
-        plain(row.name),
-        shape_text(row.shape),
-        f"{row.max_abs:.3g}",
-        f"{row.mean_abs:.3g}",
-        f"{row.rel_l2:.3g}",
-        f"{row.cosine:.6f}",
-        f"{row.differing:,}",
-        f"{row.nonfinite:,}" if row.nonfinite else "",
-        "" if row.first_index is None else str(list(row.first_index)),
-    )
-
-
-def _counted(count: int) -> str:
-    return f"{count:,} parameter{'' if count == 1 else 's'}"
-
-
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _plain(value: float) -> float | None:

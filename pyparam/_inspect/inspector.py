@@ -13,9 +13,8 @@ from pyparam._base.closest import closest, hint
 from pyparam._base.native import _C
 from pyparam._base.notebook import html
 from pyparam._base.words import ranges
-from pyparam._base.wrappers import paths
 from pyparam._inspect.members import named_tensors, state_dict_of
-from pyparam._inspect.nodes import ModuleNode, Node, node_of
+from pyparam._inspect.nodes import ModuleNode, Node, answering, node_of
 from pyparam._inspect.printed import printed
 from pyparam._inspect.tree import Summary
 from pyparam._sources.table import ParamTable
@@ -230,7 +229,7 @@ class Inspector:
             except (KeyError, IndexError, TypeError, ValueError):
                 pass
         # A name without the parts that wrappers put into it.
-        others = paths(self.__node, name, _child, _has)
+        others = answering(self.__node, name)
         if len(others) == 1:
             return self.__find(others[0])[0]
         start = ".".join(name.split(".")[: -len(left)])
@@ -441,7 +440,7 @@ class Inspector:
         try:
             found = self[target]
             if self.__find(target)[0] is _MISSING:  # it has another name than it was asked for by
-                (target,) = paths(self.__node, target, _child, _has)
+                (target,) = answering(self.__node, target)
             path, _, key = target.rpartition(".")
             owner = self[path] if kind != "module" else self
         except KeyError as error:
@@ -495,14 +494,6 @@ class Inspector:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an Inspector is a view, which is neither copied nor pickled: copy the model")
-
-
-def _child(node: Node, key: str) -> Node | None:
-    return node.child(key)
-
-
-def _has(node: Node, key: str) -> bool:
-    return node.tensor(key) is not None or node.child(key) is not None
 
 
 def _close(name: str, names: Iterable[str]) -> str:

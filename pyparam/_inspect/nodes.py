@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyparam._base.native import _C
+from pyparam._base.wrappers import paths
 from pyparam._inspect.outline import module_label, outline_of_module, outline_of_table
 from pyparam._sources import path, table_of
 from pyparam._sources.checkpoint import Checkpoint
@@ -245,3 +246,12 @@ def node_of(source: Any) -> Node:
     file = source if isinstance(source, Checkpoint) else None
     lists = file is not None and file.makes_tensors
     return TreeNode(Tree(table, buffers, label, file, has_stand_ins=lists))
+
+
+def answering(node: Node, name: str) -> list[str]:
+    """The names below a node that a name without wrappers' parts, or with others', means."""
+    return paths(node, name, lambda at, key: at.child(key), _has)
+
+
+def _has(node: Node, key: str) -> bool:
+    return node.tensor(key) is not None or node.child(key) is not None

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pyparam._base.words import a_kind
 from pyparam._measure.stats import Stats
+from pyparam._share.readable import Read
 from pyparam._sources.table import ParamTable
 from pyparam._watch.between import Between
 
@@ -110,6 +111,20 @@ class PendingStep:
         self.before: list[tuple[ParamTable, ParamTable, list[int]]] = []
         self.left_out: dict[str, str] = {}
         self.seconds = 0.0
+
+    def keep(self, read: Read) -> None:
+        """Takes out what can no longer be read: parameters freed by the step, or of an odd dtype."""
+        names = self.table.names
+        position = {names[row]: i for i, row in enumerate(read.rows)}
+        self.table = self.table._take(read.rows)
+        self.left_out |= read.left_out
+        kept = []
+        for before, after, _ in self.before:
+            rows = [row for row, name in enumerate(after.names) if name in position]
+            if rows:
+                positions = [position[after.names[row]] for row in rows]
+                kept.append((before._take(rows), after._take(rows), positions))
+        self.before = kept
 
 
 def hooked(optimizer: Any) -> Optimizer:

@@ -19,7 +19,7 @@ from pyparam._base.words import a_kind
 from pyparam._compare.compare import compare
 from pyparam._measure.measure import measure_strictly
 from pyparam._measure.stats import Stats
-from pyparam._share.readable import Read, read_of
+from pyparam._share.readable import read_of
 from pyparam._sources import table_of
 from pyparam._sources.table import ParamTable
 from pyparam._watch.alarms import Alarms, OnAlarm
@@ -324,7 +324,7 @@ class Monitor:
             return
         weights, read = read_of(pending.table, lambda part: measure_strictly(part, histogram=self.histogram))
         if read.left_out:
-            self._without(pending, read)
+            pending.keep(read)
         gradients = pending.gradients
         if self.grad and pending.closure:
             gradients = self._gradients(pending.table, pending)
@@ -403,20 +403,6 @@ class Monitor:
         stats, refused = gradients_of(table, histogram=self.histogram)
         pending.left_out |= {f"the gradient of {name!r}": reason for name, reason in refused.items()}
         return stats
-
-    def _without(self, pending: PendingStep, read: Read) -> None:
-        """Takes what can no longer be read out of a step: parameters freed by it, or of an odd dtype."""
-        names = pending.table.names
-        position = {names[row]: i for i, row in enumerate(read.rows)}
-        pending.table = pending.table._take(read.rows)
-        pending.left_out |= read.left_out
-        kept = []
-        for before, after, _ in pending.before:
-            rows = [row for row, name in enumerate(after.names) if name in position]
-            if rows:
-                positions = [position[after.names[row]] for row in rows]
-                kept.append((before._take(rows), after._take(rows), positions))
-        pending.before = kept
 
     # --- what is told once ---------------------------------------------------------------------------------
 
