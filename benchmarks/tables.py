@@ -46,7 +46,7 @@ def told(kind: str, figure: Figure) -> str:
 
 
 def state(figures: dict[str, Figure]) -> str:
-    """What the machine did meanwhile."""
+    """What the machine did while these figures were taken."""
     loads = [load for figure in figures.values() for load in figure["load"]]
     steals = [steal for figure in figures.values() for steal in figure["steal"]]
     dates = sorted({figure["date"] for figure in figures.values()})
@@ -72,8 +72,12 @@ def written(text: str, figures: dict[str, Figure]) -> str:
         value = told(match["kind"], figures[match["name"]])
         return f"{match['before']}{value} <!-- {match['kind']}: {match['name']} -->"
 
+    here = {
+        match["name"]: figures[match["name"]] for match in FIGURE.finditer(text) if match["name"] in figures
+    }
+
     def machine(match: re.Match[str]) -> str:
-        return f"{state(figures)}. <!-- machine: {match['name']} -->"
+        return f"{state(here or figures)}. <!-- machine: {match['name']} -->"
 
     return MACHINE.sub(machine, FIGURE.sub(figure, text))
 

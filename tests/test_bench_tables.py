@@ -51,10 +51,15 @@ def test_a_figure_stands_before_its_name(before: str, after: str) -> None:
 
 
 def test_the_state_of_the_machine_stands_before_its_name() -> None:
-    figures = {"a": figure(1.0, 2.0, load=0.25, steal=0.0), "b": figure(1.0, 2.0, load=3.5, steal=0.02)}
-    text = tables.written("old\nold <!-- machine: M, 2 cores -->\nold", figures)
+    figures = {
+        "a": figure(1.0, 2.0, load=0.25, steal=0.0),
+        "b": figure(1.0, 2.0, load=3.5, steal=0.02),
+        "no page's": figure(1.0, load=9.0),
+    }
+    row = "| 1.5× (1 to 2) <!-- ratio: a --> | 1.5 (1 to 2) <!-- part: b --> |"
+    text = tables.written(f"old\nold <!-- machine: M, 2 cores -->\n{row}", figures)
     told = "2 processes, 2026-11-28, load 0.2 to 3.5, steal 0.0% to 2.0%."
-    assert text == f"old\n{told} <!-- machine: M, 2 cores -->\nold"
+    assert text == f"old\n{told} <!-- machine: M, 2 cores -->\n{row}"
     assert tables.machine_of(text) == "M, 2 cores"
     assert tables.state({"a": figure(1.0)}).startswith("1 process, ")
 
