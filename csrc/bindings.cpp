@@ -24,6 +24,7 @@ void bind_script(py::module_& m);
 void bind_init(py::module_& m);
 void bind_kinds(py::module_& m);
 void bind_parts(py::module_& m);
+void bind_text(py::module_& m);
 }  // namespace pyparam
 
 PYBIND11_MODULE(_C, m) {
@@ -48,4 +49,5 @@ PYBIND11_MODULE(_C, m) {
   pyparam::bind_parts(m);
   pyparam::bind_device_table(m);
   pyparam::bind_extent(m);
+  pyparam::bind_text(m);
 }

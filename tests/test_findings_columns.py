@@ -43,9 +43,9 @@ def test_roles_and_families(names):
         (family_key, named.families, named.numbered_families),
     ):
         expected = groups_of([key(name) for name in names])
-        assert grouped(rows, numbered, same) == expected
+        assert [group.tolist() for group in grouped(rows, numbered, same)] == expected
         found = made(rows, same)
-        assert [family.rows for family in found] == expected
+        assert [list(family.rows) for family in found] == expected
         assert [family.key for family in found] == [key(names[some[0]]) for some in expected]
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 import pyparam
 from pyparam._sources import unpickle
+from pyparam._sources.entries_part import EntriesPart
 
 
 def assert_equal_tensors(ours, theirs):
@@ -347,3 +348,41 @@ def test_a_list_of_parameters_makes_no_more_than_its_pickle_explains(tmp_path, m
     monkeypatch.setattr(unpickle, "_FREE_UNITS", 0)  # which would be enough for some thousands
     opened = pyparam.open(tmp_path / "list.pt")
     assert len(opened) == 300
+
+
+ODD = {
+    "tied": lambda a: {"a": a, "b": a},
+    "views": lambda a: {"a": a[:2], "b": a[2:]},
+    "strided": lambda a: {"a": a.t()},
+    "empty": lambda a: {"a": a, "b": torch.zeros(0)},
+    "parameter": lambda a: {"a": torch.nn.Parameter(a)},
+    "grad": lambda a: {"a": a, "b": torch.ones(2, requires_grad=True)},
+}
+
+
+@pytest.mark.parametrize("kind", [None, *ODD])
+def test_plain_tensors_are_columns(tmp_path, kind):
+    """A state dict of tensors with memory of their own costs no object an entry; anything else keeps them."""
+    path = tmp_path / "state.pt"
+    plain = {f"{i}": torch.randn(i + 1, 3).to(dtype) for i, dtype in enumerate((torch.half, torch.int64))}
+    plain |= {"scalar": torch.tensor(2.5), "one": torch.randn(4)[1:3], "flags": torch.ones(3, 1) > 0}
+    saved = plain if kind is None else {**plain, **ODD[kind](torch.randn(4, 3))}
+    torch.save(saved, path)
+    opened = pyparam.open(path)
+    assert isinstance(opened._parts[0], EntriesPart) == (kind is None)
+    for name, tensor in saved.items():
+        found = opened[name]
+        assert found.equal(tensor.detach()), name
+        assert (found.dtype, found.stride(), found.requires_grad) == (
+            tensor.dtype,
+            tensor.stride(),
+            tensor.requires_grad,
+        )
+        assert opened.tensor_info(name).shape == tuple(tensor.shape)
+        place = opened.byte_range(name)
+        if tensor.numel():
+            raw = path.read_bytes()[place.begin : place.end]
+            flat = tensor.detach().as_strided((len(raw) // tensor.itemsize,), (1,))
+            assert raw == bytes(flat.view(torch.uint8).tolist())
+    assert len(pyparam.ties(path)) == (kind == "tied")
+    assert pyparam.compare(path, {name: tensor.detach() for name, tensor in saved.items()}).equal

@@ -232,9 +232,9 @@ def test_names_as_a_tree_give_the_names():
 
 def test_steps_of_histograms_add_up_to_their_bins():
     offsets = torch.tensor([0, 3, 3, 5])
-    bins = torch.tensor([-9, -8, 5, 6, 7], dtype=torch.int32)
+    bins = torch.tensor([3, 4, 9, 6, 7], dtype=torch.int32)
     counts = torch.tensor([1, 2, 3, 4, 5])
     lengths, steps, merged = _C.histogram_steps(offsets, bins, counts, 1)
     assert lengths.tolist() == [3, 0, 1]
-    assert steps.tolist() == [-5, 1, 6, 3]  # -5, -4, 2 and 3
+    assert steps.tolist() == [1, 1, 2, 3]  # 1, 2, 4 and 3
     assert merged.tolist() == [1, 2, 3, 9]

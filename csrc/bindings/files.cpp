@@ -1,7 +1,9 @@
 // Bindings of what reads files: definitions only.
+#include <c10/util/accumulate.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/Dtype.h>
+#include <torch/csrc/DynamicTypes.h>
 
 #if defined(__GLIBC__)
 #include <malloc.h>
@@ -55,10 +57,6 @@ py::tuple shape(const SafetensorsHeader& header, size_t i) {
   return out;
 }
 
-std::pair<uint64_t, uint64_t> byte_range(const SafetensorsHeader& header, size_t i) {
-  return {header.begins.at(i), header.ends.at(i)};
-}
-
 std::set<uint32_t> dtypes(const SafetensorsHeader& header) {
   return {header.dtypes.begin(), header.dtypes.end()};
 }
@@ -95,6 +93,10 @@ MappedEntries entries_of(const SafetensorsHeader& header, uint64_t start,
                            : at::ScalarType::Undefined);
   }
   MappedEntries out;
+  out.begins.reserve(header.size());
+  out.dtypes.reserve(header.size());
+  out.extents.reserve(header.extents.size());
+  out.shape_ends.reserve(header.size());
   std::vector<int64_t> shape;
   size_t extent = 0;
   for (size_t i = 0; i < header.size(); ++i) {
@@ -167,8 +169,10 @@ bool in_the_librarys_order(const SafetensorsHeader& header, const std::vector<ui
   return true;
 }
 
-// The position of each name: in the order of the file, or in natural order.
-py::dict places_of(const SafetensorsHeader& header, bool in_natural_order) {
+// The names in the order of the file, and the position of each, in that order or in natural order:
+// the same strings.
+std::pair<py::list, py::dict> names_and_places(const SafetensorsHeader& header,
+                                               bool in_natural_order) {
   std::vector<size_t> order;
   if (in_natural_order) {
     const py::gil_scoped_release without_gil;
@@ -177,12 +181,41 @@ py::dict places_of(const SafetensorsHeader& header, bool in_natural_order) {
     for (size_t i = 0; i < header.size(); ++i) names.push_back(header.names[i]);
     order = files::natural_order(names);
   }
-  py::dict out;
+  py::list names(header.size());
+  for (size_t i = 0; i < header.size(); ++i) names[i] = str_of(header.names[i]);
+  py::dict places;
   for (size_t i = 0; i < header.size(); ++i) {
     const size_t position = in_natural_order ? order[i] : i;
-    out[str_of(header.names[position])] = position;
+    places[names[position]] = position;
+  }
+  return {names, places};
+}
+
+MappedEntries entries_at(const std::vector<uint64_t>& begins, const py::list& dtypes,
+                         const py::list& shapes) {
+  if (dtypes.size() != begins.size() || shapes.size() != begins.size())
+    throw py::value_error("MappedEntries: expected a dtype and a shape for each place");
+  MappedEntries out;
+  std::vector<int64_t> shape;
+  for (size_t i = 0; i < begins.size(); ++i) {
+    const py::object dtype = dtypes[i];
+    if (!THPDtype_Check(dtype.ptr())) throw py::type_error("MappedEntries: expected dtypes");
+    shape.clear();
+    for (const py::handle extent : py::sequence(shapes[i])) shape.push_back(extent.cast<int64_t>());
+    out.append(begins[i], reinterpret_cast<THPDtype*>(dtype.ptr())->scalar_type, shape);
   }
   return out;
+}
+
+py::object entry_dtype(const MappedEntries& entries, size_t i) {
+  return py::reinterpret_borrow<py::object>(
+      reinterpret_cast<PyObject*>(torch::getTHPDtype(entries.dtypes.at(i))));
+}
+
+std::pair<uint64_t, uint64_t> entry_bytes(const MappedEntries& entries, size_t i) {
+  const auto bytes = static_cast<uint64_t>(c10::multiply_integers(entries.shape(i))) *
+                     c10::elementSize(entries.dtypes.at(i));
+  return {entries.begins.at(i), entries.begins.at(i) + bytes};
 }
 
 }  // namespace
@@ -191,22 +224,14 @@ void bind_files(py::module_& m) {
   py::class_<SafetensorsHeader>(m, "SafetensorsHeader")
       .def(py::init(&parse), py::arg("text"), py::arg("data_bytes"), py::arg("codes"))
       .def("__len__", &SafetensorsHeader::size)
-      .def_property_readonly("names",
-                             [](const SafetensorsHeader& header) {
-                               py::list out(header.size());
-                               for (size_t i = 0; i < header.size(); ++i)
-                                 out[i] = str_of(header.names[i]);
-                               return out;
-                             })
       .def_property_readonly("dtypes", &dtypes)
       .def_property_readonly("metadata", &metadata)
       .def(
           "dtype", [](const SafetensorsHeader& h, size_t i) { return h.dtypes.at(i); },
           py::arg("index"))
       .def("shape", &shape, py::arg("index"))
-      .def("byte_range", &byte_range, py::arg("index"))
       .def("in_the_librarys_order", &in_the_librarys_order, py::arg("bits"))
-      .def("places", &places_of, py::arg("natural"))
+      .def("named", &names_and_places, py::arg("natural"))
       .def("entries", &entries_of, py::arg("start"), py::arg("dtypes"));
 
   // What was freed and is kept for later goes back to the system, where that can be asked for.
@@ -225,7 +250,16 @@ void bind_files(py::module_& m) {
       .def(py::init(&map_of), py::arg("buffer"))
       .def("__len__", &MappedBytes::size);
   py::class_<MappedEntries, std::shared_ptr<MappedEntries>>(m, "MappedEntries")
-      .def("__len__", &MappedEntries::size);
+      .def(py::init(&entries_at), py::arg("begins"), py::arg("dtypes"), py::arg("shapes"))
+      .def("__len__", &MappedEntries::size)
+      .def("dtype", &entry_dtype, py::arg("index"))
+      .def(
+          "shape",
+          [](const MappedEntries& entries, size_t i) {
+            return py::tuple(py::cast(entries.shape(i).vec()));
+          },
+          py::arg("index"))
+      .def("byte_range", &entry_bytes, py::arg("index"));
   py::class_<MappedRows, std::shared_ptr<MappedRows>>(m, "MappedRows")
       .def(py::init(&rows_of), py::arg("parts"), py::arg("places"))
       .def("__len__", &MappedRows::size)

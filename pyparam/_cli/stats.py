@@ -6,7 +6,7 @@ import contextlib
 import json
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from pyparam._cli.fit import Columns, fitting
 from pyparam._cli.mistake import mistakes
 from pyparam._cli.options import ROWS, Arguments, Exclude, Limit, Part, Select, Sort, Source, choice
 from pyparam._cli.source import load
+from pyparam._measure.json_rows import json_rows
 from pyparam._measure.readable import measure_dequantized, measure_readable
 from pyparam._measure.rows import Row, finite_or_none, marked, number
 from pyparam._measure.stats import Stats
@@ -27,7 +28,6 @@ from pyparam._sources.quantized import Logical
 
 _QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 _SMALLER = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
-_TOGETHER = 1000
 _FIGURES = ("mean", "std", "min", "max", "l2", "zeros", "nans", "infs", "subnormals")
 
 
@@ -86,7 +86,7 @@ def stats(
         if as_json:
             made = _summary(shown, histogram)
             told = [_logical(one) for one in logical]
-            for text in json_text(islice(shown, limit), {**made, "unread": unread, "quantized": told}):
+            for text in json_text(shown, limit, {**made, "unread": unread, "quantized": told}):
                 typer.echo(text, nl=False)
         else:
             _print(shown, ROWS if limit is None else limit, histogram, columns)
@@ -142,27 +142,18 @@ def _progress() -> Iterator[None]:
             follower.join()
 
 
-def json_text(rows: Iterable[Row], rest: Mapping[str, Any]) -> Iterator[str]:
+def json_text(shown: Stats, limit: int | None, rest: Mapping[str, Any]) -> Iterator[str]:
     """An object of ``parameters``, a line each, and the rest, in pieces: there may be half a million rows."""
     yield '{\n  "parameters": ['
-    between = "\n    "
-    lines = map(_line, rows)
-    while some := list(islice(lines, _TOGETHER)):
-        yield between + ",\n    ".join(some)
-        between = ",\n    "
-    yield "\n  ]" if between[0] == "," else "]"
+    some = False
+    for text in json_rows(shown, limit, ",\n    "):
+        yield text if some else f"\n    {text}"
+        some = True
+    yield "\n  ]" if some else "]"
     for key, value in rest.items():
         text = json.dumps(value, indent=2).replace("\n", "\n  ")
         yield f",\n  {json.dumps(key)}: {text}"
     yield "\n}\n"
-
-
-def _line(row: Row) -> str:
-    told = row.to_dict()
-    try:
-        return json.dumps(told, allow_nan=False)
-    except ValueError:  # few rows have figures that JSON has not
-        return json.dumps(finite_or_none(told))
 
 
 def _summary(shown: Stats, histogram: bool) -> dict[str, Any]:

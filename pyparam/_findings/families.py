@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 NUMBERS = re.compile(r"\d+")
@@ -23,7 +24,7 @@ class Family(NamedTuple):
 
     key: str
     """The name with ``#`` for every number: ``layers.#.fc#.weight``."""
-    rows: list[int]
+    rows: Sequence[int]
 
 
 def family_key(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from functools import cached_property
 
 import torch
@@ -86,8 +87,8 @@ def first_rows(column: Tensor) -> Tensor:
     return none.scatter_reduce(0, column, rows, "amin")
 
 
-def grouped(rows: Tensor, first: Tensor, second: Tensor) -> list[list[int]]:
-    """Rows that agree in two columns, in lists: each in order, and the lists by their first."""
+def grouped(rows: Tensor, first: Tensor, second: Tensor) -> list[array[int]]:
+    """Rows that agree in two columns, in arrays: each in order, and the arrays by their first."""
     if not len(rows):
         return []
     keys = first[rows] * (int(second.max()) + 1) + second[rows]
@@ -96,6 +97,6 @@ def grouped(rows: Tensor, first: Tensor, second: Tensor) -> list[list[int]]:
     order = first_rows(place).argsort()
     rank[order] = torch.arange(len(rank), dtype=torch.int64, device="cpu")
     place = rank[place]
-    ordered = numbers(rows[place.argsort(stable=True)]).tolist()
+    ordered = numbers(rows[place.argsort(stable=True)])
     ends = torch.bincount(place).cumsum(0).tolist()
     return [ordered[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]

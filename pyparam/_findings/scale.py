@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ class _Levels:
     def __getitem__(self, row: int) -> float:
         return float(self._level[row])
 
-    def of(self, rows: list[int]) -> Tensor:
+    def of(self, rows: Sequence[int]) -> Tensor:
         """Those of some rows that have one."""
         some = torch.tensor(rows, dtype=torch.int64, device="cpu")
         return some[~self._level[some].isnan()]

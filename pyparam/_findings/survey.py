@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -301,7 +301,7 @@ class Survey:
         found: T = self._made[made]
         return found
 
-    def take(self, rows: list[int]) -> tuple[str, ...]:
+    def take(self, rows: Sequence[int]) -> tuple[str, ...]:
         names = self.names
         return tuple(names[row] for row in rows)
 

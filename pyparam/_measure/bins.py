@@ -122,8 +122,8 @@ def histogram_of(bins: Counted, rows: Sequence[int], bins_per_octave: int = BINS
 def steps_of(bins: Counted, dropped: int) -> tuple[Tensor, Tensor, Tensor]:
     """The rows' histograms in wider bins, whose numbers lack the last ``dropped`` bits.
 
-    int64 how many bins each row has, int32 how far each bin lies behind the one before it in its row (of a
-    row's first its number), int64 counts.
+    int64 how many bins each row has, how far each bin lies behind the one before it in its row (of a row's
+    first its number), and counts: both in the narrowest unsigned type that holds them, int64 beyond 32 bits.
     """
     if not isinstance(bins, Bins):
         return bins.steps(dropped)

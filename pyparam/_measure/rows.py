@@ -175,6 +175,8 @@ class Row:
 
 
 _FIELDS = tuple(field.name for field in fields(Row))
+NUMBERS = _FIELDS[_FIELDS.index("numel") : _FIELDS.index("quantiles")]
+"""The figures of a row, in the order of its fields."""
 
 
 def cells(row: Row) -> list[str]:

@@ -31,16 +31,11 @@ from pyparam._measure.bins import (
 from pyparam._measure.columns import COUNTS, VALUES, Columns, Listed, StatColumns
 from pyparam._measure.grouped import distinct_members, group_cells, layouts_of, members_of, merged, narrowed
 from pyparam._measure.labels import By
-from pyparam._measure.rows import Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
+from pyparam._measure.rows import NUMBERS, Layout, Layouts, ListedLayouts, Row, Where, cells, merged_layout
 from pyparam._measure.told import aligned, reasons_told
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]
-
-_SHOWN_COUNTS = ("numel", "nbytes")
-_SHOWN_VALUES = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
-_SHOWN_CLASSES = ("zeros", "nans", "posinfs", "neginfs", "subnormals")
-_NUMBERS = (*_SHOWN_COUNTS, *_SHOWN_VALUES, *_SHOWN_CLASSES)
 
 _SHOWN_ROWS = 20
 _BLOCK = 4096
@@ -150,7 +145,7 @@ class Stats(StatColumns):
                 shape=shape,
                 dtype=dtype,
                 device=device,
-                **{number: figures[number] for number in _NUMBERS},
+                **{number: figures[number] for number in NUMBERS},
                 quantiles=dict(zip(self._points, quantiles[i], strict=True)),
                 shared_with=self._shared.get(name) if row < len(self) else None,
             )
@@ -179,14 +174,14 @@ class Stats(StatColumns):
         """
         if by in ("name", "names"):
             order = sorted(range(len(self)), key=self._names.__getitem__, reverse=descending)
-        elif by in _NUMBERS:
+        elif by in NUMBERS:
             column = getattr(self, by).double()
             if descending:
                 column = -column
             # NaN sorts behind every number.
             order = column.sort(stable=True).indices.tolist()
         else:
-            raise ValueError(f"sort: no column {by!r}; there are name, {', '.join(_NUMBERS)}")
+            raise ValueError(f"sort: no column {by!r}; there are name, {', '.join(NUMBERS)}")
         return self._take(order)
 
     def _take(self, order: list[int]) -> Stats:
@@ -404,7 +399,7 @@ class Stats(StatColumns):
                 "to_pandas needs pandas, which is not installed (pip install pandas)"
             ) from error
         columns: dict[str, Any] = {"shape": self.shape, "dtype": self.dtype, "device": self.device}
-        columns |= {name: getattr(self, name).numpy() for name in _NUMBERS}
+        columns |= {name: getattr(self, name).numpy() for name in NUMBERS}
         columns["shared_with"] = self.shared_with
         for i, point in enumerate(self._points):
             columns[f"q{point:g}"] = self.quantiles[:, i].numpy()

@@ -28,7 +28,7 @@ from pyparam._sources.listing import ListedPart
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.saved_world import SavedWorld
 from pyparam._sources.stored import StorageKey, StoredTensor
-from pyparam._sources.stored_part import Entry, Home, Homes, StoredPart
+from pyparam._sources.stored_part import Entry, Home, Homes, part_of
 from pyparam._sources.tar_file import TarFile, TarWorld, is_tar
 from pyparam._sources.unpickle import NeedsCode, PickleError, unpickled
 
@@ -116,7 +116,7 @@ def _described(
         return Checkpoint(path, [ListedPart(path, tensors, str(_needs_code(path, why)))], extras=extras)
     entries = [Entry(name, tensor, home(tensor.storage)) for name, tensor in tensors.items()]
     versions = nested.versions(loaded)
-    return Checkpoint(path, [StoredPart(path, file, entries)], extras=extras, versions=versions)
+    return Checkpoint(path, [part_of(path, file, entries)], extras=extras, versions=versions)
 
 
 def _open_whole(path: Path, file: BinaryIO) -> Checkpoint:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
 import torch
-from torch import Tensor
 
 from pyparam._base.native import _C
-from pyparam._sources.checkpoint import ByteRange, Checkpoint, TensorInfo
+from pyparam._sources.checkpoint import Checkpoint
+from pyparam._sources.entries_part import EntriesPart
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.order import natural
 from pyparam._sources.tied import TIES_KEY, ties_from_text
@@ -75,13 +75,15 @@ def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     """Raises ValueError that names the file, and the entry, for a file that breaks the format in any way."""
     header, start = _read_header(path, file)
     nobodys = header.in_the_librarys_order([bits for _, bits in _CODES])
-    places = header.places(natural=nobodys)
+    names, places = header.named(natural=nobodys)
+    _check_torch_has(path, header, names)
     tied = _tied_places(path, header.metadata, places)
     if tied:
         places |= tied
         if nobodys:
             places = {name: places[name] for name in natural(places)}
-    part = _Part(header, start, MappedFile(path, file))
+    entries = header.entries(start, [(kind.dtype, kind.packed) for kind in KINDS.values()])
+    part = EntriesPart(names, entries, MappedFile(path, file))
     return Checkpoint(path, [part], places=places, metadata=header.metadata)
 
 
@@ -113,49 +115,6 @@ def _is_parameter_name(name: str, kept: str) -> bool:
     in a module, or has the attribute name of the one it shares memory with.
     """
     return "." in name.strip(".") or name.rpartition(".")[2] == kept.rpartition(".")[2]
-
-
-class _Part:
-    """The tensors of one file: what its header says, and bytes of its map."""
-
-    __slots__ = ("_file", "_header", "_start")
-
-    def __init__(self, header: _C.SafetensorsHeader, start: int, file: MappedFile) -> None:
-        self._header = header
-        self._start = start
-        self._file = file
-
-    @property
-    def path(self) -> Path:
-        return self._file.path
-
-    @property
-    def file(self) -> MappedFile:
-        return self._file
-
-    @property
-    def names(self) -> list[str]:
-        return self._header.names
-
-    def info(self, position: int) -> TensorInfo:
-        dtype, shape = _as_torch(self._header, position)
-        begin, end = self._header.byte_range(position)
-        return TensorInfo(dtype, shape, end - begin)
-
-    def byte_range(self, position: int) -> ByteRange:
-        begin, end = self._header.byte_range(position)
-        return ByteRange(self._file.path, self._start + begin, self._start + end)
-
-    def tensor(self, position: int) -> Tensor:
-        begin, _ = self._header.byte_range(position)
-        return self._file.tensor(self._start + begin, *_as_torch(self._header, position))
-
-    def mapped(self) -> tuple[_C.MappedEntries, _C.MappedBytes]:
-        dtypes = [(kind.dtype, kind.packed) for kind in KINDS.values()]
-        return self._header.entries(self._start, dtypes), self._file.bytes()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _as_torch(header: _C.SafetensorsHeader, position: int) -> tuple[torch.dtype, tuple[int, ...]]:
@@ -197,15 +156,14 @@ def _read_header(path: Path, file: BinaryIO) -> tuple[_C.SafetensorsHeader, int]
         header = _C.SafetensorsHeader(text, size - start, _CODES)
     except ValueError as error:
         _broken(path, str(error))
-    _check_torch_has(path, header)
     return header, start
 
 
-def _check_torch_has(path: Path, header: _C.SafetensorsHeader) -> None:
+def _check_torch_has(path: Path, header: _C.SafetensorsHeader, names: list[str]) -> None:
     doubtful = {i for i, (_, kind) in enumerate(_KINDS) if kind.dtype is None or kind.packed > 1}
     if doubtful.isdisjoint(header.dtypes):
         return
-    for position, name in enumerate(header.names):
+    for position, name in enumerate(names):
         try:
             _as_torch(header, position)
         except ValueError as error:

@@ -11,13 +11,20 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyparam._base.native import _C
 from pyparam._sources.archive import Archive
 from pyparam._sources.checkpoint import ByteRange, TensorInfo
+from pyparam._sources.entries_part import EntriesPart
 from pyparam._sources.mapped import MappedFile
-from pyparam._sources.stored import StoredTensor, check_layout
+from pyparam._sources.stored import StoredTensor, check_layout, contiguous_stride
 from pyparam._sources.unpickle import PickleError
 
 _ALIGNMENT = 16  # of the widest element
+# What is neither these nor a floating-point or complex type is packed or quantized.
+_INTEGERS = {
+    torch.bool, torch.uint8, torch.uint16, torch.uint32, torch.uint64,
+    torch.int8, torch.int16, torch.int32, torch.int64,
+}  # fmt: skip
 
 MOST_UNFOLDED = 4 << 30
 """Strides of zero may make so many bytes of those that are stored, and 64 times the file's size."""
@@ -154,6 +161,39 @@ class StoredPart:
 
     def close(self) -> None:
         self._map.close()
+
+
+def part_of(path: Path, file: BinaryIO, entries: Sequence[Entry]) -> StoredPart | EntriesPart:
+    """A part of these entries: as columns where each is a plain contiguous tensor over memory of its own, as
+    those of nearly every state dict are. An object an entry would take more than all verbs do.
+
+    Raises ValueError for an entry that does not lie inside its storage.
+    """
+    part = StoredPart(path, file, entries)
+    dense: dict[tuple[int, ...], tuple[int, ...]] = {}
+    homes: set[int] = set()
+    for _, stored, home, is_buffer in entries:
+        shape = stored.shape
+        if shape not in dense:
+            dense[shape] = contiguous_stride(shape)
+        homes.add(id(home))
+        if (
+            not home.is_mapped
+            or 0 in shape
+            or stored.stride != dense[shape]
+            or stored.requires_grad
+            or stored.parameter
+            or is_buffer
+            or not (stored.dtype.is_floating_point or stored.dtype.is_complex or stored.dtype in _INTEGERS)
+        ):
+            return part
+    if len(homes) < len(entries):
+        return part
+    begins = [home.place + stored.offset * stored.dtype.itemsize for _, stored, home, _ in entries]
+    columns = _C.MappedEntries(
+        begins, [entry.stored.dtype for entry in entries], [entry.stored.shape for entry in entries]
+    )
+    return EntriesPart(part.names, columns, part._map)
 
 
 def _span(stored: StoredTensor) -> int:

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "kernels/cpu/isa.h"
@@ -49,40 +50,72 @@ bool has_elements(const at::Tensor& counts, int64_t row) {
   return row >= 0 && counts.const_data_ptr<int64_t>()[row * kCountColumns + kNumel] > 0;
 }
 
+// Calls fn(step, count) for each bin of a row whose numbers lack their last bits: how far it lies
+// behind the one before, of the first its number.
+template <typename Fn>
+void wider_bins(const SparseRow& row, int64_t dropped, const Fn& fn) {
+  int32_t last = 0;
+  for (int64_t e = 0; e < row.size;) {
+    const int32_t bin = row.bins[e] >> dropped;
+    int64_t count = 0;
+    for (; e < row.size && row.bins[e] >> dropped == bin; ++e) count += row.counts[e];
+    fn(bin - last, count);
+    last = bin;
+  }
+}
+
+// The narrowest unsigned type that holds a number; int64 where that takes more than 32 bits.
+at::ScalarType narrowest(int64_t most) {
+  if (most < int64_t{1} << 8) return at::kByte;
+  if (most < int64_t{1} << 16) return at::kUInt16;
+  return most < int64_t{1} << 32 ? at::kUInt32 : at::kLong;
+}
+
+// Writes numbers one after the other into a tensor of a type that holds them.
+class NarrowColumn {
+ public:
+  NarrowColumn(int64_t count, int64_t most)
+      : tensor_(empty_like_rows({count}, narrowest(most))),
+        at_(static_cast<char*>(tensor_.mutable_data_ptr())),
+        width_(tensor_.itemsize()) {}
+
+  void push(int64_t value) {
+    // Little-endian, as all machines are that it is built for.
+    std::memcpy(at_, &value, width_);
+    at_ += width_;
+  }
+  const at::Tensor& tensor() const { return tensor_; }
+
+ private:
+  at::Tensor tensor_;
+  char* at_;
+  size_t width_;
+};
+
 // `Histograms` is SparseRows or a BinReader.
 template <typename Histograms>
 std::tuple<at::Tensor, at::Tensor, at::Tensor> steps_of(Histograms histograms, int64_t dropped) {
   const int64_t rows = histograms.rows();
   at::Tensor lengths = empty_like_rows({rows}, at::kLong);
-  int64_t entries = 0;
+  int64_t entries = 0, widest = 0, most = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    const SparseRow r = histograms(row);
-    int64_t length = 0;
-    for (int64_t e = 0; e < r.size; ++e) {
-      length += e == 0 || r.bins[e] >> dropped != r.bins[e - 1] >> dropped;
-    }
-    lengths.mutable_data_ptr<int64_t>()[row] = length;
-    entries += length;
+    const int64_t before = entries;
+    wider_bins(histograms(row), dropped, [&](int64_t step, int64_t count) {
+      ++entries;
+      widest = std::max(widest, step);
+      most = std::max(most, count);
+    });
+    lengths.mutable_data_ptr<int64_t>()[row] = entries - before;
   }
-  at::Tensor steps = empty_like_rows({entries}, at::kInt);
-  at::Tensor merged = empty_like_rows({entries}, at::kLong);
-  auto* step = steps.mutable_data_ptr<int32_t>();
-  auto* count = merged.mutable_data_ptr<int64_t>();
-  int64_t at = -1;
+  NarrowColumn steps(entries, widest);
+  NarrowColumn counts(entries, most);
   for (int64_t row = 0; row < rows; ++row) {
-    const SparseRow r = histograms(row);
-    int32_t last = 0;
-    for (int64_t e = 0; e < r.size; ++e) {
-      const int32_t bin = r.bins[e] >> dropped;
-      if (e == 0 || bin != last) {
-        step[++at] = bin - last;
-        count[at] = 0;
-        last = bin;
-      }
-      count[at] += r.counts[e];
-    }
+    wider_bins(histograms(row), dropped, [&](int64_t step, int64_t count) {
+      steps.push(step);
+      counts.push(count);
+    });
   }
-  return {lengths, steps, merged};
+  return {lengths, steps.tensor(), counts.tensor()};
 }
 
 template <typename Histograms>

@@ -29,6 +29,7 @@ _CODES = {
     torch.float64: "f8",
 }
 _UNSIGNED = ((torch.uint8, 1 << 8), (torch.uint16, 1 << 16), (torch.uint32, 1 << 32))
+_NARROW = {dtype for dtype, _ in _UNSIGNED}
 
 
 # Bytes from which deflating well takes seconds, and saves a twentieth.
@@ -43,13 +44,16 @@ class Packer:
         self._parts: list[bytes] = []
 
     def add(self, name: str, column: Tensor) -> None:
-        """A column under a name, in the smallest type that holds it.
+        """A column under a name, in the smallest type that holds it; an unsigned one as it is.
 
         Integers must not be negative; beyond 2**32 they become float64, which is exact to 2**53. Floats
         become float32 where that neither overflows nor goes subnormal for any of them.
         """
         column = column.contiguous()
-        dtype = _float_type(column) if column.is_floating_point() else _integer_type(column)
+        if column.dtype in _NARROW:
+            dtype = column.dtype
+        else:
+            dtype = _float_type(column) if column.is_floating_point() else _integer_type(column)
         self._columns.append({"name": name, "type": _CODES[dtype], "length": len(column)})
         self._parts.append(_planes(column.to(dtype)))
 
