@@ -37,33 +37,59 @@ bool is_ordinary(const at::Tensor& tensor) {
   return tensor.defined() && is_ordinary_cpu(*tensor.unsafeGetTensorImpl(), kLazy);
 }
 
+namespace {
+
+// Reads what almost every tensor is: contiguous, with elements in memory that is there. False for
+// any other, which is nothing known about then.
+PYPARAM_INLINE bool read_dense(const at::Tensor& tensor, bool write, Piece& piece) {
+  const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+  if (!is_ordinary_cpu(impl) || !impl.is_contiguous()) return false;
+  piece.numel = impl.numel();
+  if (piece.numel == 0) return false;
+  piece.dtype = c10::typeMetaToScalarType(impl.dtype());
+  piece.dense = true;
+  piece.lazy = false;
+  piece.data = const_cast<char*>(dense_memory(impl, piece.numel, c10::elementSize(piece.dtype)));
+  if (piece.data == nullptr) return false;
+  if (write) piece.data = static_cast<char*>(tensor.mutable_data_ptr());
+  return true;
+}
+
+// Reads tensor i, whatever it is. False where it is not ordinary.
+bool read_any(const char* verb, const Subject& subject, size_t i, bool write, Piece& piece) {
+  const bool present = subject[i].defined();
+  const at::Tensor& tensor = subject.shape(i);
+  if (!is_ordinary(tensor)) return false;
+  const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+  piece = {nullptr, impl->numel(), piece.offset, c10::typeMetaToScalarType(impl->dtype()),
+           true,    false};
+  if (!present) require_strided(verb, subject, i);
+  if (piece.numel == 0 || !present) return true;
+  require_extent(tensor, [&] { return c10::str(verb, ": ", subject.spoken(i)); });
+  piece.dense = impl->is_contiguous();
+  piece.lazy = tensor.is_conj() || tensor.is_neg();
+  piece.data = write ? static_cast<char*>(tensor.mutable_data_ptr())
+                     : static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()));
+  return true;
+}
+
+}  // namespace
+
 std::optional<Pieces> read_pieces(const char* verb, const Subject& subject, bool write) {
   Pieces pieces;
   const size_t count = subject.size();
-  pieces.list.reserve(count);
-  at::ScalarType first{};
+  pieces.list.resize(count);
   for (size_t i = 0; i < count; ++i) {
     prefetch_ahead(subject.tensors, i);
-    const bool present = subject[i].defined();
-    const at::Tensor& tensor = subject.shape(i);
-    if (!is_ordinary(tensor)) return std::nullopt;
-    const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-    Piece piece{nullptr, impl->numel(), pieces.numel, c10::typeMetaToScalarType(impl->dtype()),
-                true,    false};
-    if (!present) require_strided(verb, subject, i);
-    if (i == 0) first = piece.dtype;
-    pieces.same_dtype &= piece.dtype == first;
-    if (piece.numel == 0) {
-      pieces.empties.push_back(i);
-    } else if (present) {
-      require_extent(tensor, [&] { return c10::str(verb, ": ", subject.spoken(i)); });
-      piece.dense = impl->is_contiguous();
-      piece.lazy = tensor.is_conj() || tensor.is_neg();
-      piece.data = write ? static_cast<char*>(tensor.mutable_data_ptr())
-                         : static_cast<char*>(const_cast<void*>(tensor.const_data_ptr()));
+    Piece& piece = pieces.list[i];
+    piece.offset = pieces.numel;
+    if (!read_dense(subject[i], write, piece)) {
+      if (!read_any(verb, subject, i, write, piece)) return std::nullopt;
+      if (piece.numel == 0) pieces.empties.push_back(i);
+      pieces.whole &= piece.data != nullptr && piece.dense && !piece.lazy;
     }
+    pieces.same_dtype &= piece.dtype == pieces.list[0].dtype;
     pieces.numel += piece.numel;
-    pieces.list.push_back(piece);
   }
   return pieces;
 }
@@ -259,8 +285,33 @@ bool any_overlap(const Subject& subject, const Pieces& pieces) {
 
 }  // namespace
 
+namespace {
+
+// Little memory, all of it to be copied as it is, is copied before threads could wake up.
+constexpr int64_t few_bytes = int64_t{256} << 10;
+
+void gather_few(const Pieces& pieces, const at::Tensor& vector) {
+  const auto size = static_cast<int64_t>(vector.itemsize());
+  auto* to = static_cast<char*>(vector.mutable_data_ptr());
+  const size_t count = pieces.list.size();
+  for (size_t i = 0; i < count; ++i) {
+    if (i + bytes_ahead < count) __builtin_prefetch(pieces.list[i + bytes_ahead].data);
+    const Piece& piece = pieces.list[i];
+    const auto bytes = static_cast<size_t>(piece.numel * size);
+    if (to != piece.data) std::memcpy(to, piece.data, bytes);
+    to += bytes;
+  }
+}
+
+}  // namespace
+
 void gather(const Subject& subject, const Pieces& pieces, const at::Tensor& vector) {
   if (pieces.numel == 0) return;
+  if (pieces.whole && pieces.same_dtype && pieces.list[0].dtype == vector.scalar_type() &&
+      pieces.numel * static_cast<int64_t>(vector.itemsize()) <= few_bytes) {
+    gather_few(pieces, vector);
+    return;
+  }
   Transfer<true>(subject, pieces, vector)
       .run(plan_for(pieces, static_cast<int64_t>(vector.itemsize())), false);
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/alike.h"
+#include "kernels/kept.h"
 #include "kernels/spans.h"
 
 namespace pyparam::cpu {
@@ -24,10 +25,11 @@ struct Piece {
 };
 
 struct Pieces {
-  std::vector<Piece> list;
+  std::vector<Piece, Kept<Piece>> list;
   std::vector<size_t> empties;  // the indices without elements, which a Python face looks at again
   int64_t numel = 0;
   bool same_dtype = true;
+  bool whole = true;  // each piece has elements, and they lie in its memory as they are, in order
 };
 
 // A strided CPU tensor with memory of its own: no wrapper, no other device, no sparse or quantized
