@@ -160,6 +160,29 @@ def test_a_table_stores_the_path_of_modules_without_members_once() -> None:
     assert table.attributes == [name.rpartition(".")[2] for name in expected]
 
 
+@pytest.mark.parametrize(
+    "keys", [["", "", "a"], ["a", "", "b"], ["a.b", "c"], [".", "a"], ["\u00e9", "\ud800", "a"]]
+)
+def test_names_through_modules_whose_names_no_method_registers(keys: list[str]) -> None:
+    model = innermost = nn.Module()
+    for key in keys:
+        innermost._parameters = {"w": nn.Parameter(torch.zeros(1)), key: nn.Parameter(torch.zeros(1))}
+        innermost._modules = {"empty": nn.ReLU(), key: nn.Module(), "leaf": nn.Linear(1, 1)}
+        innermost = innermost._modules[key]
+    innermost._modules = {"last": nn.Linear(1, 1), "shared": model._modules["leaf"]}
+    for remove_duplicate in (True, False):
+        expected = reference.listing(model.named_parameters(remove_duplicate=remove_duplicate))
+        table = pyparam.walk(model, remove_duplicate=remove_duplicate)
+        assert reference.listing(table) == expected
+        # One by one, by which names are put together otherwise.
+        for order in (slice(None, None, -1), slice(None, None, 3)):
+            assert reference.listing(table[order]) == expected[order]
+        assert [
+            f"{owner}.{attribute}".lstrip(".")
+            for owner, attribute in zip(table._native.owner_names, table.attributes, strict=True)
+        ] == [name.lstrip(".") for name, _ in expected]
+
+
 def test_a_chain_of_100_000_modules() -> None:
     model: nn.Module = nn.Linear(1, 1)
     for _ in range(100_000):

@@ -40,15 +40,13 @@ at::Tensor fill_table(const ParamTable& table, const std::vector<Row>& rows,
   std::vector<double> parameters(4 * table.size());
   const Row keep = {-1, 0.0, 0.0, 0.0, 0.0};
   at::parallel_for(0, size, 1 << 16, [&](int64_t begin, int64_t end) {
-    std::string name;
+    NameColumn::Reader names(table.names);
     for (int64_t i = begin; i < end; ++i) {
       const auto& [kind, p0, p1, p2, p3] =
           row_of[i] < 0 ? keep : rows.at(static_cast<size_t>(row_of[i]));
       kinds[i] = kind;
       std::copy_n(std::array{p0, p1, p2, p3}.data(), 4, &parameters[4 * i]);
-      name.resize(table.names.length(i));
-      table.names.write(i, name.data());
-      streams[i] = static_cast<int64_t>(stream_of_name(name));
+      streams[i] = static_cast<int64_t>(stream_of_name(names[static_cast<size_t>(i)]));
     }
   });
   // Other subclasses' dispatch must not see a fill that leaves them alone.
@@ -89,10 +87,9 @@ std::vector<int64_t> assign_words(const ParamTable& table,
   for (const auto& [text, before, after] : words) all.push_back({text.text, before, after});
   std::vector<int64_t> first(table.size());
   at::parallel_for(0, static_cast<int64_t>(table.size()), 1 << 16, [&](int64_t begin, int64_t end) {
-    std::string name;
+    NameColumn::Reader names(table.names);
     for (int64_t i = begin; i < end; ++i) {
-      name.resize(table.names.length(i));
-      table.names.write(i, name.data());
+      const std::string_view name = names[static_cast<size_t>(i)];
       const auto found =
           std::find_if(all.begin(), all.end(), [&](const Word& w) { return w.matches(name); });
       first[i] = found == all.end() ? -1 : found - all.begin();

@@ -58,7 +58,10 @@ namespace pyparam {
 
 inline pybind11::list strings_of(const NameColumn& names) {
   pybind11::list out(names.size());
-  for (size_t i = 0; i < names.size(); ++i) out[i] = str_of(names[i]);
+  NameColumn::Reader reader(names);
+  for (size_t i = 0; i < names.size(); ++i) {
+    PyList_SET_ITEM(out.ptr(), static_cast<Py_ssize_t>(i), str_of(reader[i]).release().ptr());
+  }
   return out;
 }
 

@@ -81,15 +81,21 @@ void bind_walk(py::module_& m) {
   m.def("overrides", [](const py::object& module, const std::string& method) {
     return raising([&] { return walk::overrides(module.ptr(), method); });
   });
-  m.def("walk_module", [](const py::object& module, bool buffers, bool remove_duplicate,
-                          bool owners) {
-    return raising([&] {
-      walk::WalkedModule walked =
-          walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
-      return std::make_pair(HeldTable(std::move(walked.names), owned(std::move(walked.tensors))),
-                            none_or(std::move(walked.owners)));
-    });
-  });
+  // None where the class has a listing of its own, which is to be asked.
+  m.def(
+      "walk_module",
+      [](const py::object& module, bool buffers, bool remove_duplicate, bool owners) -> py::object {
+        return raising([&]() -> py::object {
+          const unsigned listings =
+              walk::kNamedParameters | walk::kNamedMembers | (buffers ? walk::kNamedBuffers : 0u);
+          if (walk::ModuleView(module.ptr()).overridden(listings) != 0) return py::none();
+          walk::WalkedModule walked =
+              walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
+          return py::make_tuple(
+              HeldTable(std::move(walked.names), owned(std::move(walked.tensors))),
+              none_or(std::move(walked.owners)));
+        });
+      });
   // With `ask`, None where the class has a state_dict of its own.
   m.def(
       "state_dict",

@@ -17,10 +17,9 @@ class Names {
     for (size_t i = 0; i < names.size(); ++i) bytes += names.length(i);
     bytes_.reserve(bytes);
     ends_.reserve(names.size());
+    NameColumn::Reader reader(names);
     for (size_t i = 0; i < names.size(); ++i) {
-      const size_t begin = bytes_.size();
-      bytes_.resize(begin + names.length(i));
-      names.write(i, bytes_.data() + begin);
+      bytes_.append(reader[i]);
       ends_.push_back(bytes_.size());
     }
   }

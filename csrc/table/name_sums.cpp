@@ -37,22 +37,22 @@ bool are_unique(const NameColumn& names, const std::vector<hash::Sums>& sums) {
 }  // namespace
 
 std::shared_ptr<const EntrySums> NameColumn::make_entry_sums() const {
-  const auto extended = [this](hash::NameSums of, const Key& key) {
-    if (key.parent != kRoot) of.append(".", 1);
-    const std::string_view text = key_of(key);
-    of.append(text.data(), static_cast<int64_t>(text.size()));
-    return of;
+  std::vector<hash::NameSums> modules(held_->nodes.size());
+  const auto inside = [&](Node parent, std::string_view key) {
+    hash::NameSums sums = modules[parent];
+    if (parent != kRoot) sums.append(".", 1);
+    sums.append(key.data(), static_cast<int64_t>(key.size()));
+    return sums;
   };
   // A module stands behind the one that it is in.
-  std::vector<hash::NameSums> modules(held_->nodes.size());
   for (size_t node = 1; node < modules.size(); ++node) {
-    const Key& key = held_->nodes[node];
-    modules[node] = extended(modules[key.parent], key);
+    const Module& module = held_->nodes[node];
+    modules[node] = inside(module.parent, held_->text_of(module));
   }
   EntrySums out;
   out.sums.reserve(size());
-  for (const Key& leaf : held_->leaves)
-    out.sums.push_back(extended(modules[leaf.parent], leaf).sums());
+  for (const Leaf& leaf : held_->leaves)
+    out.sums.push_back(inside(leaf.owner, held_->text_of(leaf)).sums());
   out.unique = are_unique(*this, out.sums);
   return std::make_shared<const EntrySums>(std::move(out));
 }

@@ -54,12 +54,13 @@ NameTree name_tree(const NameColumn& names) {
   Pairs children;  // (node, key): the number is that of the node below it, less one
   std::string last_path;
   int64_t last_owner = -1;
+  NameColumn::Reader reader(names);
   for (size_t row = 0; row < names.size(); ++row) {
-    const std::string name = names[row];
+    const std::string_view name = reader[row];
     const size_t dot = name.rfind('.');
     int64_t node = 0;
-    if (dot != std::string::npos) {
-      const std::string_view path = std::string_view(name).substr(0, dot);
+    if (dot != std::string_view::npos) {
+      const std::string_view path = name.substr(0, dot);
       if (last_owner >= 0 && path == last_path) {
         node = last_owner;
       } else {
@@ -80,7 +81,7 @@ NameTree name_tree(const NameColumn& names) {
     }
     tree.owners.push_back(node);
     tree.attributes.push_back(
-        texts.number(dot == std::string::npos ? name : std::string_view(name).substr(dot + 1)));
+        texts.number(dot == std::string_view::npos ? name : name.substr(dot + 1)));
   }
   return tree;
 }

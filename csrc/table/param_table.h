@@ -21,37 +21,68 @@ class NameColumn {
   using Node = uint32_t;
   static constexpr Node kRoot = 0;
 
-  NameColumn() : held_(std::make_shared<Held>()) { held_->nodes.push_back({0, 0, kRoot}); }
+  // Where the bytes of a key are. Keys that are alike may share them.
+  struct Text {
+    uint64_t begin = 0;
+    uint32_t length = 0;
+  };
 
-  // The module named `key` inside the module at `parent`.
-  Node module(Node parent, std::string_view key) {
+  NameColumn() : held_(std::make_shared<Held>()) { held_->nodes.push_back({0, 0, kRoot, 0}); }
+
+  Text store(std::string_view key) {
     Held& held = own();
-    held.nodes.push_back(held.make(parent, key));
+    const Text text{held.bytes.size(), static_cast<uint32_t>(key.size())};
+    held.bytes.append(key);
+    return text;
+  }
+  // The module named `key` inside the module at `parent`. The root adds no dot, and a module
+  // without a name inside it has no path either.
+  Node module(Node parent, Text key) {
+    if (parent == kRoot && key.length == 0) return kRoot;
+    Held& held = own();
+    const size_t above = parent == kRoot ? 0 : held.nodes[parent].path_length + 1;
+    held.nodes.push_back({key.begin, key.length, parent, above + key.length});
     return static_cast<Node>(held.nodes.size() - 1);
   }
   // Appends the parameter `attribute` of the module at `owner`.
-  void append(Node owner, std::string_view attribute) {
-    Held& held = own();
-    held.leaves.push_back(held.make(owner, attribute));
+  void append(Node owner, Text attribute) {
+    own().leaves.push_back({attribute.begin, attribute.length, owner});
   }
+
+  Node module(Node parent, std::string_view key) { return module(parent, store(key)); }
+  void append(Node owner, std::string_view attribute) { append(owner, store(attribute)); }
   // Appends a whole qualified name; its attribute is what follows the last dot.
   void append(std::string_view name) { append(kRoot, name); }
 
   size_t size() const { return held_->leaves.size(); }
 
   std::string operator[](size_t i) const {
-    std::string name(length(held_->leaves[i]), '\0');
+    std::string name(length(i), '\0');
     write(i, name.data());
     return name;
   }
   // The bytes of name i, and writing them to a buffer of that size (UTF-8, not terminated).
-  size_t length(size_t i) const { return length(held_->leaves[i]); }
-  void write(size_t i, char* out) const { write(held_->leaves[i], out + length(held_->leaves[i])); }
+  size_t length(size_t i) const {
+    const Leaf& leaf = held_->leaves[i];
+    return leaf.owner == kRoot ? leaf.length
+                               : held_->nodes[leaf.owner].path_length + 1 + leaf.length;
+  }
+  void write(size_t i, char* out) const {
+    const Leaf& leaf = held_->leaves[i];
+    held_->text_of(leaf).copy(out + (length(i) - leaf.length), leaf.length);
+    if (leaf.owner == kRoot) return;
+    out[held_->nodes[leaf.owner].path_length] = '.';
+    held_->write_path(leaf.owner, kRoot, out);
+  }
+
+  // Puts names together one after another. What a name has in common with the one before stays, so
+  // that in a walk's order each module's key is written once, however deep it lies.
+  class Reader;
 
   std::string_view attribute(size_t i) const {
-    const Key& leaf = held_->leaves[i];
-    const std::string_view key = key_of(leaf);
-    const size_t dot = leaf.parent == kRoot ? key.rfind('.') : std::string_view::npos;
+    const Leaf& leaf = held_->leaves[i];
+    const std::string_view key = held_->text_of(leaf);
+    const size_t dot = leaf.owner == kRoot ? key.rfind('.') : std::string_view::npos;
     return dot == std::string_view::npos ? key : key.substr(dot + 1);
   }
   // The qualified name of the owning module: "" for the root.
@@ -69,61 +100,78 @@ class NameColumn {
   void reserve(size_t names) { own().leaves.reserve(names); }
   void shrink_to_fit() {
     Held& held = own();
-    held.keys.shrink_to_fit();
+    held.bytes.shrink_to_fit();
     held.nodes.shrink_to_fit();
     held.leaves.shrink_to_fit();
   }
 
  private:
-  struct Key {
+  // A module's key and a parameter's, `length` bytes from `begin` on, and the module that it is in.
+  struct Module {
     uint64_t begin;
     uint32_t length;
-    Node parent;
+    Node parent;  // stands before it
+    size_t path_length;
+  };
+  struct Leaf {
+    uint64_t begin;
+    uint32_t length;
+    Node owner;
   };
 
   struct Held {
-    std::string keys;
-    std::vector<Key> nodes;                       // modules
-    std::vector<Key> leaves;                      // parameters, in table order
+    std::string bytes;
+    std::vector<Module> nodes;
+    std::vector<Leaf> leaves;                     // in table order
     std::shared_ptr<const EntrySums> entry_sums;  // null until asked for; read and set atomically
 
-    Key make(Node parent, std::string_view key) {
-      const Key made{keys.size(), static_cast<uint32_t>(key.size()), parent};
-      keys.append(key);
-      return made;
+    template <typename Key>
+    std::string_view text_of(const Key& key) const {
+      return {bytes.data() + key.begin, key.length};
+    }
+    // Writes what the path of `node` has behind that of `above`, to where it belongs in `out`.
+    void write_path(Node node, Node above, char* out) const {
+      while (node != above) {
+        const Module& module = nodes[node];
+        text_of(module).copy(out + (module.path_length - module.length), module.length);
+        node = module.parent;
+        if (node != kRoot) out[nodes[node].path_length] = '.';
+      }
     }
   };
 
-  // To be added to: nobody else's.
+  // To be added to: nobody else's, and with no sums.
   Held& own() {
-    if (held_.use_count() > 1) held_ = std::make_shared<Held>(*held_);
-    if (held_->entry_sums != nullptr) held_->entry_sums.reset();
+    if (__builtin_expect(held_.use_count() > 1 || held_->entry_sums != nullptr, 0)) part();
     return *held_;
   }
-  std::string_view key_of(const Key& key) const {
-    return std::string_view(held_->keys).substr(key.begin, key.length);
-  }
+  void part();
   std::shared_ptr<const EntrySums> make_entry_sums() const;
-  // The root adds no dot.
-  size_t length(Key key) const {
-    size_t total = key.length;
-    while (key.parent != kRoot) {
-      key = held_->nodes[key.parent];
-      total += key.length + 1;
-    }
-    return total;
-  }
-  void write(Key key, char* end) const {
-    for (;;) {
-      end -= key.length;
-      key_of(key).copy(end, key.length);
-      if (key.parent == kRoot) return;
-      *--end = '.';
-      key = held_->nodes[key.parent];
-    }
-  }
 
   std::shared_ptr<Held> held_;
+};
+
+class NameColumn::Reader {
+ public:
+  explicit Reader(const NameColumn& names) : held_(names.held_) {}
+
+  // Name i. Holds until the next call.
+  std::string_view operator[](size_t i) {
+    const Leaf& leaf = held_->leaves[i];
+    if (leaf.owner != owner_) go_to(leaf.owner);
+    text_.resize(path_length_);
+    if (owner_ != kRoot) text_.push_back('.');
+    text_.append(held_->text_of(leaf));
+    return text_;
+  }
+
+ private:
+  void go_to(Node owner);
+
+  std::shared_ptr<const Held> held_;
+  Node owner_ = kRoot;
+  size_t path_length_ = 0;  // of the owner's path, which the text begins with
+  std::string text_;
 };
 
 // Both columns have one entry a parameter, in the order of nn.Module.named_parameters. A tensor's

@@ -78,9 +78,9 @@ class PlainWalk {
 
   // Calls fn(index, path) for each module in the order of named_modules, once a module, or with
   // remove_duplicate=false once a place. False where a module contains itself and the walk would
-  // never end.
-  template <typename Fn>
-  bool for_each(Path& path, bool remove_duplicate, const Fn& fn);
+  // never end. `path` is a Path, or whatever else grows by keys as one does.
+  template <typename Trail, typename Fn>
+  bool for_each(Trail& path, bool remove_duplicate, const Fn& fn);
 
   // A kind of member: all of it, and which of it are those of one module.
   struct Members {
@@ -155,8 +155,8 @@ class PlainWalk {
   std::vector<Place> stack_;
 };
 
-template <typename Fn>
-bool PlainWalk::for_each(Path& path, bool remove_duplicate, const Fn& fn) {
+template <typename Trail, typename Fn>
+bool PlainWalk::for_each(Trail& path, bool remove_duplicate, const Fn& fn) {
   visited_.assign(modules_.size(), 0);
   stack_.clear();
   const auto enter = [&](uint32_t module) {

@@ -20,10 +20,10 @@ def accepts(source: object) -> bool:
 def table(source: Any, *, buffers: bool, remove_duplicate: bool, owners: bool = False) -> ParamTable:
     """With ``owners``, the owning modules are what the walk saw; without, they are looked up by name when
     asked for, which spares a bulk verb the weak references."""
-    methods = ["named_parameters", "_named_members", *(["named_buffers"] if buffers else [])]
-    if any(_C.overrides(source, method) for method in methods):
+    walked = _C.walk_module(source, buffers, remove_duplicate, owners)
+    if walked is None:
         return _asked(source, buffers, remove_duplicate)
-    native, references = _C.walk_module(source, buffers, remove_duplicate, owners)
+    native, references = walked
     if owners:
         return ParamTable.from_native(native, references)
     root = weakref.ref(source)
