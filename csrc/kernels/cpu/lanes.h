@@ -112,6 +112,7 @@ constexpr int64_t kRunsOfBlock = kBlock / kExactRun;
 // guessed changes nothing: in a normal distribution it is one in a hundred. One for values that are
 // widened to float32 and another for those that are to float64.
 struct Guess {
+  const void* end = nullptr;  // of the memory that is read block by block; null where it is not
   int exponent = 0;
   uint8_t kind = 0;
   bool unlike = false;   // whether the last run needed another kind

@@ -294,12 +294,16 @@ struct Bands {
   }
   // So many values, at most kGroup. Which places of its vectors have zeros or outliers.
   PYPARAM_TARGET PYPARAM_INLINE uint32_t take(const uint16_t* x, int64_t count,
-                                              const Ahead<kBytes == 64>& ahead) {
+                                              const LinesAhead& ahead) {
     Words least_of_group = 0x7fff - Words{};
     int64_t i = 0;
 #pragma GCC unroll 8
     for (; i + kPerWords <= count; i += kPerWords) {
-      ahead.ask(x + i);
+      if (kBytes == 64) {
+        ahead.ask(x + i);
+      } else if (i * 2 % kLine == 0) {
+        ahead.ask_near(x + i);
+      }
       const Words values = load_words(x + i);
       look(values, least_of_group);
       add(values);
@@ -354,11 +358,11 @@ struct Bands {
 };
 
 PYPARAM_TARGET static __attribute__((noinline)) bool read_bands(const uint16_t* x, int64_t n,
-                                                                int exponent,
+                                                                int exponent, const void* end,
                                                                 Extremes<float>& extremes,
                                                                 ExactRun* runs) {
   constexpr int kGroupsAtOnce = kSquaresAtOnce / kStepsAtOnce;
-  const Ahead<kBytes == 64> ahead(x, 2 * kBlock, n == kBlock);
+  const LinesAhead ahead(end);
   Bands bands(exponent, x[0]);
   Suspects suspects[kBlock / kGroup];
   int64_t groups = 0;
@@ -389,7 +393,7 @@ PYPARAM_TARGET static PYPARAM_INLINE bool measure_bands(const uint16_t* x, int64
   }
   for (int tries = 0; tries < 3; ++tries) {
     if (guess.exponent < kLeastBandExponent) return false;
-    const bool known = read_bands(x, n, guess.exponent, extremes, runs);
+    const bool known = read_bands(x, n, guess.exponent, guess.end, extremes, runs);
     if (!extremes.finite) break;
     const uint32_t largest = std::max(magnitude_bits(extremes.min), magnitude_bits(extremes.max));
     const int exponent = std::max(1, static_cast<int>(largest >> 23));

@@ -39,9 +39,20 @@ struct ExtremeLanes {
 
 // Reads a run once: its extremes, and its sums as they are if its magnitudes are of exponents (with
 // their bias) up to `exponent`, and down to the span of Sums below it.
+// Only loops that wait for memory ask for lines twice (see ahead.h).
+template <bool kWaits>
+PYPARAM_INLINE void ask_ahead(const LinesAhead& ahead, const void* at) {
+  if (kWaits) {
+    ahead.ask(at);
+  } else {
+    ahead.ask_near(at);
+  }
+}
+
 template <typename Sums, typename Stored>
 PYPARAM_TARGET PYPARAM_INLINE void read_run(const Stored& from, int64_t count, int exponent,
-                                            RunExtremes<float>& found, ExactRun& out) {
+                                            const LinesAhead& ahead, RunExtremes<float>& found,
+                                            ExactRun& out) {
   Sums sums(exponent - 127);
   ExtremeLanes<float> extremes(from.first());
   Sixteen x;
@@ -49,12 +60,10 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const Stored& from, int64_t count, i
 #pragma GCC unroll 16
     for (int i = 0; i < Sixteen::V::kValues; ++i) extremes.take(x.values[i]);
   };
-  // Behind a short run lies something else.
-  const Ahead<kBytes == 64 || Stored::kStoredBytes == 4> ahead(
-      from.at(0), kExactRun * Stored::kStoredBytes, count == kExactRun);
   int64_t i = 0;
   for (; i + kLanes <= count; i += kLanes) {
-    ahead.ask(from.at(i));
+    if (i * Stored::kStoredBytes % kLine == 0)
+      ask_ahead<kBytes == 64 || Stored::kStoredBytes == 4>(ahead, from.at(i));
     from.read(i, x);
     take_extremes();
     sums.take(x);
@@ -73,15 +82,14 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const Stored& from, int64_t count, i
 
 template <typename Sums>
 PYPARAM_TARGET PYPARAM_INLINE void read_run(const StoredDoubles& from, int64_t count, int exponent,
-                                            RunExtremes<double>& found, ExactRun& out) {
+                                            const LinesAhead& ahead, RunExtremes<double>& found,
+                                            ExactRun& out) {
   using V = Vectors<double>;
   Sums sums(exponent - 1023);
   ExtremeLanes<double> extremes(from.first());
-  const Ahead<kBytes == 64> ahead(from.x, kExactRun * static_cast<int64_t>(sizeof(double)),
-                                  count == kExactRun);
   int64_t i = 0;
   for (; i + V::kPerDoubles <= count; i += V::kPerDoubles) {
-    ahead.ask(from.at(i));
+    ask_ahead<kBytes == 64>(ahead, from.at(i));
     const Lanes64 v = V::widen(from.x + i);
     extremes.take(v);
     sums.take(v);
@@ -147,9 +155,10 @@ PYPARAM_INLINE SumKind kind_for(uint32_t least, uint32_t largest, int exponent) 
 
 template <typename Sums, typename Stored, typename Found>
 PYPARAM_TARGET static __attribute__((noinline)) void read_seldom(const Stored& from, int64_t count,
-                                                                 int exponent, Found& found,
-                                                                 ExactRun& out) {
-  read_run<Sums>(from, count, exponent, found, out);
+                                                                 int exponent,
+                                                                 const LinesAhead& ahead,
+                                                                 Found& found, ExactRun& out) {
+  read_run<Sums>(from, count, exponent, ahead, found, out);
 }
 
 // Reads a run for the sums and the exponent that the guess names, and again where they turn out not
@@ -160,13 +169,14 @@ PYPARAM_TARGET PYPARAM_INLINE bool measure_run(const Stored& from, int64_t count
                                                RunExtremes<float>& found, ExactRun& out) {
   constexpr SumKind kLeast = Stored::kBriefly ? kBrief : kNarrow;
   const auto kind = static_cast<SumKind>(std::max<uint8_t>(guess.kind, kLeast));
+  const LinesAhead ahead(guess.end);
   if (kind == kLeast) {
     read_run<std::conditional_t<Stored::kBriefly, BriefSums, NarrowSums>>(
-        from, count, guess.exponent, found, out);
+        from, count, guess.exponent, ahead, found, out);
   } else if (kind == kNarrow) {
-    read_seldom<NarrowSums>(from, count, guess.exponent, found, out);
+    read_seldom<NarrowSums>(from, count, guess.exponent, ahead, found, out);
   } else {
-    read_seldom<WideSums>(from, count, guess.exponent, found, out);
+    read_seldom<WideSums>(from, count, guess.exponent, ahead, found, out);
   }
   // A NaN that the comparisons passed over is in the sum.
   if (!is_finite(out.values[0])) {
@@ -188,9 +198,9 @@ PYPARAM_TARGET PYPARAM_INLINE bool measure_run(const Stored& from, int64_t count
       out.kind = ExactRun::kUnknown;
       needed = kLeast;
     } else if (needed == kWide) {
-      read_seldom<WideSums>(from, count, exponent, found, out);
+      read_seldom<WideSums>(from, count, exponent, ahead, found, out);
     } else {
-      read_seldom<NarrowSums>(from, count, exponent, found, out);
+      read_seldom<NarrowSums>(from, count, exponent, ahead, found, out);
     }
     if (guess.unlike || exponent > guess.exponent) guess.exponent = exponent;
   }
@@ -209,7 +219,8 @@ PYPARAM_TARGET static PYPARAM_INLINE bool measure_run(const StoredDoubles& from,
                                                       Guess& guess, RunExtremes<double>& found,
                                                       ExactRun& out) {
   guess.exponent = within_squares(guess.exponent);
-  read_run<DoubleSums>(from, count, guess.exponent, found, out);
+  const LinesAhead ahead(guess.end);
+  read_run<DoubleSums>(from, count, guess.exponent, ahead, found, out);
   if (!is_finite(out.magnitudes[0])) {
     out.kind = ExactRun::kUnknown;
     return false;
@@ -220,7 +231,7 @@ PYPARAM_TARGET static PYPARAM_INLINE bool measure_run(const StoredDoubles& from,
   if (holds<DoubleSums>(least, largest, guess.exponent)) return true;
   guess.exponent = within_squares(exponent_of(largest));
   if (holds<DoubleSums>(least, largest, guess.exponent)) {
-    read_seldom<DoubleSums>(from, count, guess.exponent, found, out);
+    read_seldom<DoubleSums>(from, count, guess.exponent, ahead, found, out);
   } else {
     out.kind = ExactRun::kUnknown;
   }

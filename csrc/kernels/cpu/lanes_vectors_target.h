@@ -194,29 +194,4 @@ struct Largest {
   }
 };
 
-// Asks for the memory ahead of a loop over a run, if the run is a whole one: behind a short one
-// lies something else. A loop that waits for memory asks for lines twice, and for pages before them
-// (see ahead.h). One that computes for longer, as most do with AVX2, asks for lines once.
-template <bool kWaits>
-class Ahead {
- public:
-  PYPARAM_INLINE Ahead(const void* begin, int64_t bytes, bool whole)
-      : far_(whole ? kFarLine : 0),
-        near_(!whole   ? 0
-              : kWaits ? kNearLine
-                       : kFarLine / 2) {
-    if (kWaits && whole) ask_pages_ahead(begin, bytes);
-  }
-  PYPARAM_INLINE void ask(const void* at) const {
-    if (kWaits) {
-      ask_lines_ahead(at, far_, near_);
-    } else {
-      __builtin_prefetch(static_cast<const char*>(at) + near_);
-    }
-  }
-
- private:
-  int64_t far_, near_;
-};
-
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE

@@ -82,6 +82,11 @@ Statistics measure_chunk(const ElementList& list, const Chunk& chunk, const Lane
                               : format == Format::kHalf     ? lanes.measure_half
                               : format == Format::kBFloat16 ? lanes.measure_bfloat16
                                                             : nullptr;
+  // What is copied or widened first is not read where it lies.
+  const Elements& e = list[chunk.tensor];
+  const void* end = e.strided < 0 ? e.data + e.bytes() : nullptr;
+  work.floats.end = measure_stored != nullptr || format == Format::kFloat ? end : nullptr;
+  work.doubles.end = format == Format::kDouble ? end : nullptr;
   Statistics out;
   ExactRun runs[kRunsOfBlock];
   for (int64_t done = 0; done < chunk.length; done += kBlock) {
