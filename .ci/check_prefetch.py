@@ -18,12 +18,13 @@ FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 # prefetch.
 LOOPS = [
     r"ElementList::ElementList\(",
-    r"measure_few\(",
+    r"OrdinaryReader::read\(",
+    r"BlockAhead<.*Measuring::read_few.*::reach\(",
+    r"BlockAhead<.*norm_parts.*::reach\(",
     r"norm_parts",
-    r"pyparam::\(anonymous namespace\)::run\(|for_each_chunk<.*::run\(at|for_each_chunk<.*::run\(c10",
+    r"Measuring::read_others",
     r"cpu::fingerprint\(",
     r"read_ordinary_operands\(",
-    r"read_ordinary<",
     r"compare_chunks\(|plan_comparison\(",
     r"fill_together",  # whose loop has a name too long to be demangled
     r"read_pieces\(",

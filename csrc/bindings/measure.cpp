@@ -121,14 +121,6 @@ struct Measurement {
   std::vector<int64_t> missing;
 };
 
-// The tensors as the CPU's kernels read them, in one pass and without the dispatcher, where it
-// would bring them there and do nothing else. Of no tensors an op says what it gives.
-std::optional<cpu::ElementList> read_ordinary(const std::vector<at::Tensor>& tensors,
-                                              const cpu::ElementList::Notes& notes) {
-  if (tensors.empty() || !dispatch_is_plain()) return std::nullopt;
-  return cpu::ElementList::of_ordinary(tensors, notes);
-}
-
 // Through the dispatcher, but for mapped files.
 Measured measure_by_op(const std::vector<at::Tensor>& tensors, bool histogram,
                        const FileMaps& maps) {
@@ -156,13 +148,15 @@ std::optional<Measurement> measure(const ParamTable& table, bool grad, bool hist
   // In two names: a conditional of both would copy the table's list.
   const Gradients found = grad ? gradients(table) : Gradients{};
   const std::vector<at::Tensor>& tensors = grad ? found.present : table.tensors;
-  {
+  // Without the dispatcher, where it would bring ordinary tensors to the CPU's kernel and do
+  // nothing else. Of no tensors the op says what it gives.
+  if (!tensors.empty() && dispatch_is_plain()) {
     LayoutColumns layouts;
     ApartCheck memory;
-    if (const auto list = read_ordinary(tensors, {&layouts, apart ? &memory : nullptr})) {
+    OrdinaryMeasuring measuring(tensors, {&layouts, apart ? &memory : nullptr}, histogram, maps);
+    if (measuring.read()) {
       if (apart && !memory.apart()) return std::nullopt;
-      return Measurement{measure_elements(*list, histogram, maps), std::move(layouts),
-                         found.missing};
+      return Measurement{measuring.finish(), std::move(layouts), found.missing};
     }
   }
   LayoutColumns layouts;
@@ -190,9 +184,8 @@ at::Tensor total_norm(const ParamTable& table, double p, bool grad) {
   // In two names, as above.
   const Gradients found = grad ? gradients(table) : Gradients{};
   const std::vector<at::Tensor>& tensors = grad ? found.present : table.tensors;
-  if (const auto list = read_ordinary(tensors, {})) {
-    check_order("total_norm", p);
-    return cpu::total_norm(*list, p, false);
+  if (!tensors.empty() && dispatch_is_plain()) {
+    if (const auto norm = cpu::norm_of_ordinary(tensors, p)) return *norm;
   }
   return handle.call(plain("total_norm", tensors), p);
 }

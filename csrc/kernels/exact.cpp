@@ -196,7 +196,7 @@ PYPARAM_INLINE void write_rounded(const RowSums& sums, double* values, int64_t c
   const auto n = static_cast<double>(count);
   const auto [total, squares, spread] = std::tie(sums.total, sums.squares, sums.spread);
   const double inverse = 1 / n;
-  const Pairs<4> by_count = exact::over<4>(
+  const Pairs<4> by_count = exact::over<false, 4>(
       {{total.high, squares.high, spread.high, 0}, {total.low, squares.low, spread.low, 0}},
       {n, n, n, n}, {inverse, inverse, inverse, inverse});
   const Pair about_mean{by_count.high[2], by_count.low[2], spread.exponent};

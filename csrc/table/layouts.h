@@ -15,7 +15,7 @@ namespace pyparam {
 // One entry a tensor. Several threads may fill them, each whole blocks.
 class LayoutColumns {
  public:
-  static constexpr size_t kBlock = 4096;
+  static constexpr size_t kBlock = 1024;
 
   // Entries for so many tensors, to be set.
   void resize(size_t tensors) {

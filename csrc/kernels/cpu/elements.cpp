@@ -68,6 +68,7 @@ PYPARAM_INLINE void set_dense(Elements& e, const Stored& stored, int64_t numel) 
   e.data = nullptr;
   e.strided = -1;
   e.format = stored.format;
+  e.value_bytes = stored.bytes / stored.parts;
   e.is_complex = stored.parts == 2;
   e.values = numel * stored.parts;
   e.few = stored.few && static_cast<uint64_t>(numel - 1) < Elements::kFew;
@@ -132,7 +133,7 @@ std::vector<int64_t> ElementList::numels() const {
 
 // False for a tensor that has anything of its own, lies elsewhere or lacks memory.
 PYPARAM_INLINE bool ElementList::take_ordinary(size_t i, const at::Tensor& tensor,
-                                               const Notes& notes) {
+                                               const ElementNotes& notes) {
   const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
   if (!is_ordinary_cpu(impl)) return false;
   const at::ScalarType dtype = c10::typeMetaToScalarType(impl.dtype());
@@ -153,27 +154,30 @@ PYPARAM_INLINE bool ElementList::take_ordinary(size_t i, const at::Tensor& tenso
   return true;
 }
 
-namespace {
+OrdinaryReader::OrdinaryReader(at::TensorList tensors, const ElementNotes& notes)
+    : tensors_(tensors), notes_(notes) {
+  list_.elements_.resize(tensors.size());
+  if (notes.layouts != nullptr) notes.layouts->resize(tensors.size());
+  if (notes.memory != nullptr) notes.memory->resize(tensors.size());
+}
 
-// Tensors of a list, which are asked for ahead, and tensors that are made where they are read.
-struct Listed {
-  at::TensorList tensors;
+bool OrdinaryReader::read(size_t begin, size_t end) {
+  if (odd_.load(std::memory_order_relaxed)) return false;
+  for (size_t i = begin; i < end; ++i) {
+    prefetch_ahead(tensors_, i);
+    if (!list_.take_ordinary(i, tensors_[i], notes_)) {
+      odd_ = true;
+      return false;
+    }
+    const Elements& e = list_.elements_[i];
+    if (e.few) prefetch_span(e.data, e.bytes());
+  }
+  return true;
+}
 
-  void prefetch(size_t i) const { prefetch_ahead(tensors, i); }
-  const at::Tensor& operator()(size_t i) const { return tensors[i]; }
-};
-struct Made {
-  const std::function<at::Tensor(size_t)>& make;
-
-  void prefetch(size_t) const {}
-  at::Tensor operator()(size_t i) const { return make(i); }
-};
-
-}  // namespace
-
-template <typename Tensors>
-std::optional<ElementList> ElementList::read_ordinary(size_t count, const Tensors& tensors,
-                                                      const Notes& notes) {
+std::optional<ElementList> ElementList::of_made(size_t count,
+                                                const std::function<at::Tensor(size_t)>& make,
+                                                const ElementNotes& notes) {
   ElementList list;
   list.elements_.resize(count);
   if (notes.layouts != nullptr) notes.layouts->resize(count);
@@ -184,22 +188,11 @@ std::optional<ElementList> ElementList::read_ordinary(size_t count, const Tensor
                    [&](int64_t begin, int64_t end) {
                      const size_t last = std::min(static_cast<size_t>(end) * kBlock, count);
                      for (size_t i = static_cast<size_t>(begin) * kBlock; i < last && !odd; ++i) {
-                       tensors.prefetch(i);
-                       if (!list.take_ordinary(i, tensors(i), notes)) odd = true;
+                       if (!list.take_ordinary(i, make(i), notes)) odd = true;
                      }
                    });
   if (odd) return std::nullopt;
   return list;
-}
-
-std::optional<ElementList> ElementList::of_ordinary(at::TensorList tensors, const Notes& notes) {
-  return read_ordinary(tensors.size(), Listed{tensors}, notes);
-}
-
-std::optional<ElementList> ElementList::of_made(size_t count,
-                                                const std::function<at::Tensor(size_t)>& make,
-                                                const Notes& notes) {
-  return read_ordinary(count, Made{make}, notes);
 }
 
 // An ordinary tensor over dense memory. False, and -1 for its values, for any other.
@@ -236,6 +229,7 @@ void ElementList::take(const char* op, size_t i, const at::Tensor& given) {
   const auto format = stored_format(tensor->scalar_type());
   Elements& e = elements_[i];
   e.format = *format;
+  e.value_bytes = static_cast<uint8_t>(value_size(*format));
   e.is_complex = tensor->is_complex();
   e.values = tensor->numel() * (e.is_complex ? 2 : 1);
   e.data = static_cast<const char*>(tensor->const_data_ptr());

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/ScalarType.h>
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -20,6 +21,12 @@
 
 namespace pyparam::cpu {
 
+// What else is written down of each tensor while a list is read.
+struct ElementNotes {
+  LayoutColumns* layouts = nullptr;
+  ApartCheck* memory = nullptr;
+};
+
 // Keeps what it reads from alive. Throws c10::ValueError or c10::TypeError that speaks of
 // `tensors[i]` for a tensor without readable values: sparse, quantized, nested, meta, a packed
 // type, on another device, of a storage that was freed or shrunk.
@@ -27,21 +34,13 @@ class ElementList {
  public:
   ElementList(const char* op, at::TensorList tensors);
 
-  // What else is written down of each tensor while it is read.
-  struct Notes {
-    LayoutColumns* layouts = nullptr;
-    ApartCheck* memory = nullptr;
-  };
-  // All that a verb has to know, in one pass over a list of ordinary tensors, which is what almost
-  // every list is: tensors that an op of the dispatcher would bring to the CPU's kernel as they
-  // are. None where some tensor is another one, or not to be read; `notes` are not to be used then.
-  static std::optional<ElementList> of_ordinary(at::TensorList tensors, const Notes& notes);
-
-  // The same of tensors that are made for it one by one, and let go: the memory that they lie over
-  // is somebody else's to keep.
+  using Notes = ElementNotes;
+  // Of ordinary tensors that are made for it one by one, and let go: the memory that they lie over
+  // is somebody else's to keep. None where some tensor is another one, or not to be read; `notes`
+  // are not to be used then.
   static std::optional<ElementList> of_made(size_t count,
                                             const std::function<at::Tensor(size_t)>& make,
-                                            const Notes& notes);
+                                            const ElementNotes& notes);
 
   size_t size() const { return elements_.size(); }
   const Elements& operator[](size_t i) const { return elements_[i]; }
@@ -69,17 +68,39 @@ class ElementList {
   }
 
  private:
+  friend class OrdinaryReader;
   ElementList() = default;
-  template <typename Tensors>
-  static std::optional<ElementList> read_ordinary(size_t count, const Tensors& tensors,
-                                                  const Notes& notes);
-  bool take_ordinary(size_t i, const at::Tensor& tensor, const Notes& notes);
+  bool take_ordinary(size_t i, const at::Tensor& tensor, const ElementNotes& notes);
   bool take_plainest(size_t i, const at::Tensor& tensor);
   void take(const char* op, size_t i, const at::Tensor& tensor);
 
   std::vector<Elements, Kept<Elements>> elements_;
   std::vector<LogicalView> views_;  // of what is not dense
   std::vector<at::Tensor> resolved_;
+};
+
+// All that a verb has to know of a list of ordinary tensors, which is what almost every list is:
+// tensors that an op of the dispatcher would bring to the CPU's kernel as they are. They are read a
+// few at a time, so that the verb's work on them hides the wait for the memory of the next.
+class OrdinaryReader {
+ public:
+  // What stands in `notes` lives as long.
+  OrdinaryReader(at::TensorList tensors, const ElementNotes& notes);
+
+  // Tensors [begin, end), each once: on any thread, all of a block of LayoutColumns on the same
+  // one. Asks for the memory of those of few values. False where one of the list, read here or on
+  // another thread, is not ordinary or is not to be read: then neither list nor notes are to be
+  // used.
+  bool read(size_t begin, size_t end);
+
+  // Of which those that were read are there.
+  const ElementList& list() const { return list_; }
+
+ private:
+  at::TensorList tensors_;
+  ElementNotes notes_;
+  ElementList list_;
+  std::atomic<bool> odd_{false};
 };
 
 // Scratch memory of one thread: a block as stored, and the block widened.

@@ -10,11 +10,24 @@
 
 namespace pyparam::cpu {
 
+// Makes the elements of a list known to a loop over them, some before their values are needed,
+// whose memory it asks for.
+class ElementsAhead {
+ public:
+  static constexpr int64_t kPiece = 4;  // elements that a loop does between two calls
+
+  // Those before `end`, which never decreases. False where the loop is to end.
+  virtual bool reach(int64_t end) = 0;
+
+ protected:
+  ~ElementsAhead() = default;
+};
+
 // A list, and the rows of the measure op that are written of it: kValueColumns values and
 // kCountColumns counts each.
 struct FewTensors {
   const Elements* elements;
-  int64_t size;
+  ElementsAhead& ahead;
   double* values;
   int64_t* counts;
 };
@@ -26,9 +39,22 @@ struct FewTotals {
   exact::Sums& sums;
 };
 
+// 1 / n of all counts of few values, rounded to nearest; 1 of none.
+struct Inverses {
+  double of[Elements::kFew + 1];
+
+  constexpr Inverses() : of{1} {
+    for (int n = 1; n <= Elements::kFew; ++n) of[n] = 1.0 / n;
+  }
+};
+inline constexpr Inverses kInverses;
+
 // LaneKernels::measure_few writes the rows of those tensors in [begin, end) that are `few`. Of some
 // it does not: those with an infinity or a NaN, or whose magnitudes span more than one run's sums
-// hold. Their indices go to `left`, which has room for all, and how many there are is returned.
-// Needs ExactFloats.
+// hold. Their indices, counted from `begin`, go to `left`, which has room for all, and how many
+// there are is returned; -1 where `ahead` ended it. Needs ExactFloats.
+//
+// LaneKernels::squares_few writes to sums[begin] to sums[end - 1] those of the squares of tensors
+// that are `few` and of float32, and leaves the others.
 
 }  // namespace pyparam::cpu

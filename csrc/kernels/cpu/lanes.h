@@ -73,11 +73,12 @@ struct Elements {
   int64_t values = 0;
   Format format = Format::kFloat;
   bool is_complex = false;
-  bool few = false;      // dense real values of float32 or 16 bits, 1 to kFew of them
+  bool few = false;  // dense real values of float32 or 16 bits, 1 to kFew of them
+  uint8_t value_bytes = sizeof(float);
   int32_t strided = -1;  // index of its view, -1 where its memory is dense
 
   int64_t numel() const { return is_complex ? values / 2 : values; }
-  int64_t bytes() const { return values * value_size(format); }
+  int64_t bytes() const { return values * value_bytes; }
 };
 
 // The magnitude bits of a block's float32 values other than zeros, infinities and NaNs.
@@ -136,9 +137,11 @@ struct LaneKernels {
   Statistics (*measure_bfloat16)(const void* x, int64_t n, float* widened, Guess* guess,
                                  ExactRun* runs);
   Statistics (*measure_double)(const double* x, int64_t n, Guess* guess, ExactRun* runs);
-  // Of the tensors [begin, end) of a list those of few values: see few.h.
+  // Of the tensors [begin, end) of a list those of few values, and the squares of those of them
+  // that are float32: see few.h.
   int64_t (*measure_few)(const FewTensors& tensors, int64_t begin, int64_t end, Guess* guess,
                          FewTotals& totals, int32_t* left);
+  void (*squares_few)(const Elements* elements, int64_t begin, int64_t end, double* sums);
 
   void (*widen)(Format format, const void* from, int64_t n, void* to);
   void (*narrow)(const double* from, int64_t n, float* to);

@@ -82,10 +82,9 @@ PYPARAM_TARGET static PYPARAM_INLINE void read_few(const Stored& from, int64_t n
 #pragma GCC unroll 16
     for (int i = 0; i < V::kValues; ++i) {
       const Values v = x.values[i];
-      const auto magnitude = (Values)((V::ValueBits)v & V::kMagnitude);
       min = v < min ? v : min;
       max = v > max ? v : max;
-      least = magnitude < least ? magnitude : least;
+      least = V::lesser_magnitude(v, least);
     }
   };
   int64_t i = 0;
@@ -250,6 +249,7 @@ PYPARAM_TARGET static PYPARAM_INLINE void set_pairs(const uint64_t (&upper)[FewR
 PYPARAM_TARGET static __attribute__((noinline)) void round_rows(FewRows& rows,
                                                                 const FewTensors& tensors) {
   constexpr int kRows = FewRows::kRows;
+  constexpr bool kMultiplies = PYPARAM_VECTOR_BYTES > 16;
   constexpr uint64_t kLower = (uint64_t{1} << 48) - 1;
   static_assert(2 * exact::Window::kBits + 2 * 8 <= 100 && Elements::kFew <= 1 << 8);
   alignas(64) uint64_t total[kRows], magnitudes[kRows], squares[2][kRows], spread[2][kRows];
@@ -269,10 +269,10 @@ PYPARAM_TARGET static __attribute__((noinline)) void round_rows(FewRows& rows,
   alignas(64) double unit[kRows], sign[kRows];
   for (int i = 0; i < kRows; ++i) {
     n[i] = float_of(static_cast<uint64_t>(rows.count[i]));
-    inverse[i] = 1 / n[i];
+    inverse[i] = kInverses.of[rows.count[i]];
     // Of one value nothing is known.
     less_one[i] = n[i] < 2 ? 1 : n[i] - 1;
-    inverse_less_one[i] = 1 / less_one[i];
+    inverse_less_one[i] = kInverses.of[std::max<int64_t>(rows.count[i], 2) - 1];
     unit[i] = power_of_two(rows.exponent[i]);
     sign[i] = rows.sums[i][0] < 0 ? -1 : 1;
   }
@@ -281,10 +281,10 @@ PYPARAM_TARGET static __attribute__((noinline)) void round_rows(FewRows& rows,
   set_pairs(squares[0], squares[1], of_squares);
   set_pairs(spread[0], spread[1], of_spread);
   alignas(64) double columns[kValueColumns][kRows];
-  const EightRows mean = exact::over(of_total, n, inverse);
-  const EightRows of_square = exact::over(of_squares, n, inverse);
-  const EightRows m2 = exact::over(of_spread, n, inverse);
-  const EightRows variance = exact::over(m2, less_one, inverse_less_one);
+  const EightRows mean = exact::over<kMultiplies>(of_total, n, inverse);
+  const EightRows of_square = exact::over<kMultiplies>(of_squares, n, inverse);
+  const EightRows m2 = exact::over<kMultiplies>(of_spread, n, inverse);
+  const EightRows variance = exact::over<kMultiplies>(m2, less_one, inverse_less_one);
   exact::roots(of_squares, columns[kL2]);
   exact::roots(of_square, columns[kRms]);
   exact::roots(variance, columns[kStd]);
@@ -309,9 +309,17 @@ PYPARAM_TARGET static __attribute__((noinline)) void round_rows(FewRows& rows,
   rows.rows = 0;
 }
 
+PYPARAM_TARGET static void squares_few(const Elements* elements, int64_t begin, int64_t end,
+                                       double* sums) {
+  for (int64_t i = begin; i < end; ++i) {
+    const Elements& e = elements[i];
+    if (e.few && e.format == Format::kFloat)
+      sums[i] = squares_float(reinterpret_cast<const float*>(e.data), e.values);
+  }
+}
+
 PYPARAM_TARGET static int64_t measure_few(const FewTensors& tensors, int64_t begin, int64_t end,
                                           Guess* guess, FewTotals& totals, int32_t* left) {
-  constexpr int64_t kAheadOfValues = 12;
   const float normals[FewBounds::kFormats] = {smallest_normal(Format::kFloat),
                                               smallest_normal(Format::kHalf),
                                               smallest_normal(Format::kBFloat16)};
@@ -334,11 +342,9 @@ PYPARAM_TARGET static int64_t measure_few(const FewTensors& tensors, int64_t beg
                measure_odd(from, n, normals[format], bounds, few, odd);
       };
   for (int64_t i = begin; i < end; ++i) {
-    if (i + kAheadOfValues < tensors.size) {
-      const Elements& next = tensors.elements[i + kAheadOfValues];
-      const int64_t bytes = next.few ? next.bytes() : 0;
-      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(next.data + at);
-    }
+    if ((i - begin) % ElementsAhead::kPiece == 0 &&
+        !tensors.ahead.reach(std::min(i + ElementsAhead::kPiece, end)))
+      return -1;
     const Elements& e = tensors.elements[i];
     if (!e.few) continue;
     bool known = false;

@@ -17,16 +17,17 @@
 
 #if !defined(PYPARAM_MULTIPLIES_52_BITS)
 
-#include "kernels/cpu/lanes_few_target.h"
-
 #include "kernels/cpu/lanes_counts_target.h"
+
+#include "kernels/cpu/lanes_few_target.h"
 
 namespace pyparam::cpu::PYPARAM_NAMESPACE {
 
 static constexpr LaneKernels kernels = {
-    measure_float, measure_half,   measure_bfloat16, measure_double,  measure_few,   widen,
-    narrow,        count_below,    magnitude_range,  count_bins,      squares_float, squares_double,
-    sum_abs_float, sum_abs_double, extremes_float,   extremes_double,
+    measure_float,  measure_half,    measure_bfloat16, measure_double, measure_few,
+    squares_few,    widen,           narrow,           count_below,    magnitude_range,
+    count_bins,     squares_float,   squares_double,   sum_abs_float,  sum_abs_double,
+    extremes_float, extremes_double,
 };
 
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE

@@ -18,6 +18,7 @@
 
 #include "kernels/chunks.h"
 #include "kernels/cpu/bins.h"
+#include "kernels/cpu/blocks.h"
 #include "kernels/cpu/cut.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/exact.h"
@@ -156,122 +157,202 @@ struct Read {
   ReadBytes kept;  // of the maps, and not given back
 };
 
-// `numbers`, unless null, gets each row's exact sums.
-Measured run(const ElementList& list, std::vector<BinCounter>* counters, const FileMaps& maps,
-             std::vector<exact::Numbers>* numbers) {
-  const ExactFloats mode;  // for what is combined and written here
-  const auto rows = static_cast<int64_t>(list.size());
-  const bool by_chunks = counters != nullptr || numbers != nullptr || !maps.empty();
-  const Cut cut(list, kChunk, maps.empty() ? kGroup : kMappedGroup,
-                [by_chunks](const Elements& e) { return e.few && !by_chunks; });
-  const ChunkPlan& plan = cut.plan;
-  Measured out = empty_measured(rows, at::kCPU);
-  double* values = out.values.mutable_data_ptr<double>();
-  int64_t* counts = out.counts.mutable_data_ptr<int64_t>();
-  if (numbers != nullptr) numbers->resize(list.size());
+// In two steps: the tensors of few values, a block of the list after the other, and all others in
+// chunks.
+class Measuring {
+ public:
+  // `numbers`, unless null, gets each row's exact sums.
+  Measuring(const ElementList& list, std::vector<BinCounter>* counters, const FileMaps& maps,
+            std::vector<exact::Numbers>* numbers)
+      : list_(list),
+        counters_(counters),
+        maps_(maps),
+        numbers_(numbers),
+        out_(empty_measured(static_cast<int64_t>(list.size()), at::kCPU)),
+        values_(out_.values.mutable_data_ptr<double>()),
+        counts_(out_.counts.mutable_data_ptr<int64_t>()),
+        read_by_(static_cast<size_t>(at::get_num_threads())) {
+    if (numbers != nullptr) numbers->resize(list.size());
+  }
+
+  // `reader`, unless null, reads the list meanwhile. False where it cannot.
+  bool read_few(OrdinaryReader* reader);
+  Measured read_others();
+
+ private:
   // Takes a Window or Numbers.
-  const auto write = [&](int64_t row, const Statistics& s, const auto& sums) {
-    const Elements& e = list[row];
-    double* row_values = values + row * kValueColumns;
-    int64_t* row_counts = counts + row * kCountColumns;
+  template <typename Sums>
+  void write(int64_t row, const Statistics& s, const Sums& sums) {
+    const Elements& e = list_[row];
+    double* row_values = values_ + row * kValueColumns;
+    int64_t* row_counts = counts_ + row * kCountColumns;
     write_unsummed(s, e.numel(), e.bytes(), row_values, row_counts);
     exact::write_sums(sums, row_values, row_counts);
-  };
+  }
+  // `piece` of a row; where it is not all of it, `part` is the place of what is found, else -1.
+  void take(const Chunk& piece, int64_t part, int64_t worker, Work& work);
+  // Gives back the pages of what was read before, unless it is still too little.
+  void let_go(const Chunk& piece, Read& read);
+  void write_parts(const Cut& cut);
+  void write_total();
 
+  const ElementList& list_;
+  std::vector<BinCounter>* counters_;
+  const FileMaps& maps_;
+  std::vector<exact::Numbers>* numbers_;
+  Measured out_;
+  double* values_;
+  int64_t* counts_;
+  std::vector<Read> read_by_;
+  ListRows rows_;
+  // Of the tensors of several chunks, and where those of each of the others would begin.
+  std::vector<Statistics> parts_;
+  std::vector<exact::Numbers> part_sums_;
+  std::vector<int64_t> place_;
+};
+
+void Measuring::take(const Chunk& piece, int64_t part, int64_t worker, Work& work) {
+  const int64_t row = piece.tensor;
+  Read& read = read_by_[static_cast<size_t>(worker)];
+  BinCounter* counter = counters_ == nullptr ? nullptr : &counters_->at(worker);
+  ChunkSums sums(work.rest);
+  const Statistics found = measure_chunk(list_, piece, lane_kernels(), counter, work, sums);
+  read.found = joined(read.found, found);
+  if (part < 0 && numbers_ == nullptr && sums.windowed()) {
+    read.windows.add(sums.window, piece.length, read.sums);
+    write(row, found, sums.window);
+    return;
+  }
+  exact::Numbers of_piece = sums.numbers();
+  exact::add(read.sums, of_piece);
+  if (part >= 0) {
+    parts_[part] = found;
+    part_sums_[part] = std::move(of_piece);
+    return;
+  }
+  write(row, found, of_piece);
+  if (numbers_ != nullptr) (*numbers_)[row] = std::move(of_piece);
+}
+
+bool Measuring::read_few(OrdinaryReader* reader) {
+  const ExactFloats mode;  // for what is combined and written here
+  const bool by_chunks = counters_ != nullptr || numbers_ != nullptr || !maps_.empty();
+  const auto whole = [by_chunks](const Elements& e) { return e.few && !by_chunks; };
+  const LaneKernels& lanes = lane_kernels();
+  const int64_t blocks = Block::count(list_);
+  std::vector<ListRows> found(static_cast<size_t>(blocks));
+  std::atomic<bool> readable{true};
+  for_each_task_by_worker(blocks, Pass::kReads, [&](int64_t worker) {
+    Work& work = Work::of_this_thread();
+    return [&, worker](int64_t task) {
+      const Block block(list_, task);
+      BlockAhead ahead(list_, reader, block, whole, found[static_cast<size_t>(task)]);
+      if (by_chunks) {
+        if (!ahead.reach(block.end)) readable = false;
+        return;
+      }
+      Read& read = read_by_[static_cast<size_t>(worker)];
+      FewTotals totals{read.found, read.windows, read.sums};
+      int32_t left[Block::kRows];
+      const int64_t leavings = lanes.measure_few({list_.data(), ahead, values_, counts_},
+                                                 block.begin, block.end, &work.few, totals, left);
+      if (leavings < 0) readable = false;
+      for (int64_t i = 0; i < leavings; ++i) {
+        const int64_t row = block.begin + left[i];
+        take({row, 0, list_[row].values}, -1, worker, work);
+      }
+    };
+  });
+  if (!readable) return false;
+  for (const ListRows& of_block : found) rows_.append(of_block);
+  return true;
+}
+
+void Measuring::let_go(const Chunk& piece, Read& read) {
+  const Elements& e = list_[piece.tensor];
+  if (maps_.empty() || e.strided >= 0) return;
+  const char* begin = e.data + piece.begin * value_size(e.format);
+  if (read.kept.end != begin || read.kept.end - read.kept.begin >= kReleased) {
+    release(maps_, read.kept);
+    read.kept.begin = begin;
+  }
+  read.kept.end = begin + piece.length * value_size(e.format);
+}
+
+Measured Measuring::read_others() {
+  const ExactFloats mode;
+  const Cut cut(list_, std::move(rows_.others), kChunk, maps_.empty() ? kGroup : kMappedGroup);
   // Only tensors of several chunks need their partial results kept.
-  std::vector<int64_t> place(cut.rows.size());
+  place_.resize(cut.rows.size());
   int64_t kept = 0;
   for (size_t k = 0; k < cut.rows.size(); ++k) {
     if (cut.chunks(k) <= 1) continue;
-    place[k] = kept - plan.first[k];
+    place_[k] = kept - cut.plan.first[k];
     kept += cut.chunks(k);
   }
-  std::vector<Statistics> parts(static_cast<size_t>(kept));
-  std::vector<exact::Numbers> part_sums(static_cast<size_t>(kept));
-  std::vector<Read> read_by(static_cast<size_t>(at::get_num_threads()));
-  const LaneKernels& lanes = lane_kernels();
-  bytes_in_all = cut.nbytes;
+  parts_.resize(static_cast<size_t>(kept));
+  part_sums_.resize(static_cast<size_t>(kept));
+  bytes_in_all = rows_.nbytes;
   bytes_done = 0;
   for_each_task_by_worker(cut.tasks(), Pass::kReads, [&](int64_t worker) {
-    BinCounter* counter = counters == nullptr ? nullptr : &counters->at(worker);
-    Read& read = read_by[static_cast<size_t>(worker)];
     Work& work = Work::of_this_thread();
-    // `piece` of a row; where it is not all of it, `part` is the place of what is found.
-    const auto take = [&, counter](const Chunk& piece, int64_t part) {
-      const int64_t row = piece.tensor;
-      ChunkSums sums(work.rest);
-      const Statistics found = measure_chunk(list, piece, lanes, counter, work, sums);
-      read.found = joined(read.found, found);
-      if (part < 0 && numbers == nullptr && sums.windowed()) {
-        read.windows.add(sums.window, piece.length, read.sums);
-        write(row, found, sums.window);
-      } else {
-        exact::Numbers of_piece = sums.numbers();
-        exact::add(read.sums, of_piece);
-        if (part < 0) {
-          write(row, found, of_piece);
-          if (numbers != nullptr) (*numbers)[row] = std::move(of_piece);
-        } else {
-          parts[part] = found;
-          part_sums[part] = std::move(of_piece);
-        }
-      }
-    };
-    return [&, take](int64_t task) {
-      const int64_t first = Cut::begin_of(task);
-      const int64_t end = cut.end_of(task);
-      if (first < end) {
-        FewTotals totals{read.found, read.windows, read.sums};
-        int32_t left[Cut::kBlock];
-        const int64_t leavings = lanes.measure_few({list.data(), rows, values, counts}, first, end,
-                                                   &work.few, totals, left);
-        for (int64_t i = 0; i < leavings; ++i)
-          take({first + left[i], 0, list[first + left[i]].values}, -1);
-      }
-      cut.for_each_piece(list, task, [&](const Chunk& piece, int64_t c, size_t k) {
-        take(piece, cut.chunks(k) == 1 ? -1 : place[k] + c);
-        const Elements& e = list[piece.tensor];
+    return [&, worker](int64_t task) {
+      cut.for_each_piece(list_, task, [&](const Chunk& piece, int64_t c, size_t k) {
+        take(piece, cut.chunks(k) == 1 ? -1 : place_[k] + c, worker, work);
         if (piece.length == kChunk)
-          bytes_done.fetch_add(kChunk * value_size(e.format), std::memory_order_relaxed);
-        if (!maps.empty() && e.strided < 0) {
-          const auto* begin =
-              reinterpret_cast<const char*>(e.data) + piece.begin * value_size(e.format);
-          if (read.kept.end != begin || read.kept.end - read.kept.begin >= kReleased) {
-            release(maps, read.kept);
-            read.kept.begin = begin;
-          }
-          read.kept.end = begin + piece.length * value_size(e.format);
-        }
+          bytes_done.fetch_add(kChunk * value_size(list_[piece.tensor].format),
+                               std::memory_order_relaxed);
+        let_go(piece, read_by_[static_cast<size_t>(worker)]);
       });
     };
   });
-  for (const Read& read : read_by) release(maps, read.kept);
+  for (const Read& read : read_by_) release(maps_, read.kept);
+  write_parts(cut);
+  write_total();
+  return std::move(out_);
+}
 
+// The rows of tensors of several chunks, and of none.
+void Measuring::write_parts(const Cut& cut) {
   ChunkSums sums(Work::of_this_thread().rest);
   for (size_t k = 0; k < cut.rows.size(); ++k) {
     const int64_t row = cut.rows[k];
     const int64_t chunks = cut.chunks(k);
     if (chunks == 0) write(row, Statistics{}, exact::Window{});
     if (chunks <= 1) continue;
-    const int64_t first = place[k] + plan.first[k];
-    Statistics sum = parts[first];
-    for (int64_t c = 1; c < chunks; ++c) sum = joined(sum, parts[first + c]);
-    for (int64_t c = 0; c < chunks; ++c) exact::add(sums.rest, part_sums[first + c]);
+    const int64_t first = place_[k] + cut.plan.first[k];
+    Statistics sum = parts_[first];
+    for (int64_t c = 1; c < chunks; ++c) sum = joined(sum, parts_[first + c]);
+    for (int64_t c = 0; c < chunks; ++c) exact::add(sums.rest, part_sums_[first + c]);
     exact::Numbers of_row = sums.numbers();
     write(row, sum, of_row);
-    if (numbers != nullptr) (*numbers)[row] = std::move(of_row);
+    if (numbers_ != nullptr) (*numbers_)[row] = std::move(of_row);
     sums.rest.clear();
   }
+}
+
+void Measuring::write_total() {
+  ChunkSums sums(Work::of_this_thread().rest);
   Statistics total;
-  for (Read& read : read_by) {
+  for (Read& read : read_by_) {
     total = joined(total, read.found);
     read.windows.spill(read.sums);
     exact::add(sums.rest, exact::numbers_of(read.sums));
   }
-  write_unsummed(total, cut.numel, cut.nbytes, values + rows * kValueColumns,
-                 counts + rows * kCountColumns);
-  exact::write_sums(sums.numbers(), values + rows * kValueColumns, counts + rows * kCountColumns);
-  return out;
+  const auto rows = static_cast<int64_t>(list_.size());
+  double* values = values_ + rows * kValueColumns;
+  int64_t* counts = counts_ + rows * kCountColumns;
+  write_unsummed(total, rows_.numel, rows_.nbytes, values, counts);
+  exact::write_sums(sums.numbers(), values, counts);
+}
+
+// Of what all workers counted, who are done with it.
+std::shared_ptr<PackedBins> packed_bins(std::vector<BinCounter>& counters,
+                                        const ElementList& list) {
+  std::vector<BinWriter> parts;
+  for (auto& counter : counters) parts.push_back(counter.finished());
+  std::vector<BinCounter>().swap(counters);
+  return std::make_shared<PackedBins>(std::move(parts), static_cast<int64_t>(list.size()));
 }
 
 std::tuple<at::Tensor, at::Tensor> measure(at::TensorList tensors) {
@@ -308,13 +389,35 @@ Measured empty_measured(int64_t rows, at::Device device) {
 
 Measured measure_elements(const ElementList& list, bool histogram, const FileMaps& maps,
                           std::vector<exact::Numbers>* numbers) {
-  if (!histogram) return run(list, nullptr, maps, numbers);
-  std::vector<BinCounter> counters(at::get_num_threads());
-  Measured out = run(list, &counters, maps, numbers);
-  std::vector<BinWriter> parts;
-  for (auto& counter : counters) parts.push_back(counter.finished());
-  std::vector<BinCounter>().swap(counters);
-  out.packed = std::make_shared<PackedBins>(std::move(parts), static_cast<int64_t>(list.size()));
+  std::vector<BinCounter> counters(histogram ? at::get_num_threads() : 0);
+  Measuring measuring(list, histogram ? &counters : nullptr, maps, numbers);
+  measuring.read_few(nullptr);
+  Measured out = measuring.read_others();
+  if (histogram) out.packed = packed_bins(counters, list);
+  return out;
+}
+
+struct OrdinaryMeasuring::State {
+  OrdinaryReader reader;
+  std::vector<BinCounter> counters;
+  Measuring measuring;
+
+  State(at::TensorList tensors, const ElementNotes& notes, bool histogram, const FileMaps& maps)
+      : reader(tensors, notes),
+        counters(histogram ? at::get_num_threads() : 0),
+        measuring(reader.list(), histogram ? &counters : nullptr, maps, nullptr) {}
+};
+
+OrdinaryMeasuring::OrdinaryMeasuring(at::TensorList tensors, const ElementNotes& notes,
+                                     bool histogram, const FileMaps& maps)
+    : state_(std::make_unique<State>(tensors, notes, histogram, maps)) {}
+OrdinaryMeasuring::~OrdinaryMeasuring() = default;
+
+bool OrdinaryMeasuring::read() { return state_->measuring.read_few(&state_->reader); }
+
+Measured OrdinaryMeasuring::finish() {
+  Measured out = state_->measuring.read_others();
+  if (!state_->counters.empty()) out.packed = packed_bins(state_->counters, state_->reader.list());
   return out;
 }
 

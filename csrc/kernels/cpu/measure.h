@@ -16,6 +16,7 @@ namespace pyparam {
 namespace cpu {
 class ElementList;
 class PackedBins;
+struct ElementNotes;
 }  // namespace cpu
 
 struct Measured {
@@ -38,6 +39,26 @@ Measured measure_tensors(at::TensorList tensors, bool histogram, const FileMaps&
 // The same of tensors that were read into a list already; histograms stay packed.
 Measured measure_elements(const cpu::ElementList& list, bool histogram, const FileMaps& maps,
                           std::vector<exact::Numbers>* numbers = nullptr);
+
+// The same of a list of ordinary tensors (cpu::OrdinaryReader), whose tensors of few values are
+// measured while the list is read.
+class OrdinaryMeasuring {
+ public:
+  // All given live as long.
+  OrdinaryMeasuring(at::TensorList tensors, const cpu::ElementNotes& notes, bool histogram,
+                    const FileMaps& maps);
+  ~OrdinaryMeasuring();
+
+  // False where some tensor is not ordinary, or is not to be read: then that was all, and `notes`
+  // are not to be used.
+  bool read();
+  // Measures the others, once.
+  Measured finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // Bytes read so far and bytes in all of the measuring under way in this process, or of the last;
 // for a progress bar, which does not mind that two at once count together.

@@ -11,11 +11,15 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels/chunks.h"
+#include "kernels/cpu/blocks.h"
 #include "kernels/cpu/cut.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/isa.h"
@@ -158,79 +162,106 @@ NormPart chunk_norm(const ElementList& list, const Chunk& chunk, double p, const
   return out;
 }
 
-// What each piece of each tensor adds to the norm, in the order of the list.
+// What each piece of each tensor adds to the norm.
 struct NormParts {
-  std::vector<NormPart, Kept<NormPart>> parts;
-  // Those of tensor t are [first[t], first[t + 1]).
-  std::vector<int64_t, Kept<int64_t>> first;
+  // Of a tensor whose squares are added up as a whole that sum. Others are not set.
+  std::vector<double, Kept<double>> sums;
+  // The others, ascending, and the parts of each: of others[k] those at [first[k], first[k + 1]).
+  std::vector<int64_t> others;
+  std::vector<int64_t> first;
+  std::vector<NormPart> parts;
   bool of_doubles = false;  // whether some tensor is of float64
 
-  size_t tensors() const { return first.size() - 1; }
+  size_t tensors() const { return sums.size(); }
+  // Calls fn(t, part) in the order of the list.
+  template <typename Fn>
+  PYPARAM_INLINE void for_each(const Fn& fn) const {
+    size_t t = 0;
+    const auto take_sums = [&](size_t end) __attribute__((always_inline)) {
+      for (; t < end; ++t) fn(t, NormPart{sums[t]});
+    };
+    for (size_t k = 0; k < others.size(); ++k) {
+      take_sums(static_cast<size_t>(others[k]));
+      for (int64_t c = first[k]; c < first[k + 1]; ++c) fn(t, parts[static_cast<size_t>(c)]);
+      ++t;
+    }
+    take_sums(sums.size());
+  }
 };
 
-NormParts norm_parts(const ElementList& list, double p) {
+// `reader`, unless null, reads the list meanwhile; none where it cannot.
+std::optional<NormParts> norm_parts(const ElementList& list, OrdinaryReader* reader, double p) {
   // Of most tensors, where there are many: nothing is widened, scaled or cut.
   const auto whole = [p](const Elements& e) {
     return p == 2 && e.few && e.format == Format::kFloat;
   };
-  const Cut cut(list, kChunk, kGroup, whole);
   NormParts out;
-  out.first.resize(list.size() + 1);
-  int64_t count = 0;
-  size_t place = 0;
-  for (size_t t = 0; t < list.size(); ++t) {
-    out.first[t] = count;
-    out.of_doubles |= list[t].format == Format::kDouble;
-    count += whole(list[t]) ? 1 : cut.chunks(place++);
-  }
-  out.first[list.size()] = count;
-  out.parts.resize(static_cast<size_t>(count));
+  out.sums.resize(list.size());
   const LaneKernels& lanes = lane_kernels();
+  const int64_t blocks = Block::count(list);
+  std::vector<ListRows> found(static_cast<size_t>(blocks));
+  std::atomic<bool> readable{true};
+  for_each_task_by_worker(blocks, Pass::kReads, [&](int64_t) {
+    return [&](int64_t task) {
+      const Block block(list, task);
+      BlockAhead ahead(list, reader, block, whole, found[static_cast<size_t>(task)]);
+      for (int64_t t = block.begin; t < block.end;) {
+        const int64_t end = std::min(t + ElementsAhead::kPiece, block.end);
+        if (!ahead.reach(end)) {
+          readable = false;
+          return;
+        }
+        if (p == 2) lanes.squares_few(list.data(), t, end, out.sums.data());
+        t = end;
+      }
+    };
+  });
+  if (!readable) return std::nullopt;
+  ListRows rows;
+  for (const ListRows& of_block : found) rows.append(of_block);
+  const Cut cut(list, std::move(rows.others), kChunk, kGroup);
+  out.parts.resize(cut.plan.chunks.size());
   for_each_task_by_worker(cut.tasks(), Pass::kReads, [&](int64_t) {
     Scratch& memory = scratch();
     return [&](int64_t task) {
-      const int64_t end = cut.end_of(task);
-      for (int64_t t = Cut::begin_of(task); t < end; ++t) {
-        if (const int64_t next = t + Cut::kAhead; next < cut.size)
-          list.prefetch({next, 0, std::max<int64_t>(list[next].values, 0)});
-        const Elements& e = list[t];
-        if (whole(e))
-          out.parts[out.first[t]] = {
-              lanes.squares_float(reinterpret_cast<const float*>(e.data), e.values)};
-      }
-      cut.for_each_piece(list, task, [&](const Chunk& piece, int64_t c, size_t k) {
-        const int64_t nth = c - cut.plan.first[k];
-        out.parts[out.first[piece.tensor] + nth] = chunk_norm(list, piece, p, lanes, memory);
+      cut.for_each_piece(list, task, [&](const Chunk& piece, int64_t c, size_t) {
+        out.parts[static_cast<size_t>(c)] = chunk_norm(list, piece, p, lanes, memory);
       });
     };
   });
+  for (const int64_t row : cut.rows) out.of_doubles |= list[row].format == Format::kDouble;
+  out.others = cut.rows;
+  out.first = cut.plan.first;
   return out;
 }
 
 // The norm of all values; `of_norms` takes that of the tensors' norms, which differs for order 0
 // alone.
 double norm_of_parts(const NormParts& found, double p, bool of_norms) {
-  const auto& [parts, first, of_doubles] = found;
   if (p == 0 && of_norms) {
     int64_t nonzero = 0;
-    for (const auto t : c10::irange(found.tensors())) {
-      const auto begin = parts.begin() + first[t];
-      const auto end = parts.begin() + first[t + 1];
-      nonzero += std::any_of(begin, end, [](const NormPart& part) { return part.sum != 0; });
-    }
+    size_t counted = found.tensors();  // the last that was
+    found.for_each([&](size_t t, const NormPart& part) {
+      if (part.sum == 0 || t == counted) return;
+      counted = t;
+      ++nonzero;
+    });
     return static_cast<double>(nonzero);
   }
-  if (parts.empty()) return norm_of_nothing(p, found.tensors() > 0);
-  NormPart total = parts[0];
-  for (size_t i = 1; i < parts.size(); ++i) {
+  NormPart total;
+  size_t parts = 0;
+  found.for_each([&](size_t, const NormPart& part) __attribute__((always_inline)) {
     // As combine_norms does, but for which NaN comes of one.
-    if (p == 2 && total.scale == 1 && parts[i].scale == 1) {
-      total.sum += parts[i].sum;
+    if (parts++ == 0) {
+      total = part;
+    } else if (p == 2 && total.scale == 1 && part.scale == 1) {
+      total.sum += part.sum;
     } else {
-      total = combine_norms(total, parts[i], p);
+      total = combine_norms(total, part, p);
     }
-  }
-  if (p == 2 && parts.size() > 1 && is_nan(total.sum)) return not_a_number();
+  });
+  if (parts == 0) return norm_of_nothing(p, found.tensors() > 0);
+  if (p == 2 && parts > 1 && is_nan(total.sum)) return not_a_number();
   return norm_of(total, p);
 }
 
@@ -243,6 +274,16 @@ at::Tensor scalar_tensor(double value, at::ScalarType dtype) {
     *out.mutable_data_ptr<float>() = static_cast<float>(value);
   }
   return out;
+}
+
+// `reader`, unless null, reads the list meanwhile; none where it cannot.
+std::optional<at::Tensor> norm_of_list(const ElementList& list, OrdinaryReader* reader, double p,
+                                       bool of_norms) {
+  const ExactFloats mode;  // for what is combined here
+  const auto found = norm_parts(list, reader, p);
+  if (!found.has_value()) return std::nullopt;
+  return scalar_tensor(norm_of_parts(*found, p, of_norms),
+                       found->of_doubles ? at::kDouble : at::kFloat);
 }
 
 at::Tensor total_norm_op(at::TensorList tensors, double p) {
@@ -356,7 +397,7 @@ at::Tensor clip_grad_norm_(at::TensorList grads, double max_norm, double norm_ty
   own_memory(grads);
   const ElementList list("clip_grad_norm_", grads);
   check_clippable(grads);
-  const at::Tensor out = total_norm(list, norm_type, true);
+  const at::Tensor out = norm_of_list(list, nullptr, norm_type, true).value();
   const double norm = value_of(out);
   if (error_if_nonfinite && !std::isfinite(norm))
     refuse_nonfinite_norm(norm_type, first_nonfinite(list));
@@ -371,26 +412,26 @@ at::Tensor clip_grad_norm_meta(at::TensorList grads, double, double norm_type, b
 
 }  // namespace
 
-at::Tensor total_norm(const ElementList& list, double p, bool of_norms) {
-  const ExactFloats mode;  // for what is combined here
-  const NormParts found = norm_parts(list, p);
-  return scalar_tensor(norm_of_parts(found, p, of_norms),
-                       found.of_doubles ? at::kDouble : at::kFloat);
+at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms) {
+  return norm_of_list(ElementList(op, tensors), nullptr, p, of_norms).value();
 }
 
-at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms) {
-  return total_norm(ElementList(op, tensors), p, of_norms);
+std::optional<at::Tensor> norm_of_ordinary(at::TensorList tensors, double p) {
+  check_order("total_norm", p);
+  OrdinaryReader reader(tensors, {});
+  return norm_of_list(reader.list(), &reader, p, false);
 }
 
 std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p) {
   const ExactFloats mode;
   const ElementList list(op, tensors);
-  const auto [parts, first, of_doubles] = norm_parts(list, p);
+  const NormParts found = norm_parts(list, nullptr, p).value();
   std::vector<NormPart> out(list.size(), NormPart{norm_of_nothing(p, true)});
-  for (const auto t : c10::irange(list.size())) {
-    for (int64_t c = first[t]; c < first[t + 1]; ++c)
-      out[t] = c == first[t] ? parts[c] : combine_norms(out[t], parts[c], p);
-  }
+  size_t last = list.size();
+  found.for_each([&](size_t t, const NormPart& part) {
+    out[t] = t == last ? combine_norms(out[t], part, p) : part;
+    last = t;
+  });
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "kernels/norm.h"
@@ -25,12 +26,11 @@ void check_clippable(at::TensorList grads);
 
 namespace cpu {
 
-class ElementList;
-
 // The norm of CPU tensors; of order 0, with `of_norms`, the number of those that are not all zero.
 at::Tensor total_norm(const char* op, at::TensorList tensors, double p, bool of_norms);
-// The same of tensors that were read into a list already.
-at::Tensor total_norm(const ElementList& list, double p, bool of_norms);
+// total_norm of a list of ordinary tensors (OrdinaryReader), those of few values while the
+// list is read; none where some tensor is not such.
+std::optional<at::Tensor> norm_of_ordinary(at::TensorList tensors, double p);
 // What each CPU tensor adds to a norm.
 std::vector<NormPart> tensor_norms(const char* op, at::TensorList tensors, double p);
 // Scales CPU tensors in place by what makes their norm, if it is the given one, at most max_norm.
