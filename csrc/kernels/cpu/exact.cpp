@@ -259,6 +259,7 @@ void add_all(exact::Sums& to, exact::Window& window, const ExactRun* runs, const
       for (const double part : runs->squares) to.squares.add(part);
       continue;
     }
+    if (runs->magnitudes[0] == 0) continue;  // as of all runs but the first where bands are summed
     const WindowUnits units(runs->exponent);
     if (!window.empty && window.exponent != units.exponent) {
       to.add(window);

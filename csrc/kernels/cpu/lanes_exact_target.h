@@ -37,8 +37,6 @@ struct ExtremeLanes {
   }
 };
 
-// Reads a run once: its extremes, and its sums as they are if its magnitudes are of exponents (with
-// their bias) up to `exponent`, and down to the span of Sums below it.
 // Only loops that wait for memory ask for lines twice (see ahead.h).
 template <bool kWaits>
 PYPARAM_INLINE void ask_ahead(const LinesAhead& ahead, const void* at) {
@@ -49,6 +47,8 @@ PYPARAM_INLINE void ask_ahead(const LinesAhead& ahead, const void* at) {
   }
 }
 
+// Reads a run once: its extremes, and its sums as they are if its magnitudes are of exponents (with
+// their bias) up to `exponent`, and down to the span of Sums below it.
 template <typename Sums, typename Stored>
 PYPARAM_TARGET PYPARAM_INLINE void read_run(const Stored& from, int64_t count, int exponent,
                                             const LinesAhead& ahead, RunExtremes<float>& found,
