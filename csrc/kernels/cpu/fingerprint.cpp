@@ -132,31 +132,49 @@ class BlockReader {
     batch.few.sizes[batch.count] = size;
     batch.few.descriptions[batch.count] = description;
     batch.tensors[batch.count] = t;
-    if (++batch.count == FewBytes::kTensors) {
+    ++batch.count;
+    // As many of the oldest, whose bytes have come.
+    if (batch.count % kPiece == 0) sum(batches_[(filling_ + 1) % kBatches], batch.count);
+    if (batch.count == FewBytes::kTensors) {
       filling_ = (filling_ + 1) % kBatches;
-      hash(batches_[filling_]);  // the oldest
+      finish(batches_[filling_]);
     }
     return true;
   }
   void finish() {
-    for (Batch& batch : batches_) hash(batch);
+    for (Batch& batch : batches_) {
+      sum(batch, batch.count);
+      finish(batch);
+    }
   }
 
  private:
-  static constexpr int kBatches = 3;
+  static constexpr int kBatches = 2;
+  static constexpr int kPiece = 2;
+  static_assert(FewBytes::kTensors % kPiece == 0);
   struct Batch {
-    FewBytes few;
+    FewBytes few = {};
     size_t tensors[FewBytes::kTensors];
     int count = 0;
+    int summed = 0;  // of those
   };
 
-  void hash(Batch& batch) {
+  // Those before `end`.
+  PYPARAM_INLINE void sum(Batch& batch, int end) {
+    end = std::min(end, batch.count);
+    if (batch.summed >= end) return;
+    kernels_.sum_bytes(batch.few, batch.summed, end);
+    batch.summed = end;
+  }
+  // Of tensors of which all are summed.
+  void finish(Batch& batch) {
     hash::Digest found[FewBytes::kTensors];
-    digest_few(batch.few, batch.count, found);
+    kernels_.digest_few(batch.few, batch.count, found);
     for (int i = 0; i < batch.count; ++i) digests_[batch.tensors[i]] = found[i];
-    batch.count = 0;
+    batch.count = batch.summed = 0;
   }
 
+  const HashKernels& kernels_ = hash_kernels();
   HashOperands& rest_;
   hash::Digest* digests_;
   int64_t most_;

@@ -38,22 +38,16 @@ namespace pyparam::cpu {
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words are read as little-endian");
 static_assert(sizeof(hash::Sums) == 16 && sizeof(hash::Digest) == 16, "read as pairs of words");
 
-void digest_few(const FewBytes& few, int count, hash::Digest* digests) {
+const HashKernels& hash_kernels() {
 #if defined(__x86_64__)
-  for_best_isa(hash_baseline::digest_few, hash_avx2::digest_few, hash_avx512::digest_few)(
-      few, count, digests);
+  return for_best_isa(hash_baseline::kernels, hash_avx2::kernels, hash_avx512::kernels);
 #else
-  hash_baseline::digest_few(few, count, digests);
+  return hash_baseline::kernels;
 #endif
 }
 
 hash::Digest sum_entries(const hash::Digest* digests, const hash::Sums* names, int64_t count) {
-#if defined(__x86_64__)
-  return for_best_isa(hash_baseline::sum_entries, hash_avx2::sum_entries, hash_avx512::sum_entries)(
-      digests, names, count);
-#else
-  return hash_baseline::sum_entries(digests, names, count);
-#endif
+  return hash_kernels().sum_entries(digests, names, count);
 }
 
 }  // namespace pyparam::cpu

@@ -6,7 +6,7 @@ namespace pyparam::cpu::PYPARAM_NAMESPACE {
 
 typedef uint64_t Words __attribute__((vector_size(PYPARAM_VECTOR_BYTES)));
 constexpr int kWords = PYPARAM_VECTOR_BYTES / 8;
-static_assert(FewBytes::kTensors % kWords == 0);
+static_assert(FewBytes::kTensors % kWords == 0 && FewBytes::kLanes % kWords == 0);
 
 PYPARAM_TARGET static PYPARAM_INLINE Words load(const void* from) {
   Words out;
@@ -129,28 +129,26 @@ PYPARAM_TARGET static PYPARAM_INLINE LaneSums apart(const void* pairs) {
 #endif
 }
 
-PYPARAM_TARGET static void digest_few(const FewBytes& few, int count, hash::Digest* digests) {
-  constexpr int kTensors = FewBytes::kTensors;
-  alignas(64) uint64_t plain[kTensors] = {};
-  alignas(64) uint64_t placed[kTensors] = {};
-  for (int begin = 0; begin < count; begin += kWords) {
-    Words of_plain[kWords] = {};
-    Words of_placed[kWords] = {};
-    for (int i = 0; i < kWords; ++i) {
-      if (begin + i >= count) break;
-      const LaneSums sums = sum_few(few.bytes[begin + i], few.sizes[begin + i]);
-      of_plain[i] = sums.plain;
-      of_placed[i] = sums.placed;
-    }
-    const Words all_plain = totals(of_plain);
-    const Words all_placed = totals(of_placed);
-    std::memcpy(plain + begin, &all_plain, sizeof(Words));
-    std::memcpy(placed + begin, &all_placed, sizeof(Words));
+PYPARAM_TARGET static void sum_bytes(FewBytes& few, int begin, int end) {
+  for (int i = begin; i < end; ++i) {
+    const LaneSums sums = sum_few(few.bytes[i], few.sizes[i]);
+    std::memcpy(few.plain[i], &sums.plain, sizeof(Words));
+    std::memcpy(few.placed[i], &sums.placed, sizeof(Words));
   }
+}
+
+// Of kWords tensors what the lanes of each add up to.
+PYPARAM_TARGET static PYPARAM_INLINE Words added_up(const uint64_t (*lanes)[FewBytes::kLanes]) {
+  Words of[kWords];
+  for (int i = 0; i < kWords; ++i) of[i] = load(lanes[i]);
+  return totals(of);
+}
+
+PYPARAM_TARGET static void digest_few(const FewBytes& few, int count, hash::Digest* digests) {
   for (int begin = 0; begin < count; begin += kWords) {
     LaneSums record = apart(few.descriptions + begin);
-    record.add_word(load(plain + begin), 0);
-    record.add_word(load(placed + begin), 1);
+    record.add_word(added_up(few.plain + begin), 0);
+    record.add_word(added_up(few.placed + begin), 1);
     const LaneDigests found = finish(record);
     for (int i = 0; i < kWords && begin + i < count; ++i)
       digests[begin + i] = {found.low[i], found.high[i]};
@@ -183,5 +181,7 @@ PYPARAM_TARGET static hash::Digest sum_entries(const hash::Digest* digests, cons
   }
   return sum;
 }
+
+static constexpr HashKernels kernels = {sum_bytes, digest_few, sum_entries};
 
 }  // namespace pyparam::cpu::PYPARAM_NAMESPACE
