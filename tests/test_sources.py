@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import pyparam
+from pyparam._base.native import _C
 from pyparam._sources import table_of
 
 
@@ -311,3 +312,46 @@ def test_errors_of_the_source_itself_pass_through():
 
     with pytest.raises(LookupError, match="mine"):
         table_of(broken())
+
+
+class Told(nn.Linear):
+    """A module that says itself what its table is."""
+
+    def __pyparam_table__(self, *, buffers: bool, remove_duplicate: bool) -> pyparam.ParamTable:
+        return pyparam.ParamTable(["told"], [self.weight])
+
+
+class Named(str, nn.Module):
+    def __init__(self, text: str) -> None:
+        nn.Module.__init__(self)
+
+
+def test_a_module_that_is_another_source_too_is_taken_as_that_one(tmp_path):
+    save_file({"x": torch.ones(1)}, tmp_path / "saved.safetensors")
+
+    class Path(nn.Linear):
+        def __fspath__(self) -> str:
+            return str(tmp_path / "saved.safetensors")
+
+    assert table_of(Told(1, 1)).names == ["told"]
+    assert table_of(Path(1, 1)).names == ["x"]
+    assert table_of(Named(tmp_path / "saved.safetensors")).names == ["x"]
+    assert table_of(nn.Linear(1, 1)).names == ["weight", "bias"]
+
+
+def test_a_class_that_becomes_another_source_is_seen_to():
+    class Late(nn.Linear):
+        pass
+
+    module = Late(1, 1)
+    assert table_of(module).names == ["weight", "bias"]
+    Late.__pyparam_table__ = Told.__pyparam_table__
+    assert table_of(module).names == ["told"]
+    del Late.__pyparam_table__
+    assert table_of(module).names == ["weight", "bias"]
+
+
+def test_other_kinds_are_classes():
+    with pytest.raises(TypeError, match=r"^set_other_kinds: expected classes, got 'str'$"):
+        _C.set_other_kinds(("str",))
+    assert table_of(nn.Linear(1, 1)).names == ["weight", "bias"]

@@ -57,6 +57,18 @@ void copy_from(const std::vector<at::Tensor>& targets, const std::vector<at::Ten
 
 py::object none_or(Ref ref) { return ref ? owned(std::move(ref)) : py::none(); }
 
+// Whether nn.Module's own listings are what the module gives.
+bool lists_as_module(const walk::ModuleView& view, bool buffers) {
+  return view.overridden(walk::kNamedParameters | walk::kNamedMembers |
+                         (buffers ? walk::kNamedBuffers : 0u)) == 0;
+}
+
+py::tuple walked(PyObject* module, bool buffers, bool remove_duplicate, bool owners) {
+  walk::WalkedModule found = walk::walk_module(module, buffers, remove_duplicate, owners);
+  return py::make_tuple(HeldTable(std::move(found.names), owned(std::move(found.tensors))),
+                        none_or(std::move(found.owners)));
+}
+
 }  // namespace
 
 void bind_walk(py::module_& m) {
@@ -81,21 +93,31 @@ void bind_walk(py::module_& m) {
   m.def("overrides", [](const py::object& module, const std::string& method) {
     return raising([&] { return walk::overrides(module.ptr(), method); });
   });
+  m.def("set_other_kinds", [](const py::tuple& classes) {
+    raising([&] {
+      walk::set_other_kinds(classes.ptr());
+      return 0;
+    });
+  });
   // None where the class has a listing of its own, which is to be asked.
   m.def(
       "walk_module",
       [](const py::object& module, bool buffers, bool remove_duplicate, bool owners) -> py::object {
         return raising([&]() -> py::object {
-          const unsigned listings =
-              walk::kNamedParameters | walk::kNamedMembers | (buffers ? walk::kNamedBuffers : 0u);
-          if (walk::ModuleView(module.ptr()).overridden(listings) != 0) return py::none();
-          walk::WalkedModule walked =
-              walk::walk_module(module.ptr(), buffers, remove_duplicate, owners);
-          return py::make_tuple(
-              HeldTable(std::move(walked.names), owned(std::move(walked.tensors))),
-              none_or(std::move(walked.owners)));
+          if (!lists_as_module(walk::ModuleView(module.ptr()), buffers)) return py::none();
+          return walked(module.ptr(), buffers, remove_duplicate, owners);
         });
       });
+  // The native table of a module; None for that of a class with a listing of its own, and for any
+  // source that is no module or also another one.
+  m.def("table_of_module",
+        [](const py::object& source, bool buffers, bool remove_duplicate) -> py::object {
+          return raising([&]() -> py::object {
+            const walk::ModuleView view(source.ptr());
+            if (!view.type().is_module_alone || !lists_as_module(view, buffers)) return py::none();
+            return walked(source.ptr(), buffers, remove_duplicate, false)[0];
+          });
+        });
   // With `ask`, None where the class has a state_dict of its own.
   m.def(
       "state_dict",

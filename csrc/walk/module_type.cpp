@@ -1,6 +1,7 @@
 #include "walk/module_type.h"
 
 #include <array>
+#include <utility>
 #include <vector>
 
 #include "walk/str_dict.h"
@@ -23,6 +24,7 @@ std::array<std::vector<Ref>, kMethods + 1>& known_methods() {
 }
 
 PyTypeObject* module_class = nullptr;  // nn.Module
+PyObject* other_kinds = nullptr;       // a tuple of classes; null until it is told
 
 constexpr size_t kCacheSize = 512;
 
@@ -60,6 +62,18 @@ bool has_plain_namespace(PyTypeObject* type) {
   return true;
 }
 
+bool is_of_no_other_kind(PyTypeObject* type) {
+  if (other_kinds == nullptr || _PyType_Lookup(type, names().own_table) != nullptr ||
+      _PyType_Lookup(type, names().fspath) != nullptr) {
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(other_kinds); ++i) {
+    auto* other = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(other_kinds, i));
+    if (PyType_IsSubtype(type, other) != 0) return false;
+  }
+  return true;
+}
+
 ModuleType describe(PyTypeObject* type) {
   const Names& n = names();
   const Ref held = Ref::borrow(reinterpret_cast<PyObject*>(type));
@@ -72,6 +86,7 @@ ModuleType describe(PyTypeObject* type) {
       _PyType_Lookup(type, n.non_persistent) == nullptr &&
       _PyType_Lookup(type, n.getattribute) == _PyType_Lookup(&PyBaseObject_Type, n.getattribute);
   facts.is_module = module_class != nullptr && PyType_IsSubtype(type, module_class) != 0;
+  facts.is_module_alone = facts.is_module && is_of_no_other_kind(type);
   facts.identity_hash = type->tp_hash == PyBaseObject_Type.tp_hash;
   for (unsigned bit = 0; bit < kMethods; ++bit) {
     if (!is_known(bit, _PyType_Lookup(type, method_name(bit)))) facts.overridden |= 1u << bit;
@@ -126,6 +141,8 @@ const Names& names() {
     n.assign_to_params_buffers = interned("assign_to_params_buffers");
     n.is_param = interned("_is_param");
     n.is_buffer = interned("_is_buffer");
+    n.own_table = interned("__pyparam_table__");
+    n.fspath = interned("__fspath__");
     return n;
   }();
   return made;
@@ -182,6 +199,19 @@ void set_known_methods(PyObject* type, PyObject* functions) {
   for (unsigned bit = 0; bit < kMethods; ++bit) told[bit] = listed(method_name(bit));
   told[kMethods] = listed(Ref::checked(PyUnicode_FromString("versioned_load")).get());
   std::swap(known_methods(), told);  // what was known goes when the new stands
+  cache().fill(ModuleType{});
+}
+
+void set_other_kinds(PyObject* classes) {
+  Ref told = Ref::checked(PySequence_Tuple(classes));
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(told.get()); ++i) {
+    if (!PyType_Check(PyTuple_GET_ITEM(told.get(), i))) {
+      PyErr_Format(PyExc_TypeError, "set_other_kinds: expected classes, got %R",
+                   PyTuple_GET_ITEM(told.get(), i));
+      throw PythonError{};
+    }
+  }
+  const Ref before = Ref::steal(std::exchange(other_kinds, told.release()));
   cache().fill(ModuleType{});
 }
 

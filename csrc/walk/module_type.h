@@ -21,6 +21,7 @@ struct Names {
       *load_state_dict_post_hooks;
   PyObject *setattr, *register_parameter, *register_buffer;
   PyObject *assign_to_params_buffers, *is_param, *is_buffer;
+  PyObject *own_table, *fspath;
 };
 const Names& names();
 
@@ -45,6 +46,8 @@ struct ModuleType {
   PyTypeObject* type = nullptr;
   unsigned version_tag = 0;
   bool is_module = false;  // derives from nn.Module
+  // And is a source of parameters as such, and of no other kind, which would come first.
+  bool is_module_alone = false;
   // `_modules`, `_parameters` and `_buffers` are what stands in the instance's dict under these
   // names.
   bool plain_attributes = false;
@@ -71,6 +74,9 @@ const ModuleType* plain_module_type(PyTypeObject* type);
 // objects, and takes the place of what was told before; under "versioned_load" it has the
 // `_load_from_state_dict` of PyTorch's norms.
 void set_known_methods(PyObject* module_class, PyObject* functions);
+
+// Makes known the classes whose instances are sources of another kind even where they are modules.
+void set_other_kinds(PyObject* classes);
 
 // The name of the method with this bit, interned.
 PyObject* method_name(unsigned bit);

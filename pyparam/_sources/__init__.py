@@ -15,6 +15,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from pyparam._base.native import _C
 from pyparam._sources import (
     checkpoint,
     exported,
@@ -45,6 +49,11 @@ KINDS: tuple[ModuleType, ...] = (
 )
 
 
+# What paths and the kinds before modules accept by the class alone; by what a class has they know what
+# has a method __pyparam_table__ or __fspath__.
+_C.set_other_kinds((str, bytes, bytearray, type, Tensor, torch.jit.ScriptModule))
+
+
 def table_of(
     source: Any, *, buffers: bool = False, remove_duplicate: bool = True, values: bool = True
 ) -> ParamTable:
@@ -64,6 +73,9 @@ def table_of(
         TypeError: for what is no source, or holds something that is not a tensor where a tensor must be.
         ValueError: for two entries with one name, or a file that cannot be read.
     """
+    native = _C.table_of_module(source, buffers, remove_duplicate)
+    if native is not None:
+        return module.of_native(source, native)
     if path.accepts(source):
         source = path.open(source)
     if not values and isinstance(source, checkpoint.Checkpoint) and source.makes_tensors:

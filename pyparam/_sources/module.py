@@ -24,8 +24,11 @@ def table(source: Any, *, buffers: bool, remove_duplicate: bool, owners: bool = 
     if walked is None:
         return _asked(source, buffers, remove_duplicate)
     native, references = walked
-    if owners:
-        return ParamTable.from_native(native, references)
+    return ParamTable.from_native(native, references) if owners else of_native(source, native)
+
+
+def of_native(source: nn.Module, native: _C.ParamTable) -> ParamTable:
+    """The table of a walk that gave no owners."""
     root = weakref.ref(source)
     # Refers to the native table alone: a table in a cycle would keep its tensors until the collector runs.
     return ParamTable.from_native(native, lambda: _owners_by_name(root(), native.names))
