@@ -279,6 +279,8 @@ tensors += [torch.randn(70001).to(torch.float8_e4m3fn), torch.full((5000,), 1e-4
 tensors += [(torch.randn(9000) * 1e-5).half(), (torch.randn(9000) * 1e-39).bfloat16(), 1e3 + torch.randn(9000).half()]
 tensors += [(torch.randn(n % 256 + 1) * (n % 5)).to(d) for n in range(99)
             for d in (torch.float32, torch.bfloat16, torch.float16)]
+tensors += [torch.randn(9001).mul(torch.exp2(torch.randint(-60, 60, (9001,)))).relu_().to(d)
+            for d in (torch.float32, torch.bfloat16)]
 stats = pyparam.measure(tensors, histogram=True)
 plain = pyparam.measure(tensors)  # few values and 16-bit ones go other ways without bins to count
 norms = [pyparam.total_norm([t], p) for t in tensors for p in (0, 1, 2, 3.5, float("inf"), float("-inf"))]

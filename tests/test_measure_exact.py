@@ -25,11 +25,14 @@ def kinds(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
     reach = 6 if dtype == torch.float16 else 30
     outlier = x * 1e-3
     outlier[n // 2] = 3e4
+    wide = x * torch.exp2(torch.rand(n, generator=g, dtype=torch.float64) * 2 * reach - reach)
+    # At the edges of windows of nineteen powers of two each, of which three are summed at once.
+    edges = torch.tensor([0, 18, 19, 37, 38, 56, 57, 75])[torch.arange(n) % 8]
     return {
         "normal": x.to(dtype),
-        "wide": (x * torch.exp2(torch.rand(n, generator=g, dtype=torch.float64) * 2 * reach - reach)).to(
-            dtype
-        ),
+        "wide": wide.to(dtype),
+        "wide with zeros": wide.relu().to(dtype),
+        "edges": torch.ldexp((2 - torch.finfo(dtype).eps) * x.sign(), reach // 2 - edges).to(dtype),
         "zeros": x.relu().to(dtype),
         "all zeros": (x * 0).to(dtype),
         "shifted": (1000 + x).to(dtype),

@@ -5,18 +5,17 @@
 // order: a value is a multiple of 2^-23 of its own power of two, and the sum is below 2^11 times
 // that of the largest. A square has 48 bits, too many for one sum; it is cut into a multiple of a
 // fixed unit and the rest. Adding it to a large power of two leaves the multiple, and subtracting
-// gives the rest (Ogita, Rump and Oishi 2005). Cutting the rest once more, and the values too,
-// holds for 39 powers of two; of bfloat16, whose squares have 16 bits, a lane holds the 64 or 128
-// that it gets as they are for 15. Where the machine multiplies integers of 52 bits, magnitudes are
+// gives the rest (Ogita, Rump and Oishi 2005). Values that span more are summed in windows of as
+// many powers of two: those of the first as they are read, while smaller ones are copied for the
+// next. Of bfloat16, whose squares have 16 bits, a lane holds the 64 or 128 that it gets as they
+// are for 15 powers of two. Where the machine multiplies integers of 52 bits, magnitudes are
 // such, and their squares are cut in two by it. Of float64 values all that is added is cut so: the
 // values, their magnitudes, their squares rounded to float64, and what that rounding leaves, which
 // a fused multiplication gives.
 //
-// Runs of 2,048 values would take 3 % less time where they span little, but twice as many of those
-// of 30 powers of two would be summed level by level, which takes three times as long.
-//
-// What measuring a block (lanes_sums_target.h) could not sum so, because its values span more, is
-// summed here level by level: the values of so many powers of two at a time.
+// What measuring a block (lanes_exact_target.h) could not sum so, float64 values that span more and
+// what is below three windows of others, is summed here level by level: the values of so many
+// powers of two at a time.
 #include "kernels/cpu/exact.h"
 
 #include <algorithm>
@@ -208,12 +207,13 @@ LevelSums level(const double* x, int64_t n, uint64_t from, uint64_t to, int expo
 bool squares_in_range(float, int) { return true; }
 bool squares_in_range(double, int exponent) { return exponent > -450 && exponent < 490; }
 
+// The values whose magnitudes have bits below `end`.
 template <typename T>
-void add_run(exact::Sums& to, const T* x, int64_t n) {
+void add_run(exact::Sums& to, const T* x, int64_t n,
+             typename Float<T>::Bits end = Float<T>::kInfinity) {
   using F = Float<T>;
   using Bits = typename F::Bits;
   constexpr int kBias = sizeof(T) == 4 ? 127 : 1023;
-  Bits end = F::kInfinity;
   for (Bits most = largest(x, n, end); most != 0; most = largest(x, n, end)) {
     const int biased = std::max(1, static_cast<int>(most >> F::kFraction));
     const int lowest = biased - F::kSpan;
@@ -257,6 +257,7 @@ void add_all(exact::Sums& to, exact::Window& window, const ExactRun* runs, const
       for (const double part : runs->values) to.values.add(part);
       for (const double part : runs->magnitudes) to.magnitudes.add(part);
       for (const double part : runs->squares) to.squares.add(part);
+      if (runs->below != 0) add_run(to, x + i, std::min(kExactRun, n - i), runs->below);
       continue;
     }
     if (runs->magnitudes[0] == 0) continue;  // as of all runs but the first where bands are summed

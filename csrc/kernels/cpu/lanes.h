@@ -101,9 +101,11 @@ struct ExactRun {
     kWindow,   // they are of one size, and of one number each, or two of the squares
     kParts,    // of so many numbers each, which add up to them
   };
+  static constexpr int kWindows = 3;
   Kind kind;
   int exponent;  // with its bias: the values are below the next power of two
-  double values[2], magnitudes[2], squares[6];
+  double values[kWindows], magnitudes[kWindows], squares[2 * kWindows];
+  uint32_t below = 0;  // of parts: of the bits of magnitudes below which none is in the sums
 };
 constexpr int64_t kRunsOfBlock = kBlock / kExactRun;
 

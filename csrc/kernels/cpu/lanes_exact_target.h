@@ -150,7 +150,7 @@ template <typename Stored>
 PYPARAM_INLINE SumKind kind_for(uint32_t least, uint32_t largest, int exponent) {
   if (Stored::kBriefly && holds<BriefSums>(least, largest, exponent)) return kBrief;
   if (holds<NarrowSums>(least, largest, exponent)) return kNarrow;
-  return holds<WideSums>(least, largest, exponent) ? kWide : kNoKind;
+  return exponent_of(largest) <= exponent ? kWide : kNoKind;
 }
 
 template <typename Sums, typename Stored, typename Found>
@@ -159,6 +159,39 @@ PYPARAM_TARGET static __attribute__((noinline)) void read_seldom(const Stored& f
                                                                  const LinesAhead& ahead,
                                                                  Found& found, ExactRun& out) {
   read_run<Sums>(from, count, exponent, ahead, found, out);
+}
+
+// Values of any size, window by window: those of the first are summed as they are read, and smaller
+// ones copied for the next. What is below the last, hardly ever anything, is left to exact.cpp.
+template <typename Stored>
+PYPARAM_TARGET static __attribute__((noinline)) void read_windows(const Stored& from, int64_t count,
+                                                                  int exponent,
+                                                                  const LinesAhead& ahead,
+                                                                  RunExtremes<float>& found,
+                                                                  ExactRun& out) {
+  float copies[2][kExactRun + kLanes];
+  out = {ExactRun::kParts, exponent, {}, {}, {}};
+  const auto keep = [&out](const ExactRun& sums, int window) {
+    out.values[window] = sums.values[0];
+    out.magnitudes[window] = sums.magnitudes[0];
+    std::copy(sums.squares, sums.squares + 2, out.squares + 2 * window);
+  };
+  ExactRun sums;
+  uint32_t least = least_of_window(exponent);
+  const Above<Stored> all{from, least, copies[0]};
+  read_run<NarrowSums>(all, count, exponent, ahead, found, sums);
+  keep(sums, 0);
+  int64_t left = all.count;
+  for (int window = 1; window < ExactRun::kWindows && left > 0; ++window) {
+    exponent -= kExactSpan + 1;
+    least = least_of_window(exponent);
+    const Above<StoredFloats> rest{{copies[(window + 1) % 2]}, least, copies[window % 2]};
+    RunExtremes<float> none;
+    read_run<NarrowSums>(rest, left, exponent, LinesAhead(nullptr), none, sums);
+    keep(sums, window);
+    left = rest.count;
+  }
+  if (left > 0) out.below = least;
 }
 
 // Reads a run for the sums and the exponent that the guess names, and again where they turn out not
@@ -176,7 +209,7 @@ PYPARAM_TARGET PYPARAM_INLINE bool measure_run(const Stored& from, int64_t count
   } else if (kind == kNarrow) {
     read_seldom<NarrowSums>(from, count, guess.exponent, ahead, found, out);
   } else {
-    read_seldom<WideSums>(from, count, guess.exponent, ahead, found, out);
+    read_windows(from, count, guess.exponent, ahead, found, out);
   }
   // A NaN that the comparisons passed over is in the sum.
   if (!is_finite(out.values[0])) {
@@ -194,11 +227,8 @@ PYPARAM_TARGET PYPARAM_INLINE bool measure_run(const Stored& from, int64_t count
   if (needed > kind) {
     const int exponent = exponent_of(largest);
     needed = kind_for<Stored>(least, largest, exponent);
-    if (needed == kNoKind) {
-      out.kind = ExactRun::kUnknown;
-      needed = kLeast;
-    } else if (needed == kWide) {
-      read_seldom<WideSums>(from, count, exponent, ahead, found, out);
+    if (needed == kWide) {
+      read_windows(from, count, exponent, ahead, found, out);
     } else {
       read_seldom<NarrowSums>(from, count, exponent, ahead, found, out);
     }
@@ -255,7 +285,7 @@ PYPARAM_TARGET PYPARAM_INLINE bool measure_runs(const Stored& from, int64_t n, G
     extremes.min = found.min < extremes.min ? found.min : extremes.min;
     extremes.max = found.max > extremes.max ? found.max : extremes.max;
     extremes.least = std::min(extremes.least, static_cast<Bits>(found.least));
-    all = all && runs->kind != ExactRun::kUnknown;
+    all = all && runs->kind != ExactRun::kUnknown && runs->below == 0;
   }
   return all;
 }

@@ -9,7 +9,6 @@ namespace pyparam::cpu::PYPARAM_NAMESPACE {
 static_assert(kExactRun << (WindowUnits::kLowest + 1) <= int64_t{1} << 53);
 // In few registers: the lanes of so many vectors, in whatever order, as nothing is rounded.
 constexpr int kSumVectors = 2;
-constexpr int kWideVectors = PYPARAM_VECTOR_BYTES == 64 ? 2 : 1;
 template <int kVectors>
 using SumLanes = Lanes64[kVectors];
 typedef uint64_t Words64 __attribute__((vector_size(kBytes)));
@@ -201,54 +200,6 @@ struct NarrowSums {
 };
 #endif
 
-// Values and magnitudes in two parts, squares in three.
-struct WideSums {
-  static constexpr int kSpan = 39;
-  SumLanes<kWideVectors> sum[2], l1[2], squares[3];
-  const double units[4];
-
-  PYPARAM_TARGET PYPARAM_INLINE explicit WideSums(int exponent)
-      // Sums of both signs start in the middle of what their unit holds.
-      : units{1.5 * power_of_two(exponent + 13), power_of_two(exponent + 13),
-              power_of_two(2 * exponent + 13), 1.5 * power_of_two(2 * exponent - 28)} {
-    fill<kWideVectors>(sum[1], 0);
-    fill<kWideVectors>(l1[1], 0);
-    fill<kWideVectors>(squares[2], 0);
-    fill<kWideVectors>(sum[0], units[0]);
-    fill<kWideVectors>(l1[0], units[1]);
-    fill<kWideVectors>(squares[0], units[2]);
-    fill<kWideVectors>(squares[1], units[3]);
-  }
-  PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
-#pragma GCC unroll 16
-    for (int i = 0; i < kLaneVectors; ++i) {
-      const Lanes64 v = x.lanes[i];
-      const int to = i % kWideVectors;
-      add_split(sum[0][to], sum[1][to], v);
-      add_split(l1[0][to], l1[1][to], Vectors<float>::abs(v));
-      const Lanes64 next = Vectors<float>::add_square(squares[0][to], v);
-      add_split(squares[1][to], squares[2][to],
-                Vectors<float>::add_square(squares[0][to] - next, v));
-      squares[0][to] = next;
-    }
-  }
-  PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
-    for (int i = 0; i < kWideVectors; ++i) {
-      sum[0][i] -= units[0];
-      l1[0][i] -= units[1];
-      squares[0][i] -= units[2];
-      squares[1][i] -= units[3];
-    }
-    double sums[2][4];
-    fold_four<kWideVectors>(sum[0], sum[1], l1[0], l1[1], sums[0]);
-    fold_four<kWideVectors>(squares[0], squares[1], squares[2], squares[2], sums[1]);
-    out.kind = ExactRun::kParts;
-    std::copy(sums[0], sums[0] + 2, out.values);
-    std::copy(sums[0] + 2, sums[0] + 4, out.magnitudes);
-    std::fill(std::copy(sums[1], sums[1] + 3, out.squares), std::end(out.squares), 0.0);
-  }
-};
-
 // Of float64 values: squares rounded to float64, and what that rounding leaves, each in three
 // parts.
 struct DoubleSums {
@@ -288,6 +239,7 @@ struct DoubleSums {
       out.values[i] = folded(sum[i]);
       out.magnitudes[i] = folded(l1[i]);
     }
+    out.values[2] = out.magnitudes[2] = 0;
     for (int i = 0; i < 3; ++i) {
       out.squares[i] = folded(squares[i]);
       out.squares[3 + i] = folded(rests[i]);

@@ -9,6 +9,8 @@
 
 #include "kernels/cpu/lanes_read_target.h"
 
+#include "kernels/cpu/lanes_windows_target.h"
+
 #include "kernels/cpu/lanes_sums_target.h"
 
 #include "kernels/cpu/lanes_bands_target.h"
