@@ -1,17 +1,17 @@
 // Sums of values without rounding, in float64 lanes.
 //
 // Float64 additions of multiples of u are exact while all sums stay within 2^53 u. So a run of
-// 1,024 float32 values whose exponents lie within 18 of the largest one adds up exactly in any
-// order: a value is a multiple of 2^-23 of its own power of two, and the sum is below 2^11 times
+// 2,048 float32 values whose exponents lie within 18 of the largest one adds up exactly in any
+// order: a value is a multiple of 2^-23 of its own power of two, and the sum is below 2^12 times
 // that of the largest. A square has 48 bits, too many for one sum; it is cut into a multiple of a
 // fixed unit and the rest. Adding it to a large power of two leaves the multiple, and subtracting
 // gives the rest (Ogita, Rump and Oishi 2005). Values that span more are summed in windows of as
 // many powers of two: those of the first as they are read, while smaller ones are copied for the
-// next. Of bfloat16, whose squares have 16 bits, a lane holds the 64 or 128 that it gets as they
-// are for 15 powers of two. Where the machine multiplies integers of 52 bits, magnitudes are
-// such, and their squares are cut in two by it. Of float64 values all that is added is cut so: the
-// values, their magnitudes, their squares rounded to float64, and what that rounding leaves, which
-// a fused multiplication gives.
+// next. Of bfloat16, whose squares have 16 bits, a lane holds the 128 that it gets as they are for
+// 15 powers of two, and 256 for 14. Where the machine multiplies integers of 52 bits, magnitudes
+// are such, and their squares are cut in two by it. Of float64 values all that is added is cut so:
+// the values, their magnitudes, their squares rounded to float64, and what that rounding leaves,
+// which a fused multiplication gives.
 //
 // What measuring a block (lanes_exact_target.h) could not sum so, float64 values that span more and
 // what is below three windows of others, is summed here level by level: the values of so many

@@ -93,7 +93,7 @@ constexpr int kCountedAtOnce = 8;
 using Limits = std::array<uint32_t, kCountedAtOnce>;
 
 // A run of a block and its exact sums, if its magnitudes span few enough powers of two.
-constexpr int64_t kExactRun = 1024;
+constexpr int64_t kExactRun = 2048;
 constexpr int kExactSpan = 18;  // of a window; see exact.cpp
 struct ExactRun {
   enum Kind : uint8_t {

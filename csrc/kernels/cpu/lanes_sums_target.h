@@ -74,9 +74,9 @@ PYPARAM_TARGET static PYPARAM_INLINE void set_window(const double (&sums)[4], Ex
   out.squares[1] = sums[3];
 }
 
-// Values of eight bits: a lane holds 64 or 128 squares as they are.
+// Values of eight bits: a lane holds 128 or 256 squares as they are.
 struct BriefSums {
-  static constexpr int kSpan = 15;
+  static constexpr int kSpan = PYPARAM_VECTOR_BYTES == 64 ? 15 : 14;
   SumLanes<kSumVectors> sum, l1, squares;
   double unit;
 
@@ -203,7 +203,7 @@ struct NarrowSums {
 // Of float64 values: squares rounded to float64, and what that rounding leaves, each in three
 // parts.
 struct DoubleSums {
-  static constexpr int kSpan = 31;
+  static constexpr int kSpan = 30;
   Lanes64 sum[2], l1[2], squares[3], rests[3];
   const double units[6];
 
