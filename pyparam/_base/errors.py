@@ -20,6 +20,8 @@ class Reworded:
     frames between them into a cycle, which keeps the tensors in those frames until the collector runs.
     """
 
+    __slots__ = ("_kinds", "_reword")
+
     def __init__(self, reword: Callable[[str], str], kinds: Kinds = MISTAKES) -> None:
         self._reword = reword
         self._kinds = kinds
@@ -30,7 +32,7 @@ class Reworded:
     def __exit__(
         self, kind: type[BaseException] | None, raised: BaseException | None, where: TracebackType | None
     ) -> None:
-        if not isinstance(raised, self._kinds):
+        if raised is None or not isinstance(raised, self._kinds):
             return
         words = str(raised)
         new = self._reword(words)

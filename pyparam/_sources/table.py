@@ -37,7 +37,13 @@ class ParamTable:
     __slots__ = ("__weakref__", "_index", "_names", "_native", "_owners")
 
     def __init__(self, names: Sequence[str], tensors: Sequence[Tensor], owners: Owners | None = None) -> None:
-        self._fill(_C.ParamTable(names, tensors), owners)
+        # Holds Python's objects, and lends their tensors to native code for the length of a call: one that
+        # native code held could not be swapped (torch.utils.swap_tensors), which is how PyTorch converts
+        # models of tensor subclasses, and any in its swap mode.
+        self._native = _C.ParamTable(names, tensors)
+        self._owners = owners
+        self._names: list[str] | None = None
+        self._index: Names | None = None
 
     @classmethod
     def from_native(
@@ -46,17 +52,11 @@ class ParamTable:
         """Wraps the native table that a walk made; ``owners`` has one entry a row, ``names`` are those of the
         table where somebody has them as strings already."""
         table = cls.__new__(cls)
-        table._fill(native, owners, names)
+        table._native = native
+        table._owners = owners
+        table._names = names
+        table._index = None
         return table
-
-    def _fill(self, native: _C.ParamTable, owners: Owners | None, names: list[str] | None = None) -> None:
-        # Holds Python's objects, and lends their tensors to native code for the length of a call: one that
-        # native code held could not be swapped (torch.utils.swap_tensors), which is how PyTorch converts
-        # models of tensor subclasses, and any in its swap mode.
-        self._native = native
-        self._owners = owners
-        self._names = names
-        self._index: Names | None = None
 
     # What verbs ask of all rows, which a table may know without having the tensors.
 
