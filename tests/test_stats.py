@@ -17,8 +17,7 @@ from reference_measure import values_of
 from torch import Tensor, nn
 
 import pyparam
-from pyparam._measure.rows import finite_or_none
-from pyparam._measure.stats import _NUMBERS
+from pyparam._measure.rows import NUMBERS, finite_or_none
 from pyparam._watch.records import share_names
 
 FLOAT_COLUMNS = ("min", "max", "mean", "std", "rms", "l1", "l2", "max_abs")
@@ -32,7 +31,7 @@ def stats() -> pyparam.Stats:
 
 
 def test_columns(stats: pyparam.Stats) -> None:
-    for name in _NUMBERS:
+    for name in NUMBERS:
         column = getattr(stats, name)
         assert column.shape == (3,)
         assert column.dtype is (torch.float64 if name in FLOAT_COLUMNS else torch.int64)
@@ -170,7 +169,7 @@ def test_shards_merge_into_the_whole() -> None:
     b = pyparam.measure({"y": y[2:], "x": x[3000:]}, histogram=True, quantiles=(0.5,))
     merged = a + b
     assert merged.names == ["x", "y"]
-    for name in _NUMBERS:
+    for name in NUMBERS:
         assert torch.allclose(
             getattr(merged, name).double(), getattr(whole, name).double(), rtol=1e-12, equal_nan=True
         )

@@ -10,7 +10,8 @@
 
 namespace pyparam {
 
-inline at::Tensor column(const std::vector<int64_t>& values) {
+template <typename Number>
+at::Tensor column(const std::vector<Number>& values) {
   at::Tensor out = at::empty({static_cast<int64_t>(values.size())},
                              at::TensorOptions().dtype(at::kLong).device(at::kCPU));
   std::copy(values.begin(), values.end(), out.mutable_data_ptr<int64_t>());

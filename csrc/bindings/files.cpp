@@ -169,26 +169,12 @@ bool in_the_librarys_order(const SafetensorsHeader& header, const std::vector<ui
   return true;
 }
 
-// The names in the order of the file, and the position of each, in that order or in natural order:
-// the same strings.
-std::pair<py::list, py::dict> names_and_places(const SafetensorsHeader& header,
-                                               bool in_natural_order) {
-  std::vector<size_t> order;
-  if (in_natural_order) {
-    const py::gil_scoped_release without_gil;
-    std::vector<std::string_view> names;
-    names.reserve(header.size());
-    for (size_t i = 0; i < header.size(); ++i) names.push_back(header.names[i]);
-    order = files::natural_order(names);
-  }
-  py::list names(header.size());
-  for (size_t i = 0; i < header.size(); ++i) names[i] = str_of(header.names[i]);
-  py::dict places;
-  for (size_t i = 0; i < header.size(); ++i) {
-    const size_t position = in_natural_order ? order[i] : i;
-    places[names[position]] = position;
-  }
-  return {names, places};
+// The positions of the names in natural order.
+std::vector<size_t> names_in_order(const SafetensorsHeader& header) {
+  std::vector<std::string_view> names;
+  names.reserve(header.size());
+  for (size_t i = 0; i < header.size(); ++i) names.push_back(header.names[i]);
+  return files::natural_order(names);
 }
 
 MappedEntries entries_at(const std::vector<uint64_t>& begins, const py::list& dtypes,
@@ -231,7 +217,14 @@ void bind_files(py::module_& m) {
           py::arg("index"))
       .def("shape", &shape, py::arg("index"))
       .def("in_the_librarys_order", &in_the_librarys_order, py::arg("bits"))
-      .def("named", &names_and_places, py::arg("natural"))
+      .def_property_readonly("names",
+                             [](const SafetensorsHeader& header) {
+                               py::list out(header.size());
+                               for (size_t i = 0; i < header.size(); ++i)
+                                 out[i] = str_of(header.names[i]);
+                               return out;
+                             })
+      .def("natural_order", &names_in_order)
       .def("entries", &entries_of, py::arg("start"), py::arg("dtypes"));
 
   // What was freed and is kept for later goes back to the system, where that can be asked for.

@@ -34,9 +34,11 @@ void bind_kinds(py::module_& m) {
   m.def(
       "name_tree",
       [](const py::list& names) {
-        const NameColumn column = name_column("name_tree", names);
-        const py::gil_scoped_release without_gil;
-        return name_tree(column);
+        py::detail::make_caster<Name> name;
+        return name_tree(names.size(), [&](size_t i) -> std::string_view {
+          require_name("name_tree", names[i], name);
+          return static_cast<Name&>(name).text;
+        });
       },
       py::arg("names"));
 

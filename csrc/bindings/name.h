@@ -65,17 +65,22 @@ inline pybind11::list strings_of(const NameColumn& names) {
   return out;
 }
 
-// Raises TypeError that begins with `what` for what is no str.
+// Reads a name. Raises TypeError that begins with `what` for what is no str.
+inline void require_name(const char* what, pybind11::handle name,
+                         pybind11::detail::make_caster<Name>& into) {
+  if (into.load(name, false)) return;
+  throw pybind11::type_error(std::string(what) + ": names are str, and " +
+                             pybind11::repr(name).cast<std::string>() + " is " +
+                             with_article(Py_TYPE(name.ptr())->tp_name));
+}
+
+// Raises as require_name.
 inline NameColumn name_column(const char* what, const pybind11::list& names) {
   NameColumn column;
   column.reserve(names.size());
   pybind11::detail::make_caster<Name> caster;
   for (const pybind11::handle name : names) {
-    if (!caster.load(name, false)) {
-      throw pybind11::type_error(std::string(what) + ": names are str, and " +
-                                 pybind11::repr(name).cast<std::string>() + " is " +
-                                 with_article(Py_TYPE(name.ptr())->tp_name));
-    }
+    require_name(what, name, caster);
     column.append(static_cast<Name&>(caster).text);
   }
   return column;

@@ -8,7 +8,7 @@ put into names are left out of both, where nothing has that very name and no oth
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "module")
@@ -58,7 +58,7 @@ class Names:
 
     __slots__ = ("_bare", "exact")
 
-    def __init__(self, exact: dict[str, int]) -> None:
+    def __init__(self, exact: Mapping[str, int]) -> None:
         self.exact = exact
         self._bare: dict[str, int] | None = None
 

@@ -68,7 +68,7 @@ class Fingerprint:
         return self._positions
 
     @property
-    def _index(self) -> dict[str, int]:
+    def _index(self) -> Mapping[str, int]:
         return self._by_name.exact
 
     def __getstate__(self) -> tuple[Any, ...]:

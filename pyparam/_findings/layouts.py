@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torch.nn.parameter import is_lazy
 from pyparam._findings.numbers import numbers
 from pyparam._sources.stand_in import device_of
 from pyparam._sources.table import ParamTable
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Layouts:
         self.of = found.kind_of
         self.kinds = [_shape(table._tensor(row)) for row in found.first]
         self.odd: list[int] = found.odd
-        self._at: array[int] = numbers(found.kind_of)
+        self._at: memoryview[int] = numbers(self.of)
 
     def __len__(self) -> int:
         return len(self._at)
@@ -46,6 +48,10 @@ class Layouts:
 
     def __iter__(self) -> Iterator[Shape]:
         return (self.kinds[kind] for kind in self._at)
+
+    def of_rows(self) -> RowLayouts:
+        """As what Stats knows of its rows' layouts."""
+        return RowLayouts(self.kinds, self._at)
 
     def where(self, what: Callable[[Shape], bool]) -> Tensor:
         """Bools over the rows."""
@@ -59,6 +65,38 @@ class Layouts:
         """Over the rows, a number for what is said of each: equal where that is equal."""
         known: dict[object, int] = {}
         return self.each(lambda kind: known.setdefault(what(kind), len(known)))
+
+
+class RowLayouts:
+    """The layouts of rows by their kinds."""
+
+    def __init__(self, kinds: list[Shape], of: memoryview[int]) -> None:
+        self._kinds = kinds
+        self._of = of
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def shape(self, index: int, /) -> tuple[int, ...]:
+        return self._kinds[self._of[index]].sizes or ()
+
+    def dtype(self, index: int, /) -> torch.dtype:
+        return self._kinds[self._of[index]].dtype
+
+    def device(self, index: int, /) -> torch.device:
+        return self._kinds[self._of[index]].device
+
+    def shapes(self) -> list[tuple[int, ...]]:
+        return self._each([kind.sizes or () for kind in self._kinds])
+
+    def dtypes(self) -> list[torch.dtype]:
+        return self._each([kind.dtype for kind in self._kinds])
+
+    def devices(self) -> list[torch.device]:
+        return self._each([kind.device for kind in self._kinds])
+
+    def _each(self, values: list[T]) -> list[T]:
+        return [values[kind] for kind in self._of]
 
 
 def _shape(tensor: Tensor) -> Shape:

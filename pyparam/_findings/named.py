@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from array import array
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from pyparam._base.native import _C
 from pyparam._findings.families import BARE, INDICES, NUMBERS, Family, family_key, role_key
 from pyparam._findings.numbers import numbers
 from pyparam._sources.table import ParamTable
+
+VERY_MANY = 1 << 17
+"""Rows, whose columns take megabytes each: what was freed is given back before more is made."""
 
 
 class Named:
@@ -30,12 +33,12 @@ class Named:
         """The parts of names, in the order in which they are first met."""
         return self.tree.strings
 
-    @cached_property
+    @property
     def roles(self) -> Tensor:
         """int64 over the rows: equal where ``role_key`` is."""
         return self._alike(INDICES)
 
-    @cached_property
+    @property
     def families(self) -> Tensor:
         """int64 over the rows: equal where ``family_key`` is."""
         return self._alike(NUMBERS)
@@ -43,7 +46,10 @@ class Named:
     def _alike(self, numbered: re.Pattern[str]) -> Tensor:
         known: dict[str, int] = {}
         classes = [known.setdefault(numbered.sub("#", word), len(known)) for word in self.words]
-        return self.tree.alike(classes, [BARE.fullmatch(word) is not None for word in self.words])
+        found = self.tree.alike(classes, [BARE.fullmatch(word) is not None for word in self.words])
+        if len(self.names) >= VERY_MANY:
+            _C.trim_memory()
+        return found
 
     def where(self, pattern: re.Pattern[str]) -> Tensor:
         """Bools over the rows: whether a pattern, to which indices of blocks say nothing, is in a name."""
@@ -60,7 +66,8 @@ class Named:
 
     def role_families(self, rows: Tensor, shapes: Tensor) -> list[Family]:
         """Those of some rows that have one role and, by number, one shape."""
-        return [Family(role_key(self.names[some[0]]), some) for some in grouped(rows, self.roles, shapes)]
+        found = grouped(rows, self._role_place, shapes)
+        return [Family(role_key(self.names[some[0]]), some) for some in found]
 
     def numbered_families(self, rows: Tensor, shapes: Tensor) -> list[Family]:
         """Those of some rows that have one name but for its numbers and one shape."""
@@ -87,16 +94,19 @@ def first_rows(column: Tensor) -> Tensor:
     return none.scatter_reduce(0, column, rows, "amin")
 
 
-def grouped(rows: Tensor, first: Tensor, second: Tensor) -> list[array[int]]:
-    """Rows that agree in two columns, in arrays: each in order, and the arrays by their first."""
+def grouped(rows: Tensor, first: Tensor, second: Tensor) -> list[memoryview[int]]:
+    """Rows that agree in two columns: those that do in order, and the groups by their first."""
     if not len(rows):
         return []
-    keys = first[rows] * (int(second.max()) + 1) + second[rows]
+    keys = first[rows]
+    keys *= int(second.max()) + 1
+    keys += second[rows]
     place = places(keys)
+    del keys  # of very many rows each of these takes megabytes
     rank = torch.empty_like(place[: int(place.max()) + 1])
     order = first_rows(place).argsort()
     rank[order] = torch.arange(len(rank), dtype=torch.int64, device="cpu")
     place = rank[place]
-    ordered = numbers(rows[place.argsort(stable=True)])
+    ordered = numbers(rows[place.int().sort(stable=True).indices])
     ends = torch.bincount(place).cumsum(0).tolist()
     return [ordered[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]

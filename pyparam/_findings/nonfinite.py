@@ -34,7 +34,9 @@ def nonfinite(seen: Survey) -> Iterator[Finding]:
             numel[row] == 1
             and not nans[row]
             and (
-                seen.is_buffer[row] or seen.part[row] == "other" or _BOUND.search(seen.names[row]) is not None
+                seen.is_buffer[row]
+                or bool(seen.of_part("other")[row])
+                or _BOUND.search(seen.names[row]) is not None
             )
         )
         if is_mask or is_bound:

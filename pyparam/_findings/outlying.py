@@ -72,12 +72,14 @@ def outliers(seen: Survey) -> Outliers:
 
 
 def _outliers(seen: Survey) -> Outliers:
+    large = seen.weighty & seen.matrices & (seen.figure("numel") >= _LARGE)
+    found = Outliers({}, {})
+    if not bool(large.any()):
+        return found
     largest = seen.figure("max_abs")
     bad = seen.figure("nans") + seen.figure("posinfs") + seen.figure("neginfs")
     usual = torch.maximum(seen.quantile(0.75).abs(), seen.quantile(0.25).abs())
     wild = (bad > 0) | ((largest > _DAMAGED * usual) & (usual > 0))
-    large = seen.weighty & seen.matrices & (seen.figure("numel") >= _LARGE)
-    found = Outliers({}, {})
     limits = numbers(_DAMAGED * usual)
     for row in seen.those(large & wild):
         if words := _stretch(seen.values(row), limits[row]):

@@ -11,6 +11,7 @@ from pyparam._base.words import dtype_name, plural
 from pyparam._findings.finding import Finding
 from pyparam._findings.survey import Survey
 from pyparam._measure.bins import LIMIT_TYPES
+from pyparam._measure.columns import COUNTS
 
 # Fractions from which it is told. Trained tensors hold some values that matter to nobody, such as the third
 # of an attention's biases that softmax cancels: what most values are is what counts.
@@ -28,7 +29,9 @@ _ADDED = re.compile(r"(^|[._])bias[^.]*$")
 def precision(seen: Survey) -> Iterator[Finding]:
     """Subnormal and saturated values; float32 values beyond float16."""
     yield from _subnormal(seen)
+    seen.let_go(between_checks=True)
     yield from _saturated(seen)
+    seen.let_go(between_checks=True)
     yield from _beyond_half(seen)
 
 
@@ -84,21 +87,27 @@ def _saturated(seen: Survey) -> Iterator[Finding]:
 
 
 def _beyond_half(seen: Survey) -> Iterator[Finding]:
-    fates = seen.stats.underflow(torch.float16) if len(seen.stats) else None
-    if fates is None:
+    if not len(seen.stats):
         return
-    overflow, numel = seen.spread(fates.overflow), seen.figure("numel")
+    zeroed, _, overflowing = (seen.spread(fate[:-1]) for fate in seen.stats._fates(torch.float16))
     running = seen.of_part("model") & seen.named_like(_RUNNING)
-    wide = seen.layouts.where(lambda kind: kind.dtype in (torch.float32, torch.float64)) & (numel >= 2)
-    lost = seen.spread(fates.zero) * numel / (numel - seen.figure("zeros")).clamp(min=1)
+    wide = seen.layouts.where(lambda kind: kind.dtype in (torch.float32, torch.float64))
+    some = seen.measured & wide & (~seen.statistic | running) & ((zeroed > 0) | (overflowing > 0))
+    rows = some.nonzero().flatten()  # mostly few: what follows is of them alone
+    counts = dict(zip(COUNTS, seen.stats._counts[seen.at[rows]].unbind(1), strict=True))
+    values = (counts["finite"] + counts["nans"] + counts["posinfs"] + counts["neginfs"]).double()
+    numel = counts["numel"]
+    overflow = overflowing[rows] / values
+    lost = (zeroed[rows] / values) * numel / (numel - counts["zeros"]).clamp(min=1)
     beyond = overflow > 0
-    below = ~running & ~seen.named_like(_ADDED) & (lost > _LOST) & (numel >= _FEW_VALUES)
+    below = ~(running | seen.named_like(_ADDED))[rows] & (lost > _LOST) & (numel >= _FEW_VALUES)
     told = {}
-    for row in seen.those(wide & (~seen.statistic | running) & (beyond | below)):
-        if bool(beyond[row]):
-            told[row] = f"{_share(float(overflow[row]))} beyond 65,504, infinite in float16"
+    for i in ((numel >= 2) & (beyond | below)).nonzero().flatten().tolist():
+        if bool(beyond[i]):
+            words = f"{_share(float(overflow[i]))} beyond 65,504, infinite in float16"
         else:
-            told[row] = f"{_share(float(lost[row]))} below 3e-8, zero in float16"
+            words = f"{_share(float(lost[i]))} below 3e-8, zero in float16"
+        told[int(rows[i])] = words
     if told:
         yield _finding(
             seen,

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyparam._base.words import plural
 from pyparam._findings.families import NORM, Family
 from pyparam._findings.finding import Finding
+from pyparam._findings.numbers import column
 from pyparam._findings.outlying import outliers
 from pyparam._findings.survey import Survey
 
@@ -41,6 +42,7 @@ def scale(seen: Survey) -> Iterator[Finding]:
     also held against how far the siblings lie apart among themselves.
     """
     levels = _levels(seen)
+    seen.let_go(between_checks=True)
     told: dict[int, str] = {}
     alone: dict[tuple[int, ...], list[int]] = {}
     for role in seen.roles:
@@ -48,6 +50,7 @@ def scale(seen: Survey) -> Iterator[Finding]:
         if len(rows) >= _CLOSE_SIBLINGS:
             floor = _floor(seen, role, len(rows))
             told |= levels.outliers(rows, floor, f"its {len(rows) - 1:,} siblings", spreads=_ROLE_SPREADS)
+    seen.let_go(between_checks=True)
     for family in seen.families:
         rows = levels.of(family.rows)
         if not len(rows):
@@ -109,7 +112,7 @@ class _Levels:
 
     def of(self, rows: Sequence[int]) -> Tensor:
         """Those of some rows that have one."""
-        some = torch.tensor(rows, dtype=torch.int64, device="cpu")
+        some = column(rows)
         return some[~self._level[some].isnan()]
 
     def of_shape(self, shape: tuple[int, ...]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from torch.optim import Optimizer
 from pyparam._base.native import _C
 from pyparam._findings.families import TABLE, Family, role_key
 from pyparam._findings.layouts import Layouts, Shape
-from pyparam._findings.named import Named, first_rows, places
+from pyparam._findings.named import VERY_MANY, Named, first_rows, places
 from pyparam._findings.numbers import numbers
 from pyparam._findings.parts import Part, parts_of
 from pyparam._measure.measure import measure_strictly
@@ -35,8 +34,17 @@ T = TypeVar("T")
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
-_VERY_MANY = 1 << 17
-"""Rows, whose columns take megabytes each."""
+_MADE = (
+    "families",
+    "roles",
+    "rows",
+    "tensors",
+    "ties",
+    "sets",
+    "named",
+    "measured",
+)
+"""What checks had made of the columns."""
 
 # Layers keep running statistics in buffers, which a checkpoint does not tell from parameters.
 _RUNNING = re.compile(r"(^|\.)(running_mean|running_var|num_batches_tracked)$")
@@ -65,7 +73,7 @@ class Survey:
         self.unreadable = unreadable
         self.is_buffer = is_buffer
         self._figures: dict[str, Tensor] = {}
-        self._columns: dict[str, array[Any]] = {}
+        self._columns: dict[str, memoryview[Any]] = {}
         self._made: dict[Callable[[Survey], Any], Any] = {}
 
     @property
@@ -142,8 +150,7 @@ class Survey:
         """Rows that are buffers."""
         return torch.tensor(self.is_buffer, dtype=torch.bool, device="cpu")
 
-    @cached_property
-    def part(self) -> list[Part]:
+    def _part_of_each(self) -> list[Part]:
         """Which part of a training checkpoint each row is of; of a model, every row is of the model."""
         if isinstance(self.source, Optimizer) or (not self.is_file and is_state(self.source)):
             return ["optimizer"] * len(self)  # whatever this one calls its state
@@ -152,9 +159,13 @@ class Survey:
 
     def of_part(self, part: Part) -> Tensor:
         """Rows of a part."""
+        if not self._parts:
+            parts = self._part_of_each()
+            for own in {*parts, part}:
+                found = [each == own for each in parts]
+                self._parts[own] = torch.tensor(found, dtype=torch.bool, device="cpu")
         if part not in self._parts:
-            found = [own == part for own in self.part]
-            self._parts[part] = torch.tensor(found, dtype=torch.bool, device="cpu")
+            self._parts[part] = torch.zeros(len(self), dtype=torch.bool, device="cpu")
         return self._parts[part]
 
     @cached_property
@@ -194,10 +205,11 @@ class Survey:
         """A column of one of ``QUANTILES``."""
         key = f"q{q}"
         if key not in self._figures:
-            self._figures[key] = self.spread(self.stats.quantiles[:, QUANTILES.index(q)])
+            # By itself: all seven of very many rows take more than the histograms.
+            self._figures[key] = self.spread(self.stats.quantile(q))
         return self._figures[key]
 
-    def column(self, name: str) -> array[Any]:
+    def column(self, name: str) -> memoryview[Any]:
         """``figure`` as plain numbers."""
         if name not in self._columns:
             self._columns[name] = numbers(self.figure(name))
@@ -205,9 +217,17 @@ class Survey:
 
     def spread(self, values: Tensor) -> Tensor:
         """A column over the rows of ``stats`` as one over the names; NaN, or 0 for integers, for none."""
+        if self._is_plain:
+            return values.contiguous()
         missing: float = float("nan") if values.is_floating_point() else 0
         none = torch.full((1,), missing, dtype=values.dtype, device="cpu")
         return torch.cat([values, none])[self.at]
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether each name has the row of ``stats`` at its place."""
+        rows = len(self.at)
+        return rows == len(self.stats) and bool((self.at == torch.arange(rows, device="cpu")).all())
 
     # --- single rows ---------------------------------------------------------------------------------------
 
@@ -234,20 +254,20 @@ class Survey:
         """Whether rows of it are looked up by an index: by its layer where there is one, else by its name."""
         if TABLE.search(self.names[row]):
             return True
-        owner = self._owners[row]
+        owner = self._owners[row] if self._owners else None
         return isinstance(owner, (nn.Embedding, nn.EmbeddingBag))
 
     @cached_property
     def _owners(self) -> list[nn.Module | None]:
-        # A table that a TorchScript model gave has no owners at all.
-        return self.table.owners or [None] * len(self)
+        # Only a module's table has some.
+        return [] if self.table._owners is None else self.table.owners
 
     def role_of(self, row: int) -> str:
         return role_key(self.names[row])
 
     # --- families ------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _shapes(self) -> Tensor:
         return self.layouts.numbered(lambda kind: kind.sizes)
 
@@ -261,7 +281,7 @@ class Survey:
         """Parameters that play one role in alike blocks: one name but for its indices, and one shape."""
         return self.named.role_families(self._for_families, self._shapes)
 
-    @cached_property
+    @property
     def _for_families(self) -> Tensor:
         return (self.measured & ~self.statistic).nonzero().flatten()
 
@@ -285,14 +305,15 @@ class Survey:
         """
         self._figures.clear()
         self._columns.clear()
-        if len(self) >= _VERY_MANY:
-            _C.trim_memory()  # which would else be what was the most at a time
-        if between_checks:
-            return
-        for kept in (self._patterns, self._parts, self._made):
-            kept.clear()
-        for name in ("families", "roles", "rows", "part", "tensors", "ties"):
+        many = len(self) >= VERY_MANY
+        if not between_checks:
+            for kept in (self._patterns, self._parts, self._made):
+                kept.clear()
+        quickly: tuple[str, ...] = ("rows", "sets") if many else ()
+        for name in quickly if between_checks else _MADE:
             self.__dict__.pop(name, None)
+        if many:
+            _C.trim_memory()  # which would else be what was the most at a time
 
     def once(self, made: Callable[[Survey], T]) -> T:
         """What a function gives of this survey, which several checks ask for."""
@@ -365,7 +386,10 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
 
     at = torch.full((len(table),), -1, dtype=torch.int64, device="cpu")
     at[wanted] = torch.arange(len(wanted), device="cpu")
-    return Survey(source, table, stats, at[layout], unreadable, is_buffer)
+    seen = Survey(source, table, stats, at[layout], unreadable, is_buffer)
+    if len(table) >= VERY_MANY and seen.is_file and seen._is_plain:
+        stats._layouts = seen.layouts.of_rows()  # known once for both
+    return seen
 
 
 def _streamed(source: Checkpoint) -> Stats | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from pyparam._findings.families import NORM, WEIGHT
@@ -65,6 +66,8 @@ def _default_gains(seen: Survey) -> Tensor:
 def _default_matrices(seen: Survey, within: float) -> Tensor:
     """Rows whose values are spread as between -bound and bound, none of them beyond ``within`` times it."""
     numel = seen.figure("numel")
+    if not bool((numel >= _FEW_VALUES).any()):
+        return torch.zeros(len(seen), dtype=torch.bool, device="cpu")
     outputs = seen.layouts.each(lambda kind: (kind.sizes or (0,))[0])
     bound = 1 / (numel.double() / outputs).sqrt()
     largest = seen.figure("max_abs")

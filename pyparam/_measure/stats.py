@@ -73,6 +73,7 @@ class Stats(StatColumns):
         self._unread = dict(unread or {})
         self._index: Names | None = None
         self._quantiles: Tensor | None = None
+        self._one_value: Tensor | None = None
 
     @property
     def quantiles(self) -> Tensor:
@@ -111,7 +112,7 @@ class Stats(StatColumns):
         """Everything together: one row for the values of all parameters."""
         return self._row(len(self))
 
-    def _positions(self) -> dict[str, int]:
+    def _positions(self) -> Mapping[str, int]:
         return self._by_name().exact
 
     def _by_name(self) -> Names:
@@ -262,6 +263,7 @@ class Stats(StatColumns):
             merged = _C.merge_histograms(*a[1:], rows[0], *b[1:], rows[1])
             bins = Bins(_rows_or_zero(a.below, rows[0]) + _rows_or_zero(b.below, rows[1]), *merged)
         own, others = self._positions(), other._positions()
+        either = own.keys() | others.keys()
         layouts = [
             merged_layout([s._layout(at[name]) for s, at in ((self, own), (other, others)) if name in at])
             for name in names
@@ -271,10 +273,10 @@ class Stats(StatColumns):
             columns=Columns(values, counts, bins),
             layouts=ListedLayouts(layouts),
             points=self._points if self._points == other._points and bins is not None else (),
-            missing=[n for n in dict.fromkeys((*self._missing, *other._missing)) if n not in own | others],
+            missing=[n for n in dict.fromkeys((*self._missing, *other._missing)) if n not in either],
             shared=other._shared | self._shared,
             places=other._places | self._places,
-            unread={n: why for n, why in (other._unread | self._unread).items() if n not in own | others},
+            unread={n: why for n, why in (other._unread | self._unread).items() if n not in either},
         )
 
     def __radd__(self, other: object) -> Stats:
@@ -340,11 +342,13 @@ class Stats(StatColumns):
         for point in points:
             if not 0 <= point <= 1:
                 raise ValueError(f"quantile: expected numbers in [0, 1], got {point}")
-        one_value = [dtype in ONE_VALUE_A_BIN for dtype in self._layouts.dtypes()]
+        if self._one_value is None:
+            one_value = [dtype in ONE_VALUE_A_BIN for dtype in self._layouts.dtypes()]
+            self._one_value = torch.tensor([*one_value, all(one_value)], dtype=torch.bool, device="cpu")
         return quantiles_of(
             bins,
             self._values[:, :2].contiguous(),
-            torch.tensor([*one_value, all(one_value)], dtype=torch.bool, device="cpu"),
+            self._one_value,
             torch.tensor(points, dtype=torch.float64, device="cpu"),
         )
 
@@ -359,15 +363,20 @@ class Stats(StatColumns):
         Raises ValueError if no histogram was counted, or for another dtype than float32, float16, bfloat16,
         float8_e4m3fn, float8_e5m2, float8_e4m3fnuz and float8_e5m2fnuz.
         """
+        fates = torch.stack(self._fates(dtype), 1)
+        count = dict(zip(COUNTS, self._counts.unbind(1), strict=True))
+        values = count["finite"] + count["nans"] + count["posinfs"] + count["neginfs"]
+        return Underflow(dtype, self._names, fates / values.double().unsqueeze(1))
+
+    def _fates(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """The counts that ``underflow`` gives fractions of, int64 over all rows and everything together."""
         bins = self._counted("underflow")
         if dtype not in LIMIT_TYPES:
             raise ValueError(f"underflow: expected one of {', '.join(map(str, LIMIT_TYPES))}, got {dtype}")
         first = 3 * LIMIT_TYPES.index(dtype)
         below_zero, below_normal, below_overflow = below_of(bins, first, 3).unbind(1)
         count = dict(zip(COUNTS, self._counts.unbind(1), strict=True))
-        values = count["finite"] + count["nans"] + count["posinfs"] + count["neginfs"]
-        fates = [below_zero - count["zeros"], below_normal - below_zero, count["finite"] - below_overflow]
-        return Underflow(dtype, self._names, torch.stack(fates, 1) / values.double().unsqueeze(1))
+        return below_zero - count["zeros"], below_normal - below_zero, count["finite"] - below_overflow
 
     def __getstate__(self) -> dict[str, Any]:
         """Plain data: the native columns of layouts become a list, packed histograms tensors."""

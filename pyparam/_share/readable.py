@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -26,7 +26,7 @@ REFUSALS = (TypeError, ValueError)
 class Read(NamedTuple):
     """What ``read_of`` gives: rows of the table that were read, and the reason of each name that was not."""
 
-    rows: list[int]
+    rows: Sequence[int]
     left_out: dict[str, str]
 
 
@@ -36,7 +36,7 @@ def read_of(table: ParamTable, verb: Callable[[ParamTable], T]) -> tuple[T, Read
     Everything is checked before the first value is read, so trying again without what is refused costs
     little. Raises what the verb raises that is about no entry.
     """
-    part, read = table, Read(list(range(len(table))), {})
+    part, read = table, Read(range(len(table)), {})
     while True:
         try:
             return verb(part), read

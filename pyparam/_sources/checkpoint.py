@@ -18,6 +18,7 @@ from pyparam._base.native import _C
 from pyparam._base.wrappers import Names
 from pyparam._sources.mapped import MappedFile, pristine
 from pyparam._sources.mapped_table import MappedTable
+from pyparam._sources.places import Places
 from pyparam._sources.stand_in import listed
 from pyparam._sources.table import ParamTable
 
@@ -100,7 +101,7 @@ class Checkpoint(Mapping[str, Tensor]):
         path: Path,
         parts: Sequence[Part],
         *,
-        places: dict[str, int] | None = None,
+        places: Mapping[str, int] | None = None,
         metadata: Mapping[str, Any] | None = None,
         extras: Mapping[str, Any] | None = None,
         versions: Mapping[str, Any] | None = None,
@@ -114,8 +115,8 @@ class Checkpoint(Mapping[str, Tensor]):
         if places is None:
             (part,) = parts
             places = {name: position for position, name in enumerate(part.names)}
-        self._places = places
-        self._by_name = Names(places)
+        self._places = Places.of(places)
+        self._by_name = Names(self._places)
         self._metadata = dict(metadata or {})
         self._extras = dict(extras or {})
         # What state_dict() of a module adds as _metadata, by the dotted name of the state dict.
@@ -246,8 +247,8 @@ class Checkpoint(Mapping[str, Tensor]):
         found = [
             name
             for name, other in self._metadata.items()
-            if name in self._places
-            and isinstance(other, str)
+            if isinstance(other, str)
+            and name in self._places
             and self._places[name] == self._places.get(other)
         ]
         listed = [part.names for part in self._parts] if found else []
@@ -320,7 +321,7 @@ class Checkpoint(Mapping[str, Tensor]):
                 rows = (
                     {row: live[name] for row, name in enumerate(self._places) if name in live} if live else {}
                 )
-                made = _C.MappedRows(mapped, list(self._places.values()))
+                made = _C.MappedRows(mapped, self._places.numbers)
                 table = MappedTable.over(made, list(self._places), rows)
             else:
                 table = ParamTable(list(self), list(self.values()))

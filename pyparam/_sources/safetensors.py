@@ -7,6 +7,7 @@ offered, as the file may come from anyone; the tensors' bytes are not read.
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
@@ -17,6 +18,7 @@ from pyparam._sources.checkpoint import Checkpoint
 from pyparam._sources.entries_part import EntriesPart
 from pyparam._sources.mapped import MappedFile
 from pyparam._sources.order import natural
+from pyparam._sources.places import Places
 from pyparam._sources.tied import TIES_KEY, ties_from_text
 
 LENGTH_BYTES = 8
@@ -75,19 +77,22 @@ def open_file(path: Path, file: BinaryIO) -> Checkpoint:
     """Raises ValueError that names the file, and the entry, for a file that breaks the format in any way."""
     header, start = _read_header(path, file)
     nobodys = header.in_the_librarys_order([bits for _, bits in _CODES])
-    names, places = header.named(natural=nobodys)
+    names = header.names
     _check_torch_has(path, header, names)
+    order = header.natural_order() if nobodys else None
+    listed = names if order is None else [names[position] for position in order]
+    places = Places(listed, array("Q", range(len(names)) if order is None else order))
     tied = _tied_places(path, header.metadata, places)
     if tied:
-        places |= tied
-        if nobodys:
-            places = {name: places[name] for name in natural(places)}
+        together = {**places, **tied}
+        listed = natural(together) if nobodys else list(together)
+        places = Places(listed, array("Q", map(together.__getitem__, listed)))
     entries = header.entries(start, [(kind.dtype, kind.packed) for kind in KINDS.values()])
     part = EntriesPart(names, entries, MappedFile(path, file))
     return Checkpoint(path, [part], places=places, metadata=header.metadata)
 
 
-def _tied_places(path: Path, metadata: dict[str, str], places: dict[str, int]) -> dict[str, int]:
+def _tied_places(path: Path, metadata: dict[str, str], places: Places) -> dict[str, int]:
     """Names whose tensor was written once, under another name, as the metadata tells.
 
     ``pyparam.save_file`` writes its ties there, ``safetensors.torch.save_model`` an entry for each name.
@@ -95,7 +100,7 @@ def _tied_places(path: Path, metadata: dict[str, str], places: dict[str, int]) -
     tied = {
         name: places[kept]
         for name, kept in metadata.items()
-        if name not in places and kept in places and _is_parameter_name(name, kept)
+        if _is_parameter_name(name, kept) and name not in places and kept in places
     }
     try:
         ties = ties_from_text(metadata.get(TIES_KEY, "[]"))

@@ -58,10 +58,11 @@ def packed(
     packer = Packer()
     header: dict[str, Any] = {"title": title, "made": made, "quantiles": list(QUANTILES)}
     header["precisions"] = [dtype_name(dtype) for dtype in PRECISIONS]
-    _add_names(packer, header, seen)
-    _add_rows(packer, header, seen)
-    _add_statistics(packer, header, seen)
+    for add in (_add_names, _add_rows, _add_statistics):
+        add(packer, header, seen)
+        seen.let_go()
     add_strips(packer, seen)
+    seen.let_go()
     header["roles"] = add_roles(packer, seen, spectrum)
     if history:
         header["training"] = add_training(packer, seen.names, history)
@@ -159,11 +160,12 @@ def _add_rows(packer: Packer, header: dict[str, Any], seen: Survey) -> None:
         packer.add(f"row_{name}", column)
     header |= {"shapes": shapes.values, "dtypes": dtypes.values, "devices": devices.values}
 
-    own = seen.sets.bytes if len(seen) else elements
+    own, first = (seen.sets.bytes, seen.sets.layout) if len(seen) else (elements, elements)
+    seen.let_go(between_checks=True)
     # What is shared counts for the first name that has it.
     packer.add("row_bytes", elements * layouts.each(lambda kind: kind.dtype.itemsize))
     packer.add("row_own_bytes", own.clamp(min=0))
-    packer.add("row_first", seen.sets.layout if len(seen) else elements)
+    packer.add("row_first", first)
     packer.add("row_buffer", seen.buffers.to(torch.uint8))
     # What a module's row unites: not a layer's counters and positions beside its weights.
     numbers = layouts.where(lambda kind: kind.dtype.is_floating_point or kind.dtype.is_complex)
@@ -184,18 +186,14 @@ def _add_statistics(packer: Packer, header: dict[str, Any], seen: Survey) -> Non
         packer.add(f"stat_{name}", values[VALUES.index(name)])
     for name in COUNTS:
         packer.add(f"stat_{name}", counts[STAT_COUNTS.index(name)])
-    for point, quantiles in zip(QUANTILES, stats._all_quantiles().t(), strict=True):
+    for point, quantiles in zip(QUANTILES, stats._quantiles_at(QUANTILES).unbind(1), strict=True):
         packer.add(f"stat_q{point:g}", quantiles)
-    measured = [STAT_COUNTS.index(name) for name in ("finite", "nans", "posinfs", "neginfs")]
-    everything = counts[measured].sum(0).double()
-    for dtype in PRECISIONS:
-        fates = stats.underflow(dtype)
-        for name in ("zero", "subnormal", "overflow"):
-            total = torch.tensor([getattr(fates.total, name)], dtype=torch.float64, device="cpu")
-            # Counts are whole numbers: what the fractions were made of comes back exactly.
-            lost = (torch.cat([getattr(fates, name), total]).nan_to_num() * everything).round()
-            packer.add(f"stat_{dtype_name(dtype)}_{name}", lost.long().clamp(min=0))
+    del quantiles
     seen.let_go(between_checks=True)
+    for dtype in PRECISIONS:
+        for name, lost in zip(("zero", "subnormal", "overflow"), stats._fates(dtype), strict=True):
+            packer.add(f"stat_{dtype_name(dtype)}_{name}", lost.clamp(min=0))
+        seen.let_go(between_checks=True)
     _add_histograms(packer, header, seen)
 
 

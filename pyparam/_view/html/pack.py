@@ -12,10 +12,11 @@ import ctypes
 import json
 import math
 import struct
+import tempfile
 import zlib
-from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from itertools import chain
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -32,16 +33,24 @@ _UNSIGNED = ((torch.uint8, 1 << 8), (torch.uint16, 1 << 16), (torch.uint32, 1 <<
 _NARROW = {dtype for dtype, _ in _UNSIGNED}
 
 
+# Bytes that are held in memory. Of very many tensors the columns are as large as all else that is held of
+# them, and what stands first in the page, the header, is known last.
+_HELD = 1 << 23
+
 # Bytes from which deflating well takes seconds, and saves a twentieth.
 _LARGE = 1 << 25
 
 
 class Packer:
-    """Collects columns, then gives the text."""
+    """Collects columns, many of them in a temporary file, then gives the text."""
 
     def __init__(self) -> None:
         self._columns: list[dict[str, Any]] = []
-        self._parts: list[bytes] = []
+        self._sizes: list[int] = []
+        self._planes: IO[bytes] = tempfile.SpooledTemporaryFile(_HELD)  # noqa: SIM115 (closed below)
+
+    def __del__(self) -> None:
+        self._planes.close()
 
     def add(self, name: str, column: Tensor) -> None:
         """A column under a name, in the smallest type that holds it; an unsigned one as it is.
@@ -55,23 +64,26 @@ class Packer:
         else:
             dtype = _float_type(column) if column.is_floating_point() else _integer_type(column)
         self._columns.append({"name": name, "type": _CODES[dtype], "length": len(column)})
-        self._parts.append(_planes(column.to(dtype)))
+        narrow = column.to(dtype)
+        self._sizes.append(narrow.nbytes)
+        for plane in _planes(narrow):
+            self._planes.write(plane)
 
     def text(self, header: dict[str, Any]) -> Iterator[str]:
-        """Base64 of everything, ``header`` with the list of columns first, piece by piece. The columns are
-        let go meanwhile."""
+        """Base64 of everything, ``header`` with the list of columns first, piece by piece; once."""
         head = json.dumps(
             {**header, "columns": self._columns}, separators=(",", ":"), allow_nan=False
         ).encode()
-        parts = deque([struct.pack("<I", len(head)), head, *self._parts])
-        self._parts.clear()
-        squeeze = zlib.compressobj(6 if sum(map(len, parts)) < _LARGE else 1)
+        first = struct.pack("<I", len(head)), head
+        squeeze = zlib.compressobj(6 if sum(map(len, first)) + sum(self._sizes) < _LARGE else 1)
         rest = b""
-        while parts:
-            rest += squeeze.compress(parts.popleft())
-            whole = len(rest) // 3 * 3  # bytes that base64 needs no filling behind
-            yield base64.b64encode(rest[:whole]).decode("ascii")
-            rest = rest[whole:]
+        with self._planes as planes:
+            planes.seek(0)
+            for part in chain(first, map(planes.read, self._sizes)):
+                rest += squeeze.compress(part)
+                whole = len(rest) // 3 * 3  # bytes that base64 needs no filling behind
+                yield base64.b64encode(rest[:whole]).decode("ascii")
+                rest = rest[whole:]
         yield base64.b64encode(rest + squeeze.flush()).decode("ascii")
 
 
@@ -114,10 +126,12 @@ def _float_type(column: Tensor) -> torch.dtype:
     return torch.float32 if least >= limits.tiny and most <= limits.max else torch.float64
 
 
-def _planes(column: Tensor) -> bytes:
-    size = column.dtype.itemsize
+def _planes(column: Tensor) -> Iterator[bytes]:
+    """The lowest byte of every value, then the next, ..."""
     if not len(column):
-        return b""
-    dense = column.clone(memory_format=torch.contiguous_format)
-    planes = dense.view(torch.uint8).reshape(-1, size).t().contiguous()
-    return ctypes.string_at(planes.data_ptr(), planes.numel())
+        return
+    # One value of a strided column counts as contiguous, and cannot be viewed as bytes.
+    dense = column if column.stride(0) == 1 else column.clone(memory_format=torch.contiguous_format)
+    for plane in dense.view(torch.uint8).reshape(-1, column.dtype.itemsize).unbind(1):
+        bytes_of = plane.contiguous()
+        yield ctypes.string_at(bytes_of.data_ptr(), len(bytes_of))

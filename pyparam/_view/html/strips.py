@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from typing import NamedTuple
 
@@ -64,24 +65,32 @@ def add_strips(packer: Packer, seen: Survey) -> None:
     A level is 1 to 254 along the logarithm from ``strip_low`` to ``strip_high`` (powers of two), 0 for a row
     of zeros and 255 for one with a NaN or an infinity.
     """
-    numel = seen.column("numel")
+    numel = seen.figure("numel")
     flat = seen.layouts.where(lambda kind: len(kind.sizes or ()) < 2)
-    rows = seen.those((seen.figure("numel") >= _SMALL) & seen.floats & seen.matrices & ~flat)
-    rows = sorted(sorted(rows, key=lambda row: -numel[row])[:_MATRICES])
+    rows = _largest(seen.measured & (numel >= _SMALL) & seen.floats & seen.matrices & ~flat, numel)
     cells = min(_CELLS, max(_FEWEST_CELLS, _ALL_CELLS // (2 * max(len(rows), 1))))
     found: dict[int, list[_Strip]] = {}
     for some in _together(seen, rows):
         parts = [_strips(norms, cells) for norms in _norms(seen, some)]
         found |= {row: [part[i] for part in parts] for i, row in enumerate(some)}
     strips = [strip for row in rows for strip in found[row]]
-    at = seen.at.tolist()
-    packer.add("strip_stats", torch.tensor([at[row] for row in rows], dtype=torch.int64, device="cpu"))
+    packer.add("strip_stats", seen.at[torch.tensor(rows, dtype=torch.int64, device="cpu")])
     lengths = [len(strip.levels) // 2 for strip in strips]
     packer.add("strip_length", torch.tensor(lengths, dtype=torch.int64, device="cpu"))
     for name, column in (("low", [s.low for s in strips]), ("high", [s.high for s in strips])):
         packer.add(f"strip_{name}", torch.tensor(column, dtype=torch.float64, device="cpu"))
-    empty = torch.empty(0, dtype=torch.uint8, device="cpu")
-    packer.add("strip_level", torch.cat([empty, *(strip.levels for strip in strips)]))
+    levels = bytearray().join(strip.levels for strip in strips)
+    none = torch.empty(0, dtype=torch.uint8, device="cpu")
+    packer.add("strip_level", torch.frombuffer(levels, dtype=torch.uint8) if levels else none)
+
+
+def _largest(marked: Tensor, numel: Tensor) -> list[int]:
+    """The marked rows, in order, or as many of them as have strips: the first of the largest."""
+    rows = marked.nonzero().flatten()
+    if len(rows) > _MATRICES:
+        rows = rows[numel[rows].sort(descending=True, stable=True).indices[:_MATRICES]].sort().values
+    found: list[int] = rows.tolist()
+    return found
 
 
 def _together(seen: Survey, rows: list[int]) -> list[list[int]]:
@@ -109,7 +118,7 @@ def _norms(seen: Survey, rows: list[int]) -> Norms:
 class _Strip(NamedTuple):
     low: float
     high: float
-    levels: Tensor  # uint8 [2 * cells]: the largest of each cell, then the least
+    levels: bytes  # [2 * cells]: the largest of each cell, then the least
 
 
 def _strips(norms: Tensor, most: int) -> list[_Strip]:
@@ -132,5 +141,8 @@ def _strips(norms: Tensor, most: int) -> list[_Strip]:
         )
         for reduce in ("amax", "amin")
     ]
-    levels = torch.cat(ends, 1).to(torch.uint8)
-    return [_Strip(*of) for of in zip(low.tolist(), high.tolist(), levels, strict=True)]
+    # Bytes, of which thousands of strips take less than as tensors.
+    told = torch.cat(ends, 1).to(torch.uint8)
+    levels = ctypes.string_at(told.data_ptr(), told.numel())
+    rows = (levels[i : i + 2 * cells] for i in range(0, len(levels), 2 * cells))
+    return [_Strip(*of) for of in zip(low.tolist(), high.tolist(), rows, strict=True)]
