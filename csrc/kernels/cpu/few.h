@@ -14,8 +14,6 @@ namespace pyparam::cpu {
 // whose memory it asks for.
 class ElementsAhead {
  public:
-  static constexpr int64_t kPiece = 4;  // elements that a loop does between two calls
-
   // Those before `end`, which never decreases. False where the loop is to end.
   virtual bool reach(int64_t end) = 0;
 

@@ -342,9 +342,7 @@ PYPARAM_TARGET static int64_t measure_few(const FewTensors& tensors, int64_t beg
                measure_odd(from, n, normals[format], bounds, few, odd);
       };
   for (int64_t i = begin; i < end; ++i) {
-    if ((i - begin) % ElementsAhead::kPiece == 0 &&
-        !tensors.ahead.reach(std::min(i + ElementsAhead::kPiece, end)))
-      return -1;
+    if (!tensors.ahead.reach(i + 1)) return -1;
     const Elements& e = tensors.elements[i];
     if (!e.few) continue;
     bool known = false;

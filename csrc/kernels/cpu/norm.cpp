@@ -82,6 +82,7 @@ namespace {
 
 constexpr int64_t kChunk = 16 * kBlock;
 constexpr int64_t kGroup = 4 * kChunk;
+constexpr int64_t kAtOnce = 4;  // tensors that are read, and as many added up, in turn
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
 template <typename T>
@@ -206,7 +207,7 @@ std::optional<NormParts> norm_parts(const ElementList& list, OrdinaryReader* rea
       const Block block(list, task);
       BlockAhead ahead(list, reader, block, whole, found[static_cast<size_t>(task)]);
       for (int64_t t = block.begin; t < block.end;) {
-        const int64_t end = std::min(t + ElementsAhead::kPiece, block.end);
+        const int64_t end = std::min(t + kAtOnce, block.end);
         if (!ahead.reach(end)) {
           readable = false;
           return;
