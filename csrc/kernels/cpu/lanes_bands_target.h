@@ -180,10 +180,8 @@ struct Outliers {
     for (int64_t g = 0; g < n && count <= kMostOutliers; ++g) {
       const auto [x, length, places] = groups[g];
       if (length == kGroup && __builtin_popcount(places) <= 4) {
-        // Without a branch that depends on where they are.
         for (uint32_t bits = places; bits != 0; bits &= bits - 1) {
-          const uint16_t* from = x + __builtin_ctz(bits) / kBitsOfWord;
-          for (int64_t i = 0; i < kGroup; i += kPerWords) take_if(from[i], limit);
+          take_column(x + __builtin_ctz(bits) / kBitsOfWord, limit);
         }
       } else {
         look_at(x, length, limit);
@@ -222,6 +220,19 @@ struct Outliers {
   }
 
  private:
+  // Of the words at one place of a group's vectors, of which one at least is an outlier or zero.
+  PYPARAM_TARGET PYPARAM_INLINE void take_column(const uint16_t* x, uint16_t limit) {
+    static_assert(kStepsAtOnce == 8);
+    typedef uint16_t Column __attribute__((vector_size(16)));
+    Column column;
+#pragma GCC unroll 8
+    for (int step = 0; step < kStepsAtOnce; ++step) column[step] = x[step * kPerWords];
+    // Zeros are the largest, less one.
+    const auto below = (Column)(((column & 0x7fff) - 1) < static_cast<uint16_t>(limit - 1));
+    for (uint32_t bits = 0x5555U & static_cast<uint32_t>(_mm_movemask_epi8((__m128i)below));
+         bits != 0; bits &= bits - 1)
+      values[count++] = x[__builtin_ctz(bits) / 2 * kPerWords];
+  }
   PYPARAM_INLINE void take_if(uint16_t x, uint16_t limit) {
     // Zeros are the largest, less one.
     values[count] = x;
