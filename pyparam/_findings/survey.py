@@ -359,6 +359,8 @@ def survey(source: Any, select: Pattern | None = None) -> Survey:
     unreadable = unreadable_in(table)
     everything = torch.arange(len(table), dtype=torch.int64, device="cpu")
     layout = tie_sets(table).layout if len(table) else everything
+    if len(table) >= VERY_MANY:
+        _C.trim_memory()  # before what takes the most of all
     # A program in a file tells buffers from parameters, of which alone it streams.
     if streamed is not None and len(streamed) + len(streamed.unread) == len(table):
         stats, unreadable = streamed, unreadable | streamed.unread

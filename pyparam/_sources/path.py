@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from pyparam._base.collector import paused
 from pyparam._base.modes import require_memory
 from pyparam._base.words import a_kind
 from pyparam._sources import (
@@ -157,7 +158,9 @@ def _open_zip(path: Path, file: BinaryIO, listing: bool) -> Checkpoint:
     if exported_archive.is_exported(archive):
         return exported_archive.open_archive(path, file, archive).written_in("exported program (.pt2)")
     if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in archive.members):
-        return pickled.open_zip(path, file, archive, listing=listing).written_in("PyTorch (zip archive)")
+        with paused():
+            opened = pickled.open_zip(path, file, archive, listing=listing)
+        return opened.written_in("PyTorch (zip archive)")
     if numpy_file.is_npz(archive):
         return numpy_file.open_archive(path, file, archive)
     raise ValueError(f"{path} is a zip archive, and not one that torch wrote: it has no data.pkl")

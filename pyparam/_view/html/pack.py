@@ -119,19 +119,28 @@ def _integer_type(column: Tensor) -> torch.dtype:
 
 def _float_type(column: Tensor) -> torch.dtype:
     size = column.double().abs()
-    held = size[(size > 0) & (size < math.inf)]
-    if not len(held):
+    good = (size > 0) & (size < math.inf)
+    if not bool(good.any()):
         return torch.float32
-    limits, (least, most) = torch.finfo(torch.float32), (float(end) for end in held.aminmax())
+    limits = torch.finfo(torch.float32)
+    least, most = float(torch.where(good, size, math.inf).min()), float(torch.where(good, size, 0).max())
     return torch.float32 if least >= limits.tiny and most <= limits.max else torch.float64
+
+
+_TOGETHER = 1 << 14  # values, which a cache holds and one thread does
+# Integers of the same bytes, whose lowest ones a conversion to uint8 keeps.
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _planes(column: Tensor) -> Iterator[bytes]:
     """The lowest byte of every value, then the next, ..."""
+    size = column.dtype.itemsize
     if not len(column):
         return
-    # One value of a strided column counts as contiguous, and cannot be viewed as bytes.
+    # One value of a strided column counts as contiguous, and cannot be viewed as another type.
     dense = column if column.stride(0) == 1 else column.clone(memory_format=torch.contiguous_format)
-    for plane in dense.view(torch.uint8).reshape(-1, column.dtype.itemsize).unbind(1):
-        bytes_of = plane.contiguous()
-        yield ctypes.string_at(bytes_of.data_ptr(), len(bytes_of))
+    values = dense.view(_INTEGERS[size])
+    for place in range(size):
+        for some in values.split(_TOGETHER):
+            plane = (some >> 8 * place).to(torch.uint8) if size > 1 else some
+            yield ctypes.string_at(plane.data_ptr(), len(plane))
