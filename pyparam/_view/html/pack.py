@@ -141,6 +141,7 @@ def _planes(column: Tensor) -> Iterator[bytes]:
     dense = column if column.stride(0) == 1 else column.clone(memory_format=torch.contiguous_format)
     values = dense.view(_INTEGERS[size])
     for place in range(size):
-        for some in values.split(_TOGETHER):
+        for begin in range(0, len(values), _TOGETHER):
+            some = values[begin : begin + _TOGETHER]
             plane = (some >> 8 * place).to(torch.uint8) if size > 1 else some
             yield ctypes.string_at(plane.data_ptr(), len(plane))
