@@ -60,25 +60,31 @@ class Names:
 
     def __init__(self, exact: Mapping[str, int]) -> None:
         self.exact = exact
-        self._bare: dict[str, int] | None = None
+        self._bare: dict[str, str | None] | None = None
 
     def find(self, name: object) -> int | None:
         """The position of the entry that answers to a name; None where there is none, or more than one."""
         position = self.exact.get(name)  # type: ignore[call-overload]
-        if position is not None or not isinstance(name, str):
+        if position is not None:
             return position  # type: ignore[no-any-return]
+        listed = self.listed(name)
+        return None if listed is None else self.exact[listed]
+
+    def listed(self, name: object) -> str | None:
+        """The own name of the entry that answers to a name; None where there is none, or more than one."""
+        if not isinstance(name, str):
+            return None
+        if name in self.exact:
+            return name
         if self._bare is None:
-            # -1 where several answer. An entry without wrappers' parts answers to names that have some.
+            # None where several answer. An entry without wrappers' parts answers to names that have some.
             self._bare = {}
-            for listed, at in self.exact.items():
+            for listed in self.exact:
                 if _has_part(listed):
                     plain = bare(listed)
-                    self._bare[plain] = -1 if plain in self._bare or plain in self.exact else at
+                    self._bare[plain] = None if plain in self._bare or plain in self.exact else listed
         wanted = bare(name)
-        found = self._bare.get(wanted)
-        if found is None:
-            return self.exact.get(wanted)
-        return None if found < 0 else found
+        return self._bare.get(wanted, wanted if wanted in self.exact else None)
 
 
 def paths(

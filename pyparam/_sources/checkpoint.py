@@ -298,6 +298,9 @@ class Checkpoint(Mapping[str, Tensor]):
             part, position = self._place(name)
             if self._closed:
                 raise ValueError(f"{self._path} is closed")
+            listed = self._by_name.listed(name)  # one object, by whatever name it is asked for
+            if listed is not None and listed != name:
+                return self[listed]
             table = self._tabled()
             tensor = part.tensor(position) if table is None else table[name]
             self._live[name] = tensor
