@@ -13,7 +13,7 @@
 namespace pyparam::cpu {
 
 // Rows of a list, which are one task.
-struct Block {
+struct RowBlock {
   static constexpr int64_t kRows = 1024;
   static_assert(kRows % LayoutColumns::kBlock == 0);
 
@@ -23,7 +23,7 @@ struct Block {
   static int64_t count(const ElementList& list) {
     return (static_cast<int64_t>(list.size()) + kRows - 1) / kRows;
   }
-  Block(const ElementList& list, int64_t index)
+  RowBlock(const ElementList& list, int64_t index)
       : begin(index * kRows), end(std::min(begin + kRows, static_cast<int64_t>(list.size()))) {}
 };
 
@@ -46,7 +46,7 @@ struct ListRows {
 template <typename Whole>
 class BlockAhead final : public ElementsAhead {
  public:
-  BlockAhead(const ElementList& list, OrdinaryReader* reader, const Block& block,
+  BlockAhead(const ElementList& list, OrdinaryReader* reader, const RowBlock& block,
              const Whole& whole, ListRows& rows)
       : list_(list),
         reader_(reader),

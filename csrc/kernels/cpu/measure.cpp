@@ -239,13 +239,13 @@ bool Measuring::read_few(OrdinaryReader* reader) {
   const bool by_chunks = counters_ != nullptr || numbers_ != nullptr || !maps_.empty();
   const auto whole = [by_chunks](const Elements& e) { return e.few && !by_chunks; };
   const LaneKernels& lanes = lane_kernels();
-  const int64_t blocks = Block::count(list_);
+  const int64_t blocks = RowBlock::count(list_);
   std::vector<ListRows> found(static_cast<size_t>(blocks));
   std::atomic<bool> readable{true};
   for_each_task_by_worker(blocks, Pass::kReads, [&](int64_t worker) {
     Work& work = Work::of_this_thread();
     return [&, worker](int64_t task) {
-      const Block block(list_, task);
+      const RowBlock block(list_, task);
       BlockAhead ahead(list_, reader, block, whole, found[static_cast<size_t>(task)]);
       if (by_chunks) {
         if (!ahead.reach(block.end)) readable = false;
@@ -253,7 +253,7 @@ bool Measuring::read_few(OrdinaryReader* reader) {
       }
       Read& read = read_by_[static_cast<size_t>(worker)];
       FewTotals totals{read.found, read.windows, read.sums};
-      int32_t left[Block::kRows];
+      int32_t left[RowBlock::kRows];
       const int64_t leavings = lanes.measure_few({list_.data(), ahead, values_, counts_},
                                                  block.begin, block.end, &work.few, totals, left);
       if (leavings < 0) readable = false;

@@ -199,12 +199,12 @@ std::optional<NormParts> norm_parts(const ElementList& list, OrdinaryReader* rea
   NormParts out;
   out.sums.resize(list.size());
   const LaneKernels& lanes = lane_kernels();
-  const int64_t blocks = Block::count(list);
+  const int64_t blocks = RowBlock::count(list);
   std::vector<ListRows> found(static_cast<size_t>(blocks));
   std::atomic<bool> readable{true};
   for_each_task_by_worker(blocks, Pass::kReads, [&](int64_t) {
     return [&](int64_t task) {
-      const Block block(list, task);
+      const RowBlock block(list, task);
       BlockAhead ahead(list, reader, block, whole, found[static_cast<size_t>(task)]);
       for (int64_t t = block.begin; t < block.end;) {
         const int64_t end = std::min(t + kAtOnce, block.end);
