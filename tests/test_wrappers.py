@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
@@ -186,11 +187,14 @@ def test_a_wrapper_that_lists_other_names_than_its_own():
         pyparam.tie_(model, "0.wieght", "2.weight")
 
 
-def test_a_checkpoint_of_a_wrapped_model(tmp_path):
-    torch.save(nn.DataParallel(ours()).state_dict(), tmp_path / "wrapped.pt")
-    with pyparam.open(tmp_path / "wrapped.pt") as opened:
+@pytest.mark.parametrize(("kind", "save"), [("pt", torch.save), ("safetensors", save_file)])
+def test_a_checkpoint_of_a_wrapped_model(tmp_path, kind, save):
+    save(nn.DataParallel(ours()).state_dict(), tmp_path / f"wrapped.{kind}")
+    with pyparam.open(tmp_path / f"wrapped.{kind}") as opened:
         assert "0.weight" in opened
-        assert opened["0.weight"] is opened["module.0.weight"]
+        first = opened["0.weight"]
+        assert first is opened["module.0.weight"]
+        assert first is opened.table()["0.weight"]
         assert opened.tensor_info("0.weight").shape == (2, 2)
         with pytest.raises(
             KeyError, match=r"no entry named '0.wieght' in .* close to it: '(module\.)?0.weight'"

@@ -64,18 +64,15 @@ class Names:
 
     def find(self, name: object) -> int | None:
         """The position of the entry that answers to a name; None where there is none, or more than one."""
-        position = self.exact.get(name)  # type: ignore[call-overload]
-        if position is not None:
-            return position  # type: ignore[no-any-return]
         listed = self.listed(name)
         return None if listed is None else self.exact[listed]
 
     def listed(self, name: object) -> str | None:
         """The own name of the entry that answers to a name; None where there is none, or more than one."""
+        if name in self.exact:
+            return name  # type: ignore[return-value]
         if not isinstance(name, str):
             return None
-        if name in self.exact:
-            return name
         if self._bare is None:
             # None where several answer. An entry without wrappers' parts answers to names that have some.
             self._bare = {}

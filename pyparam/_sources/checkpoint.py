@@ -293,17 +293,15 @@ class Checkpoint(Mapping[str, Tensor]):
         return list(self)
 
     def __getitem__(self, name: str) -> Tensor:
-        tensor = self._live.get(name)
+        own = self._own_name(name)  # one object, by whatever name it is asked for
+        tensor = self._live.get(own)
         if tensor is None:
-            part, position = self._place(name)
             if self._closed:
                 raise ValueError(f"{self._path} is closed")
-            listed = self._by_name.listed(name)  # one object, by whatever name it is asked for
-            if listed is not None and listed != name:
-                return self[listed]
             table = self._tabled()
-            tensor = part.tensor(position) if table is None else table[name]
-            self._live[name] = tensor
+            part, position = self._place(own)
+            tensor = part.tensor(position) if table is None else table[own]
+            self._live[own] = tensor
         return tensor
 
     def _tabled(self) -> ParamTable | None:
@@ -331,11 +329,14 @@ class Checkpoint(Mapping[str, Tensor]):
             self._table = weakref.ref(table)
         return table
 
-    def _place(self, name: str) -> tuple[Part, int]:
-        place = self._by_name.find(name)
-        if place is None:
+    def _own_name(self, name: str) -> str:
+        own = self._by_name.listed(name)
+        if own is None:
             raise missing(name, self._places, f"checkpoint {str(self._path)!r}")
-        position, part = divmod(place, len(self._parts))
+        return own
+
+    def _place(self, name: str) -> tuple[Part, int]:
+        position, part = divmod(self._places[self._own_name(name)], len(self._parts))
         return self._parts[part], position
 
     def __iter__(self) -> Iterator[str]:
