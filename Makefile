@@ -6,6 +6,7 @@
 #   PYTEST_FLAGS  more options for pytest: make test PYTEST_FLAGS="-k ties -x"
 #   MAX_JOBS      parallel compiles
 #   TEST_JOBS     processes that share the tests, a file of them at a time; 0: pytest's own does them all
+#   FUZZ_ROUNDS   how often make fuzz runs the tests that draw their examples
 #   CUDA_ARCHS    the GPUs that make cuda compiles for
 #   CUDA_PIP_FLAGS  more options for pip install in the CUDA build's environment
 PYTHON ?= python3
@@ -18,11 +19,13 @@ CUDA_PIP_FLAGS ?=
 MAX_JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
 export MAX_JOBS
 TEST_JOBS ?= 0
+FUZZ_ROUNDS ?= 5
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_FLAGS)
 requirements = $(PY) .ci/requirements.py $(1) | $(PIP) --requirement /dev/stdin
-SHARED := -m "not slow" --numprocesses $(TEST_JOBS) --dist loadfile --benchmark-disable
+IN_PROCESSES := --numprocesses $(TEST_JOBS) --dist loadfile --benchmark-disable
+SHARED := -m "not slow" $(IN_PROCESSES)
 CUDA_PY := $(CUDA_VENV)/bin/python
 CUDA_PIP := $(CUDA_PY) -m pip --disable-pip-version-check install --quiet --constraint constraints-cuda.txt $(CUDA_PIP_FLAGS)
 SOURCES := $(shell find csrc -type f) setup.py
@@ -30,12 +33,13 @@ CPP := $(filter %.cpp %.h %.cu %.cuh,$(SOURCES))
 PYTHON_TREES := pyparam tests benchmarks docs .ci setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all style stubs lint guards docs pictures wheel sdist test-wheel test-sdist matrix format bench bench-compare bench-record sanitize cuda test-cuda bench-cuda clean
+.PHONY: help demo test test-all fuzz style stubs lint guards docs pictures wheel sdist test-wheel test-sdist matrix format bench bench-compare bench-record sanitize cuda test-cuda bench-cuda clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo      show the two demo models, and write a report of one with faults planted in it"
 	@echo "make test      the test suite (make test-all: also what takes many seconds or gigabytes)"
+	@echo "make fuzz      the tests that draw their examples, with others each time"
 	@echo "make lint      clang-format, ruff, mypy, stubtest, and warnings as errors (make style: what needs no build;"
 	@echo "               make stubs: the rest)"
 	@echo "make guards    the instructions that the hot paths take, against the recorded table"
@@ -121,6 +125,12 @@ test: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 
 test-all: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest $(PYTEST_FLAGS)
+
+# Draws other examples each time, where the suite draws the same ones.
+fuzz: $(VENV)/.test $(VENV)/.installed $(VENV)/.built
+	for round in $$(seq $(FUZZ_ROUNDS)); do \
+	  PYTHONPATH=. $(PY) -m pytest -m hypothesis --hypothesis-profile fuzz $(IN_PROCESSES) $(PYTEST_FLAGS) || exit 1; \
+	done
 
 bench: $(VENV)/.bench $(VENV)/.installed $(VENV)/.built
 	PYTHONPATH=. $(PY) -m pytest benchmarks -s -o python_files='bench_*.py' --benchmark-columns=median,iqr,rounds $(PYTEST_FLAGS)

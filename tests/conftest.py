@@ -8,8 +8,14 @@ from collections.abc import Generator
 import pytest
 import torch
 from faces import is_face
+from hypothesis import settings
 
 from pyparam._base.native import _C
+
+# The same examples each time, so that a failure comes of what was changed; make fuzz draws others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("fuzz", print_blob=True)
+settings.load_profile("same")
 
 REQUIRE_CUDA = os.environ.get("PYPARAM_REQUIRE_CUDA") == "1"
 
