@@ -12,6 +12,8 @@
 // In turn, the page table is walked while lines of other pages come, and more of the memory's own
 // pages are open. Distances make no difference within twice of these. With AVX2 only float32 waits
 // for memory; where the arithmetic takes 20 cycles, what asks for lines takes more than it gives.
+// On an EPYC (Zen 3), float32 with AVX2, lines of eight pages in turn and lines in order take the
+// same, and nothing asked for a fifth more.
 #pragma once
 
 #include <cstdint>
@@ -32,28 +34,48 @@ PYPARAM_INLINE void ask_lines_ahead(const void* at) {
   __builtin_prefetch(static_cast<const char*>(at) + kNearLine);
 }
 
-// Lines ahead of a loop that reads one line after another up to an end: into the second-level cache
-// those of so many pages in turn, and nearer ones into the first. None beyond the end.
+// Lines ahead of a loop that reads one line after another up to an end, asked for a turn at a time:
+// into the second-level cache one of each of so many pages, and nearer ones into the first. None
+// beyond the end. Where they lie is found once a turn: to find it for each line took a quarter of
+// the instructions of a loop that has few.
 class LinesAhead {
  public:
-  static constexpr int64_t kPages = 8;
+  static constexpr int64_t kLines = 8;  // of a turn
+  static constexpr int64_t kBytes = kLines * kLine;
+
+  class Turn {
+   public:
+    // Once for each line; `at` is in the one that the loop reads.
+    PYPARAM_INLINE void ask(const void* at) {
+      __builtin_prefetch(far_, 0, 2);
+      far_ += step_;
+      ask_near(at);
+    }
+    // One line only, for loops that hardly wait.
+    PYPARAM_INLINE void ask_near(const void* at) const {
+      __builtin_prefetch(static_cast<const char*>(at) + near_);
+    }
+
+   private:
+    friend class LinesAhead;
+    const char* far_;
+    int64_t step_;
+    int64_t near_;
+  };
 
   PYPARAM_INLINE explicit LinesAhead(const void* end) : end_(reinterpret_cast<uintptr_t>(end)) {}
-  // `at` is in the line that the loop reads.
-  PYPARAM_INLINE void ask(const void* at) const {
-    constexpr uintptr_t kTurn = kPages * kPage;
+  // Of the lines from `at` on, which lies in the first.
+  PYPARAM_INLINE Turn turn(const void* at) const {
+    constexpr uintptr_t kPages = kLines * kPage;
     const auto here = reinterpret_cast<uintptr_t>(at);
-    const uintptr_t ahead = here + kTurn;
-    const uintptr_t line = ahead % kTurn / kLine;
-    const uintptr_t far = ahead / kTurn * kTurn + line % kPages * kPage + line / kPages * kLine;
-    __builtin_prefetch(reinterpret_cast<const char*>(far < end_ ? far : here), 0, 2);
-    ask_near(at);
-  }
-  // One line only, for loops that hardly wait.
-  PYPARAM_INLINE void ask_near(const void* at) const {
-    const auto here = reinterpret_cast<uintptr_t>(at);
-    const uintptr_t near = here + kNearLine;
-    __builtin_prefetch(reinterpret_cast<const char*>(near < end_ ? near : here));
+    const uintptr_t ahead = here + kPages;
+    const uintptr_t far = ahead / kPages * kPages + ahead % kPages / kBytes * kLine;
+    const bool within = far + (kPages - kPage) < end_;
+    Turn turn;
+    turn.far_ = reinterpret_cast<const char*>(within ? far : here);
+    turn.step_ = within ? kPage : 0;
+    turn.near_ = here + kBytes + kNearLine <= end_ ? kNearLine : 0;
+    return turn;
   }
 
  private:

@@ -161,6 +161,7 @@ struct BandSums {
 };
 
 constexpr int64_t kGroup = kStepsAtOnce * kPerWords;
+static_assert(kGroup * 2 <= LinesAhead::kBytes);
 
 // The values of a group, at most kGroup from x on, among which outliers or zeros are; in these
 // places of its vectors, unless it is less than whole.
@@ -297,13 +298,14 @@ struct Bands {
   PYPARAM_TARGET PYPARAM_INLINE uint32_t take(const uint16_t* x, int64_t count, bool first,
                                               const LinesAhead& ahead) {
     Words least_of_group = 0xffff - Words{};
+    LinesAhead::Turn turn = ahead.turn(x);
     int64_t i = 0;
 #pragma GCC unroll 8
     for (; i + kPerWords <= count; i += kPerWords) {
       if (kBytes == 64) {
-        ahead.ask(x + i);
+        turn.ask(x + i);
       } else if (i * 2 % kLine == 0) {
-        ahead.ask_near(x + i);
+        turn.ask_near(x + i);
       }
       const Words values = load_words(x + i);
       look(values, least_of_group);

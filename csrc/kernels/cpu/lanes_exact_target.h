@@ -39,11 +39,11 @@ struct ExtremeLanes {
 
 // Only loops that wait for memory ask for lines twice (see ahead.h).
 template <bool kWaits>
-PYPARAM_INLINE void ask_ahead(const LinesAhead& ahead, const void* at) {
+PYPARAM_INLINE void ask_ahead(LinesAhead::Turn& turn, const void* at) {
   if (kWaits) {
-    ahead.ask(at);
+    turn.ask(at);
   } else {
-    ahead.ask_near(at);
+    turn.ask_near(at);
   }
 }
 
@@ -60,13 +60,18 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const Stored& from, int64_t count, i
 #pragma GCC unroll 16
     for (int i = 0; i < Sixteen::V::kValues; ++i) extremes.take(x.values[i]);
   };
+  constexpr int64_t kPerTurn = LinesAhead::kBytes / Stored::kStoredBytes;
+  const int64_t whole = count / kLanes * kLanes;
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    if (i * Stored::kStoredBytes % kLine == 0)
-      ask_ahead<kBytes == 64 || Stored::kStoredBytes == 4>(ahead, from.at(i));
-    from.read(i, x);
-    take_extremes();
-    sums.take(x);
+  while (i < whole) {
+    LinesAhead::Turn turn = ahead.turn(from.at(i));
+    for (const int64_t end = std::min(i + kPerTurn, whole); i < end; i += kLanes) {
+      if (i * Stored::kStoredBytes % kLine == 0)
+        ask_ahead<kBytes == 64 || Stored::kStoredBytes == 4>(turn, from.at(i));
+      from.read(i, x);
+      take_extremes();
+      sums.take(x);
+    }
   }
   if (i < count) {
     const int rest = static_cast<int>(count - i);
@@ -87,13 +92,24 @@ PYPARAM_TARGET PYPARAM_INLINE void read_run(const StoredDoubles& from, int64_t c
   using V = Vectors<double>;
   Sums sums(exponent - 1023);
   ExtremeLanes<double> extremes(from.first());
-  int64_t i = 0;
-  for (; i + V::kPerDoubles <= count; i += V::kPerDoubles) {
-    ask_ahead<kBytes == 64>(ahead, from.at(i));
-    const Lanes64 v = V::widen(from.x + i);
+  constexpr int64_t kPerLine = kLine / 8;
+  const auto take = [&](int64_t at) PYPARAM_TARGET __attribute__((always_inline)) {
+    const Lanes64 v = V::widen(from.x + at);
     extremes.take(v);
     sums.take(v);
+  };
+  const int64_t whole = count / kPerLine * kPerLine;
+  int64_t i = 0;
+  while (i < whole) {
+    LinesAhead::Turn turn = ahead.turn(from.at(i));
+    for (const int64_t end = std::min(i + LinesAhead::kLines * kPerLine, whole); i < end;
+         i += kPerLine) {
+      ask_ahead<kBytes == 64>(turn, from.at(i));
+#pragma GCC unroll 4
+      for (int part = 0; part < kLine / kBytes; ++part) take(i + part * V::kPerDoubles);
+    }
   }
+  for (; i + V::kPerDoubles <= count; i += V::kPerDoubles) take(i);
   if (i < count) {
     double summed[V::kPerDoubles] = {};
     double others[V::kPerDoubles];

@@ -30,40 +30,41 @@ PYPARAM_TARGET static PYPARAM_INLINE void add_split(Lanes64& high, Lanes64& midd
   high = next;
 }
 
+// Of sixteen lanes the sums of each vector's.
+PYPARAM_TARGET static PYPARAM_INLINE Lanes64 added_up(const Lanes64 (&x)[kLaneVectors]) {
+  if constexpr (kLaneVectors == 2) {
+    return x[0] + x[1];
+  } else if constexpr (kLaneVectors == 4) {
+    return (x[0] + x[1]) + (x[2] + x[3]);
+  } else {
+    return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
+  }
+}
+
 #if PYPARAM_VECTOR_BYTES > 16
-template <int kVectors>
-PYPARAM_TARGET static PYPARAM_INLINE __m256d fold(const SumLanes<kVectors>& x) {
-  const Lanes64 all = kVectors == 1 ? x[0] : x[0] + x[kVectors - 1];
+PYPARAM_TARGET static PYPARAM_INLINE __m256d fold(Lanes64 x) {
 #if PYPARAM_VECTOR_BYTES == 64
-  return (__m256d)__builtin_shufflevector(all, all, 0, 1, 2, 3) +
-         (__m256d)__builtin_shufflevector(all, all, 4, 5, 6, 7);
+  return (__m256d)__builtin_shufflevector(x, x, 0, 1, 2, 3) +
+         (__m256d)__builtin_shufflevector(x, x, 4, 5, 6, 7);
 #else
-  return (__m256d)all;
+  return (__m256d)x;
 #endif
 }
 #endif
 
-// The sums of four times those lanes.
-template <int kVectors>
-PYPARAM_TARGET static PYPARAM_INLINE void fold_four(const SumLanes<kVectors>& a,
-                                                    const SumLanes<kVectors>& b,
-                                                    const SumLanes<kVectors>& c,
-                                                    const SumLanes<kVectors>& d, double (&out)[4]) {
-  static_assert(kVectors <= 2);
+// The sums of four vectors' lanes.
+PYPARAM_TARGET static PYPARAM_INLINE void fold_four(Lanes64 a, Lanes64 b, Lanes64 c, Lanes64 d,
+                                                    double (&out)[4]) {
 #if PYPARAM_VECTOR_BYTES > 16
-  const __m256d first = _mm256_hadd_pd(fold<kVectors>(a), fold<kVectors>(b));
-  const __m256d second = _mm256_hadd_pd(fold<kVectors>(c), fold<kVectors>(d));
+  const __m256d first = _mm256_hadd_pd(fold(a), fold(b));
+  const __m256d second = _mm256_hadd_pd(fold(c), fold(d));
   _mm256_storeu_pd(out, _mm256_add_pd(_mm256_permute2f128_pd(first, second, 0x20),
                                       _mm256_permute2f128_pd(first, second, 0x31)));
 #else
-  const auto fold = [](const SumLanes<kVectors>& x) {
-    const Lanes64 all = kVectors == 1 ? x[0] : x[0] + x[kVectors - 1];
-    return all[0] + all[1];
-  };
-  out[0] = fold(a);
-  out[1] = fold(b);
-  out[2] = fold(c);
-  out[3] = fold(d);
+  out[0] = a[0] + a[1];
+  out[1] = b[0] + b[1];
+  out[2] = c[0] + c[1];
+  out[3] = d[0] + d[1];
 #endif
 }
 PYPARAM_TARGET static PYPARAM_INLINE void set_window(const double (&sums)[4], ExactRun& out) {
@@ -77,22 +78,25 @@ PYPARAM_TARGET static PYPARAM_INLINE void set_window(const double (&sums)[4], Ex
 // Values of eight bits: a lane holds 128 or 256 squares as they are.
 struct BriefSums {
   static constexpr int kSpan = PYPARAM_VECTOR_BYTES == 64 ? 15 : 14;
-  SumLanes<kSumVectors> sum, l1, squares;
+  Lanes64 sum{}, l1{};
+  SumLanes<kSumVectors> squares;
   double unit;
 
   PYPARAM_TARGET PYPARAM_INLINE explicit BriefSums(int exponent)
       : unit(power_of_two(2 * exponent + 13)) {
-    for (auto* lanes : {&sum, &l1, &squares}) fill<kSumVectors>(*lanes, 0);
+    fill<kSumVectors>(squares, 0);
   }
   PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
+    Lanes64 magnitudes[kLaneVectors];
 #pragma GCC unroll 16
     for (int i = 0; i < kLaneVectors; ++i) {
       const Lanes64 v = x.lanes[i];
       const int to = i % kSumVectors;
       squares[to] = Vectors<float>::add_square(squares[to], v);
-      sum[to] += v;
-      l1[to] += Vectors<float>::abs(v);
+      magnitudes[i] = Vectors<float>::abs(v);
     }
+    sum += added_up(x.lanes);
+    l1 += added_up(magnitudes);
   }
   PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
     // All lanes together are too many bits.
@@ -102,7 +106,7 @@ struct BriefSums {
       low[i] = squares[i] - high[i];
     }
     double sums[4];
-    fold_four<kSumVectors>(sum, l1, high, low, sums);
+    fold_four(sum, l1, high[0] + high[1], low[0] + low[1], sums);
     set_window(sums, out);
   }
 };
@@ -165,32 +169,37 @@ struct NarrowSums {
   }
 };
 #else
-// `high` takes the square's multiple of a fixed unit, `low` what is left of it.
+// `high` takes the square's multiple of a fixed unit, `low` what is left of it. Sixteen values are
+// added up before they are added: of an accumulator each, all stay in registers, of which AVX2 has
+// sixteen. From memory such a sum comes seven cycles after it went there, for each of two vectors.
 struct NarrowSums {
   static constexpr int kSpan = kExactSpan;
-  SumLanes<kSumVectors> sum, l1, high, low;
+  Lanes64 sum{}, l1{}, low{};
+  SumLanes<kSumVectors> high;
   double unit;
 
   PYPARAM_TARGET PYPARAM_INLINE explicit NarrowSums(int exponent)
       : unit(power_of_two(2 * exponent + 13)) {
-    for (auto* lanes : {&sum, &l1, &low}) fill<kSumVectors>(*lanes, 0);
     fill<kSumVectors>(high, unit);
   }
   PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
+    Lanes64 magnitudes[kLaneVectors], rests[kLaneVectors];
 #pragma GCC unroll 16
     for (int i = 0; i < kLaneVectors; ++i) {
       const Lanes64 v = x.lanes[i];
       const int to = i % kSumVectors;
       const Lanes64 next = Vectors<float>::add_square(high[to], v);
-      low[to] += Vectors<float>::add_square(high[to] - next, v);
+      rests[i] = Vectors<float>::add_square(high[to] - next, v);
       high[to] = next;
-      sum[to] += v;
-      l1[to] += Vectors<float>::abs(v);
+      magnitudes[i] = Vectors<float>::abs(v);
     }
+    low += added_up(rests);
+    sum += added_up(x.lanes);
+    l1 += added_up(magnitudes);
   }
   PYPARAM_TARGET PYPARAM_INLINE void finish(double (&sums)[4]) {
     for (Lanes64& lane : high) lane = lane - unit;
-    fold_four<kSumVectors>(sum, l1, high, low, sums);
+    fold_four(sum, l1, high[0] + high[1], low, sums);
   }
   PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
     double sums[4];
