@@ -10,6 +10,7 @@
 #include <immintrin.h>
 #endif
 
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/memory.h"
 
 namespace pyparam::cpu {
@@ -125,7 +126,7 @@ template <typename To, typename From>
 Run conversion() {
   if constexpr (is_wide<To> && is_wide<From>) {
 #if PYPARAM_HAS_AVX2
-    static const bool avx2 = __builtin_cpu_supports("avx2");
+    static const bool avx2 = best_isa() != Isa::kBaseline;
     if (avx2) return &convert_avx2<To, From>;
 #endif
     return &convert_wide<To, From>;
@@ -188,7 +189,7 @@ namespace {
 template <typename To>
 Run streaming_to(c10::ScalarType from) {
 #if PYPARAM_HAS_AVX2
-  if (!__builtin_cpu_supports("avx2")) return nullptr;
+  if (best_isa() == Isa::kBaseline) return nullptr;
   switch (from) {
     case c10::ScalarType::Float:
       return &stream_avx2<To, float>;

@@ -2,6 +2,7 @@
 
 #include <ATen/Version.h>
 
+#include <algorithm>
 #include <string>
 
 #if defined(__x86_64__)
@@ -10,6 +11,7 @@
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
 
+#include "kernels/cpu/isa.h"
 #include "kernels/philox.h"
 
 namespace pyparam::cpu {
@@ -193,8 +195,18 @@ const TileFunctions& tile_functions() {
 #if defined(__x86_64__)
   static const TileFunctions& chosen = [&]() -> const TileFunctions& {
     const std::string capability = at::get_cpu_capability();
-    if (capability == "AVX512") return k_avx512;
-    if (capability == "AVX2") return k_avx2;
+    Isa isa = Isa::kBaseline;
+    if (capability == "AVX2") isa = Isa::kAvx2;
+    if (capability.rfind("AVX512", 0) == 0) isa = Isa::kAvx512;
+    switch (std::min(isa, best_isa())) {
+      case Isa::kIceLake:
+      case Isa::kAvx512:
+        return k_avx512;
+      case Isa::kAvx2:
+        return k_avx2;
+      case Isa::kBaseline:
+        break;
+    }
     return k_baseline;
   }();
   return chosen;

@@ -40,7 +40,8 @@ struct TileFunctions {
   }
 };
 
-// Chosen once. ATEN_CPU_CAPABILITY bounds the choice, as it does for PyTorch's own kernels.
+// Chosen once: the best that the machine has. ATEN_CPU_CAPABILITY bounds the choice, as it does for
+// PyTorch's own kernels, and PYPARAM_ISA as for the others (isa.h).
 const TileFunctions& tile_functions();
 
 }  // namespace pyparam::cpu
