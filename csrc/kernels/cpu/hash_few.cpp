@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/multiply.h"
 
 // Words are those of hash_few's loops, not of another kernel's.
 #define PYPARAM_NAMESPACE hash_baseline

@@ -20,11 +20,19 @@ PYPARAM_TARGET static PYPARAM_INLINE Words positions() {
   return load(kFirst);
 }
 
+PYPARAM_TARGET static PYPARAM_INLINE Words times(Words x, uint64_t factor) {
+#if PYPARAM_VECTOR_BYTES == 32
+  return (Words)multiply((__m256i)x, factor);
+#else
+  return x * factor;
+#endif
+}
+
 // hash::mix, finish and Sums::add_word of each lane. Functions that are not compiled for the target
 // would take vectors apart, even where they are inlined.
 PYPARAM_TARGET static PYPARAM_INLINE Words mix(Words z) {
-  z = (z ^ (z >> hash::kFirstShift)) * hash::kFirstFactor;
-  z = (z ^ (z >> hash::kSecondShift)) * hash::kSecondFactor;
+  z = times(z ^ (z >> hash::kFirstShift), hash::kFirstFactor);
+  z = times(z ^ (z >> hash::kSecondShift), hash::kSecondFactor);
   return z ^ (z >> hash::kLastShift);
 }
 
