@@ -299,8 +299,11 @@ class Checkpoint(Mapping[str, Tensor]):
             if self._closed:
                 raise ValueError(f"{self._path} is closed")
             table = self._tabled()
-            part, position = self._place(own)
-            tensor = part.tensor(position) if table is None else table[own]
+            if table is None:
+                part, position = self._place(own)
+                tensor = part.tensor(position)
+            else:
+                tensor = table[own]
             self._live[own] = tensor
         return tensor
 

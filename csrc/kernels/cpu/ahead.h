@@ -66,11 +66,11 @@ class LinesAhead {
   PYPARAM_INLINE explicit LinesAhead(const void* end) : end_(reinterpret_cast<uintptr_t>(end)) {}
   // Of the lines from `at` on, which lies in the first.
   PYPARAM_INLINE Turn turn(const void* at) const {
-    constexpr uintptr_t kPages = kLines * kPage;
+    constexpr uintptr_t kSpan = kLines * kPage;  // of the pages
     const auto here = reinterpret_cast<uintptr_t>(at);
-    const uintptr_t ahead = here + kPages;
-    const uintptr_t far = ahead / kPages * kPages + ahead % kPages / kBytes * kLine;
-    const bool within = far + (kPages - kPage) < end_;
+    const uintptr_t ahead = here + kSpan;
+    const uintptr_t far = ahead / kSpan * kSpan + ahead % kSpan / kBytes * kLine;
+    const bool within = far + (kSpan - kPage) < end_;
     Turn turn;
     turn.far_ = reinterpret_cast<const char*>(within ? far : here);
     turn.step_ = within ? kPage : 0;

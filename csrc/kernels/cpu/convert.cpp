@@ -126,8 +126,7 @@ template <typename To, typename From>
 Run conversion() {
   if constexpr (is_wide<To> && is_wide<From>) {
 #if PYPARAM_HAS_AVX2
-    static const bool avx2 = best_isa() != Isa::kBaseline;
-    if (avx2) return &convert_avx2<To, From>;
+    if (best_isa() != Isa::kBaseline) return &convert_avx2<To, From>;
 #endif
     return &convert_wide<To, From>;
   } else {

@@ -2,7 +2,6 @@
 
 #include <ATen/Version.h>
 
-#include <algorithm>
 #include <string>
 
 #if defined(__x86_64__)
@@ -195,19 +194,10 @@ const TileFunctions& tile_functions() {
 #if defined(__x86_64__)
   static const TileFunctions& chosen = [&]() -> const TileFunctions& {
     const std::string capability = at::get_cpu_capability();
-    Isa isa = Isa::kBaseline;
-    if (capability == "AVX2") isa = Isa::kAvx2;
-    if (capability.rfind("AVX512", 0) == 0) isa = Isa::kAvx512;
-    switch (std::min(isa, best_isa())) {
-      case Isa::kIceLake:
-      case Isa::kAvx512:
-        return k_avx512;
-      case Isa::kAvx2:
-        return k_avx2;
-      case Isa::kBaseline:
-        break;
-    }
-    return k_baseline;
+    Isa most = Isa::kBaseline;
+    if (capability == "AVX2") most = Isa::kAvx2;
+    if (capability.rfind("AVX512", 0) == 0) most = Isa::kAvx512;
+    return for_best_isa(k_baseline, k_avx2, k_avx512, most);
   }();
   return chosen;
 #else

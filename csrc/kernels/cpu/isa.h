@@ -64,11 +64,11 @@ inline Isa best_isa() {
 }
 
 #if defined(__x86_64__)
-// The one of a kernel's builds that suits the machine.
+// The one of a kernel's builds that suits the machine, or one for less if that is the most wanted.
 template <typename Kernel>
 const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512,
-                           const Kernel& icelake) {
-  switch (best_isa()) {
+                           const Kernel& icelake, Isa most = Isa::kIceLake) {
+  switch (std::min(most, best_isa())) {
     case Isa::kIceLake:
       return icelake;
     case Isa::kAvx512:
@@ -81,8 +81,9 @@ const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Ker
   return baseline;
 }
 template <typename Kernel>
-const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512) {
-  return for_best_isa(baseline, avx2, avx512, avx512);
+const Kernel& for_best_isa(const Kernel& baseline, const Kernel& avx2, const Kernel& avx512,
+                           Isa most = Isa::kIceLake) {
+  return for_best_isa(baseline, avx2, avx512, avx512, most);
 }
 #endif
 

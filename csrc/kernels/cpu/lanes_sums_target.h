@@ -9,14 +9,9 @@ namespace pyparam::cpu::PYPARAM_NAMESPACE {
 static_assert(kExactRun << (WindowUnits::kLowest + 1) <= int64_t{1} << 53);
 // In few registers: the lanes of so many vectors, in whatever order, as nothing is rounded.
 constexpr int kSumVectors = 2;
-template <int kVectors>
-using SumLanes = Lanes64[kVectors];
+using SumLanes = Lanes64[kSumVectors];
 typedef uint64_t Words64 __attribute__((vector_size(kBytes)));
 
-template <int kVectors>
-PYPARAM_TARGET static PYPARAM_INLINE void fill(SumLanes<kVectors>& lanes, double value) {
-  for (Lanes64& lane : lanes) lane = value - Lanes64{};
-}
 // Adds v to high, and to low what high does not take.
 PYPARAM_TARGET static PYPARAM_INLINE void add_split(Lanes64& high, Lanes64& low, Lanes64 v) {
   const Lanes64 next = high + v;
@@ -79,13 +74,11 @@ PYPARAM_TARGET static PYPARAM_INLINE void set_window(const double (&sums)[4], Ex
 struct BriefSums {
   static constexpr int kSpan = PYPARAM_VECTOR_BYTES == 64 ? 15 : 14;
   Lanes64 sum{}, l1{};
-  SumLanes<kSumVectors> squares;
+  SumLanes squares{};
   double unit;
 
   PYPARAM_TARGET PYPARAM_INLINE explicit BriefSums(int exponent)
-      : unit(power_of_two(2 * exponent + 13)) {
-    fill<kSumVectors>(squares, 0);
-  }
+      : unit(power_of_two(2 * exponent + 13)) {}
   PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
     Lanes64 magnitudes[kLaneVectors];
 #pragma GCC unroll 16
@@ -100,7 +93,7 @@ struct BriefSums {
   }
   PYPARAM_TARGET PYPARAM_INLINE void finish(ExactRun& out) {
     // All lanes together are too many bits.
-    SumLanes<kSumVectors> high, low;
+    SumLanes high, low;
     for (int i = 0; i < kSumVectors; ++i) {
       high[i] = (squares[i] + unit) - unit;
       low[i] = squares[i] - high[i];
@@ -127,7 +120,7 @@ PYPARAM_TARGET static PYPARAM_INLINE uint64_t folded_words(Words64 x) {
 // values alone.
 struct NarrowSums {
   static constexpr int kSpan = kExactSpan;
-  SumLanes<kSumVectors> sum;
+  SumLanes sum{};
   Words64 magnitudes[kSumVectors]{}, lower[kSumVectors]{}, upper[kSumVectors]{};
   double unit, shift;
   uint64_t taken = 0;
@@ -136,7 +129,6 @@ struct NarrowSums {
       : unit(power_of_two(exponent - WindowUnits::kLowest)),
         shift(power_of_two(exponent - WindowUnits::kLowest + 52)) {
     static_assert(WindowUnits::kLowest + 1 <= 52);
-    fill<kSumVectors>(sum, 0);
   }
   PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
     static_assert(kLaneVectors == kSumVectors);
@@ -175,12 +167,12 @@ struct NarrowSums {
 struct NarrowSums {
   static constexpr int kSpan = kExactSpan;
   Lanes64 sum{}, l1{}, low{};
-  SumLanes<kSumVectors> high;
+  SumLanes high;
   double unit;
 
   PYPARAM_TARGET PYPARAM_INLINE explicit NarrowSums(int exponent)
       : unit(power_of_two(2 * exponent + 13)) {
-    fill<kSumVectors>(high, unit);
+    for (Lanes64& lane : high) lane = unit - Lanes64{};
   }
   PYPARAM_TARGET PYPARAM_INLINE void take(const Sixteen& x) {
     Lanes64 magnitudes[kLaneVectors], rests[kLaneVectors];
